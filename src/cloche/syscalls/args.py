@@ -1,4 +1,4 @@
-"""Decoding that the file handlers share: descriptors, directory descriptors, access modes.
+"""Argument decoding shared by the handlers for files: descriptors, directory descriptors, access modes.
 
 May call vfs and kernel; every function raises LinuxError unless it says otherwise.
 """
@@ -34,9 +34,9 @@ def path_arg(task: Task, addr_arg: int) -> bytes:
 
 
 def start_of(task: Task, dirfd_arg: int, name: bytes) -> Path | None:
-    """Where a name relative to a directory descriptor begins; None: the working directory or the root.
+    """The directory at which a relative name begins; None: the working directory or the root.
 
-    The descriptor is not looked at when the name does not need it; for the empty name that is ENOENT's case.
+    The descriptor is not checked when the name does not need it, which includes the empty name (ENOENT).
     """
     dirfd = to_i32(dirfd_arg)
     if dirfd == AT_FDCWD or not name or name[0] == 0x2F:
@@ -57,16 +57,16 @@ def path_of_file(file: FileDescription) -> Path:
 
 
 def empty_path(task: Task, dirfd_arg: int) -> Path:
-    """What AT_EMPTY_PATH and the empty name mean: the descriptor's own object, or the working directory."""
+    """The object of AT_EMPTY_PATH with the empty name: the descriptor's own, or the working directory."""
     dirfd = to_i32(dirfd_arg)
     return task.fs.cwd if dirfd == AT_FDCWD else path_of_file(task.files.get(dirfd))
 
 
 def path_at(task: Task, dirfd_arg: int, name_arg: int, at_flags: int) -> Path:
-    """The existing object that an *at call means; AT_SYMLINK_NOFOLLOW and AT_EMPTY_PATH are obeyed."""
+    """The existing object that an *at call names; AT_SYMLINK_NOFOLLOW and AT_EMPTY_PATH are obeyed."""
     is_empty_allowed = at_flags & AT_EMPTY_PATH != 0
     if is_empty_allowed and name_arg == 0:
-        return empty_path(task, dirfd_arg)  # since 6.11 a null pointer does as the empty name
+        return empty_path(task, dirfd_arg)  # since 6.11 a null pointer counts as the empty name
     name = path_arg(task, name_arg)
     if not name and is_empty_allowed:
         return empty_path(task, dirfd_arg)

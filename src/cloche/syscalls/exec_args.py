@@ -24,7 +24,7 @@ _POINTER: Final = 8
 
 
 class StringArray:
-    """argv or envp (NULL: an empty one), as far as it has been read."""
+    """An argv or envp (NULL: an empty one) that is being read."""
 
     def __init__(self, addr: int) -> None:
         self.at: int = addr  # the next pointer, 0 when all are read
@@ -32,7 +32,7 @@ class StringArray:
         self.texts: list[bytes] = []
 
     def read_pointers(self, mem: UserMemory, room: int) -> None:
-        """Those up to the end of a page.  Raises LinuxError(EFAULT, E2BIG)."""
+        """Read pointers up to the end of a page. Raises LinuxError(EFAULT, E2BIG)."""
         raw = mem.read_some(self.at, max(_PAGE - (self.at & _PAGE - 1), _POINTER))
         count = len(raw) // _POINTER
         if count == 0:
@@ -78,7 +78,9 @@ class ExecArguments(Blocked):
             return ExecLeaseWait(self).start(task, broken)
 
     def begin(self, task: Task) -> int:
-        """With all arguments: what `begin_exec` gives.  Raises LinuxError, LeaseBroken."""
+        """Start the program, once all arguments are read; returns the result of `begin_exec`. Raises LinuxError,
+        LeaseBroken.
+        """
         argv, envp = self.argv.texts, self.envp.texts
         return begin_exec(task, self.path, self.name, argv, envp, is_unreachable=self.is_unreachable)
 
@@ -149,5 +151,5 @@ class ExecLeaseWait(LeaseWait):
 def start_exec(
     task: Task, path: Path, name: bytes, argv: int, envp: int, *, is_unreachable: bool = False
 ) -> int:
-    """Run the program at `path`: what `begin_exec` gives, or BLOCKED.  Raises LinuxError."""
+    """Run the program at `path`. Returns the result of `begin_exec`, or BLOCKED. Raises LinuxError."""
     return ExecArguments(task, path, name, argv, envp, is_unreachable=is_unreachable).retry(task)

@@ -1,7 +1,7 @@
-"""F_SETLEASE and F_GETLEASE, and the waits of who opens or truncates a file that others have leases on.
+"""F_SETLEASE and F_GETLEASE, and the waits of calls that open or truncate a file on which others have leases.
 
-Leases themselves are in `vfs.leases` and `vfs.locks`.  A call that meets one is made again when it may be gone: the
-name is looked up once more, where Linux keeps the file that it had found.
+Leases themselves are in `vfs.leases` and `vfs.locks`. A call that meets a lease is made again when the lease may be
+gone. It looks the name up again, while Linux keeps the file that it has found.
 """
 
 from typing import Final
@@ -76,14 +76,14 @@ def set_lease(task: Task, fd: int, file: FileDescription, arg: int) -> int:
 
 
 def get_lease(file: FileDescription) -> int:
-    """F_GETLEASE: what the lease is, or is to become."""
+    """F_GETLEASE: the lease's type, or the one that it is to become."""
     locks = file.inode.locks
     lease = locks.lease_of(file) if isinstance(locks, FileLocks) else None
     return F_UNLCK if lease is None else lease.target()
 
 
 class LeaseWait(Blocked):
-    """A call that has met a lease of somebody, to be made again."""
+    """A call that has met a lease, and will be made again."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -111,7 +111,7 @@ class LeaseWait(Blocked):
             self.deadline_ns = broken.deadline_ns
             if self.deadline_ns >= 0:
                 task.arm_deadline(self.deadline_ns)
-            if task.blocked is not self:  # it had waited for the host's storage meanwhile (kernel.host_wait)
+            if task.blocked is not self:  # it has waited for the host's storage meanwhile (kernel.host_wait)
                 begin_wait(task, self)
             return BLOCKED
 

@@ -1,10 +1,10 @@
 """Reads and writes that move much, in slices (I8); and the plain waits for an open file.
 
 `start_read` and `start_write` take calls of more than SLICE_BYTES on files that can be read and written piece by piece
-(`FileDescription.takes_slices`).  As in Linux only a fatal signal ends one early for a file with contents; devices look
-at every signal.  While a call that uses the file position is between two slices the description is marked POS_BUSY,
-which the fast paths see without looking for it: others that want the position wait (Linux's f_pos_lock).
-What Linux has and this has not: a write of several MiB is not atomic towards other writes to the same file.
+(`FileDescription.takes_slices`). As in Linux a transfer of a file with contents is ended early only by a fatal
+signal; for devices any signal does. While a call that uses the file position is between two slices the description is
+marked POS_BUSY, so that other calls that use the position wait (Linux's f_pos_lock); the fast paths see the mark at
+no extra cost. Unlike in Linux, a write of several MiB is not atomic with respect to other writes to the same file.
 """
 
 from typing import Final
@@ -87,7 +87,7 @@ class LongTransfer(FileWait):
         self.moves_position: bool = False  # an RWF_APPEND write
 
     def piece(self, task: TaskBase) -> int:
-        """Move what `data` shows; bytes or -errno."""
+        """Move as much as `data` allows; returns bytes or -errno."""
         file, data, flags = self.file, self.data, self.flags
         if self.offset < 0:
             return file.write(task, data, flags) if self.is_write else file.read(task, data, flags)
@@ -129,13 +129,13 @@ class LongTransfer(FileWait):
         return next_slice(task, self)
 
     def hold_position(self) -> None:
-        """Others wait with reads and writes at the position until this one is done."""
+        """Let other reads and writes at the position wait until this one is done."""
         if self.offset < 0 and not self.holds_position:
             self.holds_position = True
             self.file.flags |= POS_BUSY
 
     def result(self, task: TaskBase, last: int) -> int:
-        """What the call gives; `last`: what the last piece gave."""
+        """The result of the call; `last` is that of the last piece."""
         if self.done == 0:
             return last
         if not self.is_write:
@@ -183,8 +183,9 @@ def start_transfer(
 
 
 def keep_position(file: FileDescription, data: IovIter, wait: HostWait, flags: int = 0) -> None:
-    """A write at the position waits for the host's storage, and goes on from `data`; nobody moves the position until
-    then."""
+    """A write at the position waits for the host's storage, and goes on from `data`; no other call moves the position
+    until then.
+    """
     move = LongTransfer(file, data, -1, flags, is_write=True)
     move.hold_position()
     wait.inner = move
@@ -192,7 +193,7 @@ def keep_position(file: FileDescription, data: IovIter, wait: HostWait, flags: i
 
 # -- the file position -----------------------------------------------------------------------------------------
 def release_position(task: TaskBase, file: FileDescription) -> None:
-    """The long call is over: whoever waits for the file position goes on."""
+    """The long call is over: wake the calls that wait for the file position."""
     file.flags &= ~POS_BUSY
     assert isinstance(task, Task)
     queue = task.kernel.busy_positions.pop(file, None)
@@ -219,7 +220,7 @@ class PositionWait(FileWait):
         data = self.data
         if data is None:
             return file.lseek(task, self.offset, self.flags)
-        file.get()  # what follows may wait by itself
+        file.get()  # the call that follows may block the task itself
         end_wait(task, self)
         assert isinstance(task, Task)
         result = start_transfer(task, file, data, -1, self.flags, is_write=self.kind == _WRITE)
@@ -231,7 +232,7 @@ class PositionWait(FileWait):
 
 
 def wait_again(task: TaskBase, wait: PositionWait) -> int:
-    """Stand on the queue of whoever has the position now."""
+    """Wait on the queue of the call that uses the position now."""
     assert isinstance(task, Task)
     queue = task.kernel.busy_positions.get(wait.file)
     if queue is None:

@@ -1,9 +1,9 @@
 """Memory calls about many areas, in slices (I8).
 
-What changes areas one after the other does so in Linux, too: others may see how far it is, and at an error what came
-before stays changed.  Each part's operations are carried out before the next begins, since other threads of the
-process may order some meanwhile, and the host must see all of them in the order of the list.  As in Linux only a fatal
-signal ends such a call.
+Calls that change areas one after the other do so in Linux, too: other threads may see the partial effect, and after
+an error the areas before it stay changed. The operations of each part are carried out before the next part begins:
+other threads of the process may order operations meanwhile, and the host must see all of them in the order in which
+the list was changed. As in Linux only a fatal signal ends such a call.
 """
 
 from typing import Final
@@ -30,11 +30,11 @@ class RangeWork(Blocked):
         self.end: int = end
 
     def some(self, task: Task) -> None:
-        """Do a part and move `at`.  Raises LinuxError."""
+        """Do a part, and advance `at`. Raises LinuxError."""
         raise NotImplementedError
 
     def result(self, task: Task) -> int:
-        """When all is done."""
+        """The result, when all is done."""
         return 0
 
     def retry(self, task: TaskBase) -> int:
@@ -61,7 +61,7 @@ class RangeWork(Blocked):
 
 
 class Synchronisation(RangeWork):
-    """msync(2): what it finds in the way."""
+    """msync(2): looks for holes and locked areas."""
 
     def __init__(self, mm: AddressSpace, start: int, end: int, *, is_invalidating: bool) -> None:
         super().__init__(mm, start, end)
@@ -123,7 +123,9 @@ class Advice(RangeWork):
 
 
 class Changes(RangeWork):
-    """A change that the host has no part in; `hole_errno`: what a hole anywhere gives, before anything changes."""
+    """A change without host operations; `hole_errno`: the error for a hole anywhere in the range, which is returned
+    before anything changes.
+    """
 
     def __init__(self, mm: AddressSpace, start: int, end: int, change: AreaChange, hole_errno: int) -> None:
         super().__init__(mm, start, end)
@@ -142,7 +144,7 @@ class Changes(RangeWork):
 
 
 class Emptying(RangeWork):
-    """Empties a crowded range, then makes the call again that found it."""
+    """Empties a crowded range, then repeats the call that has found it."""
 
     def __init__(self, mm: AddressSpace, crowd: Crowded, args: Args, handler: Handler) -> None:
         super().__init__(mm, crowd.start, crowd.end)
@@ -157,5 +159,5 @@ class Emptying(RangeWork):
             self.at = self.mm.empty_some(task.thread, self.at, self.end)
 
     def result(self, task: Task) -> int:
-        end_wait(task, self)  # the call may wait by itself
+        end_wait(task, self)  # the call may block the task itself
         return self.handler(task, self.args)

@@ -1,8 +1,8 @@
 """poll and ppoll of many descriptors, in slices (I8).
 
-Linux asks every file, stands on its queue while it does so, and looks at signals once nothing was found.  Here the
-files stay referenced from the beginning, since others run in between; whatever wakes one of them while the rest is
-still being asked is noted (`LongWaiter`), and all are asked again.
+Linux asks every file, registering on its queue, and checks for signals if nothing was ready. Here the files stay
+referenced from the beginning, since other tasks run in between. If one of them is woken while the rest is still being
+asked, that is noted (`LongWaiter`), and all are asked again.
 """
 
 from typing import Final
@@ -30,7 +30,7 @@ _WAIT: Final = 4
 
 
 class LongWaiter(Waiter):
-    """Notes that a file has something, also while its task works."""
+    """Notes that a file has been woken, also while its task works."""
 
     def __init__(self, task: Task) -> None:
         self.task: Task = task
@@ -61,7 +61,7 @@ class Release(Chore):
 
 
 class LongPoll(Blocked):
-    """A poll; `sys_poll` says how it ends."""
+    """A poll; subclasses in `sys_poll` define how it ends."""
 
     def __init__(self, task: Task, addr: int, count: int, deadline_ns: int) -> None:
         super().__init__(deadline_ns if deadline_ns > 0 else -1)
@@ -86,11 +86,11 @@ class LongPoll(Blocked):
         return result
 
     def signalled(self, task: Task) -> int:
-        """What a signal makes of it."""
+        """The result if a signal interrupts the call."""
         raise NotImplementedError
 
     def wake_mask(self, events: int) -> int:
-        """What to be woken for."""
+        """The events to be woken for."""
         raise NotImplementedError
 
     # -- the work --------------------------------------------------------------------------------------------
@@ -112,7 +112,7 @@ class LongPoll(Blocked):
         assert isinstance(task, Task)
         if self.stage == _WAIT or task.is_kill_pending:
             return self.signalled(task)
-        return BLOCKED  # once all have been asked
+        return BLOCKED  # registered once all were asked
 
     def finished(self, task: TaskBase) -> None:
         assert isinstance(task, Task)
@@ -162,7 +162,7 @@ class LongPoll(Blocked):
         self.waiter.is_woken = False
 
     def _read(self, task: Task) -> bool:
-        """Some of the array; whether that was all.  Raises LinuxError(EFAULT)."""
+        """Read a part of the array; returns whether that was all. Raises LinuxError(EFAULT)."""
         count = min(self.count - self.at, _BATCH)
         raw = task.user_memory().read(self.addr + self.at * POLLFD_SIZE, count * POLLFD_SIZE)
         table = task.files.files
@@ -206,7 +206,7 @@ class LongPoll(Blocked):
         return not self.standing
 
     def _write(self, task: Task) -> bool:
-        """Some of the answer: the revents alone.  Raises LinuxError(EFAULT)."""
+        """Write a part of the revents; returns whether that was all. Raises LinuxError(EFAULT)."""
         mem = task.user_memory()
         count = min(self.count - self.at, _BATCH)
         addr = self.addr + self.at * POLLFD_SIZE

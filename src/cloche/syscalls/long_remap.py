@@ -1,6 +1,6 @@
-"""remap_file_pages(2) in slices (I8): a range may be about tens of thousands of areas, each a page of its own.
+"""remap_file_pages(2) in slices (I8): a range may consist of tens of thousands of areas of one page.
 
-Nothing changes before every area of the range has been looked at; then the old ones go, and one mapping comes.
+Nothing changes before every area of the range was checked; then one mapping replaces them.
 """
 
 from cloche.abi.errno import EINVAL, EPERM, LinuxError
@@ -23,7 +23,7 @@ class Remapping(RangeWork):
         self.flags: int = flags | (MAP_LOCKED if area.flags & AREA_LOCKED else 0)
         self.checked: int = min(area.end, end)  # up to here all areas are alike
         self.like: Area = area.slice(area.start, area.end)
-        self.held: Mappable | None = area.backing  # the areas that go may be its last users
+        self.held: Mappable | None = area.backing  # the replaced areas may be its last users
         if self.held is not None:
             self.held.map_get()
 

@@ -1,7 +1,7 @@
 """fallocate(2) and ftruncate(2) of much memory, in slices (I8): the host takes a millisecond for each MiB.
 
-Before the call itself is made, which then has little to do, the pages that go are given back piece by piece, and those
-that come are allocated.  Only for files in memory: on a disk such calls are quick.
+Before the call itself is made, pages are freed or allocated piece by piece, so that it has little left to do. Only
+for files in memory; on a disk such calls are quick.
 """
 
 from typing import Final

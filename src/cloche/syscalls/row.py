@@ -1,6 +1,6 @@
-"""A row of the table of system calls: all that is particular to one call, but for what its handler does.
+"""A row of the table of system calls: everything that is specific to one call, except the work of its handler.
 
-Everything else that goes by the number of a call is derived from the rows, once at the start (`table.install`,
+All other tables by the number of a call are derived from the rows, once at the start (`table.install`,
 `strace.Tracer`, `cloche syscalls`).
 """
 
@@ -14,7 +14,7 @@ PARTIAL: Final = 1  # the note says what is missing
 REFUSED: Final = 2  # answered as Linux answers a caller without the privilege, or a kernel without the option
 MISSING: Final = 3  # ENOSYS, counted
 
-UNKNOWN: Final = "xxxxxx"  # types of what is no call, or of which nobody knows the arguments
+UNKNOWN: Final = "xxxxxx"  # types of a number without a call, or with unknown arguments
 
 Copy = tuple[int, int, int, int, int]  # a descriptor of Platform.set_prefetch
 

@@ -95,7 +95,7 @@ class Tracer(CallObserver):
             [entry.number for entry in ROWS if entry.types.endswith(_IN_HEX)]
         )
         self._entered: dict[int, str] = {}
-        # By tid: the address of a result buffer, which stands as NUL in the text
+        # By tid: the address of a result buffer; its place in the text is marked by NUL
         self._results: dict[int, int] = {}
 
     def entered(self, task: Task, args: Args) -> None:
@@ -106,7 +106,7 @@ class Tracer(CallObserver):
         values = [args.a0, args.a1, args.a2, args.a3, args.a4, args.a5]
         open_flags = args.a1 if number == SYS_open else args.a2 if number == SYS_openat else _O_CREATES
         if not open_flags & _O_CREATES:
-            signature = signature[:-1]  # nothing is created: the mode means nothing
+            signature = signature[:-1]  # nothing is created: the mode is not used
         parts: list[str] = []
         for index in range(len(signature)):
             if signature[index] == "r":

@@ -1,6 +1,6 @@
 """io_setup, io_destroy, io_submit, io_cancel, io_getevents, io_pgetevents (fs/aio.c).  Contexts are in `fs.aio`.
 
-A read or write that would block waits in io_submit, as it does in Linux for pipes and their kin.
+A read or write that would block waits in io_submit, as in Linux for pipes and similar files.
 """
 
 from typing import Final
@@ -120,13 +120,13 @@ class _Submission:
         task.user_memory().write_u32(address + IOCB_KEY_OFFSET, KIOCB_KEY)
         self.request: Request = Request(address, fields[0], notify)
         self.segments: list[tuple[int, int]] = []
-        self.source: UserIovIter | None = None  # of a write
-        self.index: int = 0  # where a read is in the segments
+        self.source: UserIovIter | None = None  # the data of a write
+        self.index: int = 0  # current segment of a read
         self.at: int = 0
         self.done: int = 0
 
     def may_wait(self) -> bool:
-        """Whether a transfer that finds nothing, or no room, waits."""
+        """Whether a transfer that finds no data, or no room, waits."""
         return self.file.flags & O_NONBLOCK == 0 and self.rw_flags & RWF_NOWAIT == 0
 
     def prepare(self, task: Task) -> None:
@@ -180,7 +180,7 @@ class _Submission:
         return _MORE if hidden and result == wanted else self.done
 
     def _read(self, task: Task) -> int:
-        """Copies out at once: the event has to say what became of it."""
+        """Copies out at once, because the event must report the result."""
         file = self.file
         while self.index < len(self.segments):
             base, length = self.segments[self.index]
@@ -251,7 +251,9 @@ class Submit(Blocked):
                 return next_slice(task, self)
 
     def _begin(self, task: Task) -> int:
-        """Take the next iocb; `current` is what is left to transfer.  An errno: it was not submitted."""
+        """Take the next iocb, and set `current` if there is a transfer to make. A negative errno: it was not
+        submitted.
+        """
         one: _Submission | None = None
         try:
             if self.context.is_dead:
@@ -306,14 +308,14 @@ def _poll(task: Task, context: AioContext, one: _Submission) -> None:
         context.complete(one.request, ready)
         return
     if one.request.address in context.polls:
-        raise LinuxError(EINVAL)  # the same iocb twice: it could not be told which to cancel
+        raise LinuxError(EINVAL)  # the same iocb twice: io_cancel could not tell them apart
     request = PollRequest(context, task, file, one.request, mask)
     context.polls[one.request.address] = request
     queue.add(request, mask)
 
 
 def _submit_one(task: Task, context: AioContext, one: _Submission) -> None:
-    """What is no transfer.  Raises LinuxError: it was not submitted."""
+    """Submit an operation other than a transfer. Raises LinuxError: it was not submitted."""
     opcode = one.opcode
     if opcode in (IOCB_CMD_FSYNC, IOCB_CMD_FDSYNC):
         if one.buffer or one.offset or one.length or one.rw_flags:
@@ -352,7 +354,7 @@ def sys_io_cancel(task: Task, args: Args) -> int:
 
 # -- events --------------------------------------------------------------------------------------------------
 class EventsWait(Blocked):
-    """io_getevents that has not got enough."""
+    """io_getevents that waits for more events."""
 
     def __init__(self, context: AioContext, wanted: tuple[int, int], addr: int, deadline_ns: int) -> None:
         super().__init__(deadline_ns)

@@ -1,9 +1,9 @@
 """cachestat(2): pages of a file in the page cache.
 
-The cache of this kernel is what files in memory consist of: their pages are there, and are never dirty, written back
-or evicted (as in Linux, where nothing but swap takes them).  Of a file of the host it keeps no pages; what the host
-has of it is not told, because others' reads could be seen by it.  So its counts are zero, as on a file system that
-goes around the cache (overlayfs, FUSE with FOPEN_DIRECT_IO).
+This kernel's page cache consists of files in memory: their pages are present, and never dirty, written back or
+evicted (as in Linux, where only swap takes them). Of files of the host it has no pages. The host's own page cache is
+not reported, because that would reveal other processes' reads. So its counts are zero, as on a file system that goes
+around the cache (overlayfs, FUSE with FOPEN_DIRECT_IO).
 """
 
 from typing import Final
@@ -49,7 +49,7 @@ def sys_cachestat(task: Task, args: Args) -> int:
 
 
 def _may_ask(task: Task, file: FileDescription) -> bool:
-    """can_do_cachestat: whoever may write to the file, so that nobody watches what others read."""
+    """can_do_cachestat: only a caller that may write to the file, so that others' reads are not revealed."""
     if can_write(file):
         return True
     inode = file.inode

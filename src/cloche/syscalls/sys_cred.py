@@ -26,7 +26,7 @@ _CAP_VERSIONS: Final = (
     _LINUX_CAPABILITY_VERSION_3,
 )
 _U32: Final = Struct("<I")
-MANY_GROUPS: Final = 1024  # longer lists count
+MANY_GROUPS: Final = 1024  # longer lists are charged
 
 
 def uid_arg(task: Task, value: int, *, is_optional: bool = True) -> int:
@@ -173,7 +173,7 @@ def sys_getgroups(task: Task, args: Args) -> int:
 
 
 def _room_for_groups(kernel: Kernel, size: int) -> bool:
-    """Whether one more long list fits beside those that tasks have (shared ones count once)."""
+    """Whether the account has room for one more long list beside those of all tasks (shared ones count once)."""
     lists: dict[int, int] = {}
     for task in kernel.tasks.values():
         lists[id(task.creds.groups)] = len(task.creds.groups)

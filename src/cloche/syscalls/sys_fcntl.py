@@ -151,7 +151,7 @@ def sys_fcntl(task: Task, args: Args) -> int:
 
 
 def duplicate_from(task: Task, file: FileDescription, lowest: int, *, is_cloexec: bool) -> int:
-    """F_DUPFD: EINVAL for a lowest number that cannot be had."""
+    """F_DUPFD: EINVAL for a lowest number beyond the limit."""
     limit = task.nofile_limit()
     if lowest >= limit:
         return -EINVAL
@@ -159,7 +159,7 @@ def duplicate_from(task: Task, file: FileDescription, lowest: int, *, is_cloexec
 
 
 def can_be_direct(file: FileDescription) -> bool:
-    """Whether F_SETFL may set O_DIRECT: not where nothing was opened by a name, as of a memfd."""
+    """Whether F_SETFL may set O_DIRECT: not for files that were not opened by a name, such as a memfd."""
     inode, path = file.inode, file.path
     if inode.mode & S_IFMT == S_IFIFO:
         return True
@@ -180,7 +180,7 @@ def set_flags(task: Task, file: FileDescription, fd: int, arg: int) -> int:
 
 
 def owner_command(task: Task, file: FileDescription, command: int, arg: int) -> int:
-    """F_SETOWN, F_SETSIG and their kin: who is sent SIGIO (or another signal) for an O_ASYNC file."""
+    """F_SETOWN, F_SETSIG and their kin: the receiver of SIGIO (or another signal) for an O_ASYNC file."""
     kernel = task.kernel
     if command == F_SETSIG:
         if arg < 0 or arg > NSIG:
@@ -218,7 +218,7 @@ def owner_command(task: Task, file: FileDescription, command: int, arg: int) -> 
 
 
 def write_hint(task: Task, file: FileDescription, command: int, pointer: int) -> int:
-    """F_GET_RW_HINT and F_SET_RW_HINT: kept with the inode, and used for nothing."""
+    """F_GET_RW_HINT and F_SET_RW_HINT: stored in the inode, without effect."""
     mem = task.user_memory()
     if command == F_GET_RW_HINT:
         mem.write_u64(pointer, file.inode.write_hint)
@@ -290,7 +290,7 @@ def get_lock(task: Task, file: FileDescription, pointer: int, *, is_ofd: bool) -
 
 
 class RecordLockWait(FileWait):
-    """F_SETLKW that waits for somebody else's lock to go."""
+    """F_SETLKW that waits for another owner's lock to be released."""
 
     def __init__(self, file: FileDescription, fd: int, wait: LockWait) -> None:
         super().__init__(file)
@@ -307,7 +307,8 @@ class RecordLockWait(FileWait):
         if result == 0 and not request.is_ofd:
             assert isinstance(task, Task)
             if task.files.find(self.fd) is not self.file:
-                # Closed while it waited: that close could not release what was not yet held.
+                # The descriptor was closed while it waited, and that close could not release a lock that was not held
+                # yet.
                 release_posix_locks(self.file.inode, request.owner)
                 return -EBADF
         return result
@@ -374,7 +375,7 @@ def sys_flock(task: Task, args: Args) -> int:
     """flock(2)."""
     operation = to_u32(args.a1)
     if operation & LOCK_MAND:
-        return 0  # as Linux has done since it forgot mandatory locks
+        return 0  # as Linux does since it removed mandatory locks
     kind = operation & ~LOCK_NB
     if kind not in (LOCK_SH, LOCK_EX, LOCK_UN):
         return -EINVAL

@@ -1,4 +1,4 @@
-"""open, close, dup and memfd_create: what makes and unmakes descriptors.
+"""open, close, dup and memfd_create: calls that make and close descriptors.
 
 Owns the wait of open(2) for the other end of a FIFO: `Inode.open` has returned a description that counts as
 an end already, and `open_is_pending` says when its descriptor may be installed.
@@ -66,7 +66,7 @@ class OpenLeaseWait(LeaseWait):
 
     def act(self, task: Task) -> int:
         file = do_open(task, self.place, self.name, self.flags | O_LARGEFILE, self.mode, self.resolve)
-        if file.open_is_pending(task):  # the name has become a FIFO's meanwhile: one wait is enough
+        if file.open_is_pending(task):  # the name belongs to a FIFO by now: do not wait a second time
             file.get().put()
             return -EAGAIN
         return task.files.install(file, task.nofile_limit(), is_cloexec=self.flags & O_CLOEXEC != 0)
@@ -220,7 +220,7 @@ def sys_dup3(task: Task, args: Args) -> int:
 
 
 def duplicate_at(task: Task, old: int, new: int, *, is_cloexec: bool) -> int:
-    """Make `new` refer to what `old` does."""
+    """Make `new` refer to the open file of `old`."""
     if new < 0 or new >= task.nofile_limit():
         return -EBADF
     file = task.files.find(old)
@@ -232,7 +232,7 @@ def duplicate_at(task: Task, old: int, new: int, *, is_cloexec: bool) -> int:
 
 # -- memfd ---------------------------------------------------------------------------------------------------
 def memfd_mount(container: Container) -> MemfdMount | None:
-    """The mount, seen nowhere, that memfds belong to."""
+    """The internal mount that memfds belong to; it is not in any namespace."""
     fs = container.memory_fs
     if not isinstance(fs, TmpFs):
         return None

@@ -145,7 +145,7 @@ def sys_futex_waitv(task: Task, args: Args) -> int:
 
 
 def sys_futex_wake(task: Task, args: Args) -> int:
-    """futex_wake (454): FUTEX_WAKE_BITSET in new clothes; a count of 0 wakes nobody."""
+    """futex_wake (454), as FUTEX_WAKE_BITSET, except that a count of 0 wakes none."""
     flags, count = to_u32(args.a3), to_i32(args.a2)
     _check_flags(flags)
     if to_u64(args.a1) >> 32:
@@ -158,7 +158,7 @@ def sys_futex_wake(task: Task, args: Args) -> int:
 
 
 def sys_futex_wait(task: Task, args: Args) -> int:
-    """futex_wait (455): FUTEX_WAIT_BITSET in new clothes, with an absolute time limit."""
+    """futex_wait (455), as FUTEX_WAIT_BITSET, with an absolute time limit."""
     flags = to_u32(args.a3)
     _check_flags(flags)
     if to_u64(args.a1) >> 32 or to_u64(args.a2) >> 32:

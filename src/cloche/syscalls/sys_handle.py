@@ -40,7 +40,7 @@ _FLAGS: Final = AT_SYMLINK_FOLLOW | AT_EMPTY_PATH | AT_HANDLE_FID | AT_HANDLE_MN
 
 
 def sys_name_to_handle_at(task: Task, args: Args) -> int:
-    """name_to_handle_at(2); the size that is needed is told with EOVERFLOW."""
+    """name_to_handle_at(2); with EOVERFLOW the needed size is returned."""
     flags = to_i32(args.a4)
     if flags & ~_FLAGS:
         return -EINVAL
@@ -71,7 +71,7 @@ def sys_name_to_handle_at(task: Task, args: Args) -> int:
 
 
 def sys_open_by_handle_at(task: Task, args: Args) -> int:
-    """open_by_handle_at(2), for those who may read and search everywhere."""
+    """open_by_handle_at(2), for callers that may read and search every directory."""
     is_here = to_i32(args.a0) == AT_FDCWD
     anchor = task.fs.cwd if is_here else path_of_file(data_file(task, args.a0))
     if not task.creds.capable(CAP_DAC_READ_SEARCH):
@@ -107,7 +107,9 @@ def open_found(task: Task, path: Path, flags: int) -> int:
 
 
 class HandleLeaseWait(LeaseWait):
-    """An open by a handle that waits until others give up their leases: of a regular file, so for nothing else."""
+    """An open by a handle that waits until others give up their leases. It is a regular file, so the open waits for
+    nothing else.
+    """
 
     def __init__(self, place: Path, flags: int) -> None:
         super().__init__()

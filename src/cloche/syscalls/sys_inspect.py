@@ -1,4 +1,4 @@
-"""System calls by which one process looks into another: kcmp(2), process_vm_readv(2)."""
+"""System calls by which one process inspects another: kcmp(2), process_vm_readv(2)."""
 
 from struct import Struct
 from typing import Final
@@ -135,7 +135,7 @@ class VmTransfer(Blocked):
         self.local: UserIovIter = user_iov(task.user_memory(), local)
         self.remote: list[tuple[int, int]] = remote
         self.is_write: bool = is_write
-        self.index: int = 0  # where in `remote` it is
+        self.index: int = 0  # current segment of `remote`
         self.offset: int = 0
         self.done: int = 0
 

@@ -30,7 +30,7 @@ def sys_ioctl(task: Task, args: Args) -> int:
     file = data_file(task, args.a0)
     command = to_u32(args.a1)
     kind = command >> 8 & 0xFF
-    # Terminals and sockets ('T' but for the few below, 0x89) are asked most: let them through first.
+    # Commands of terminals ('T', except the few below) and sockets (0x89) are the most frequent: pass them on first.
     if kind == 0x54 and command < FIONBIO and command != FIONREAD:
         return file.ioctl(task, command, to_u64(args.a2))
     if command == FIOCLEX:

@@ -126,7 +126,7 @@ def sys_personality(task: Task, args: Args) -> int:
 
 
 def sys_syslog(task: Task, args: Args) -> int:
-    """syslog(2): a log of one line, for those with CAP_SYSLOG (dmesg_restrict is 1)."""
+    """syslog(2): a log of one line, for callers with CAP_SYSLOG (dmesg_restrict is 1)."""
     kind, address, length = to_i32(args.a0), to_u64(args.a1), to_i32(args.a2)
     creds = task.creds
     if not creds.capable(CAP_SYSLOG) and not creds.capable(CAP_SYS_ADMIN):

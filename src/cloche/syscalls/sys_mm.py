@@ -82,7 +82,7 @@ def lock_limit(task: Task) -> int:
 
 
 def _check_place(task: Task, addr: int, length: int, flags: int) -> None:
-    """What do_mmap refuses before it looks at the file.  Raises LinuxError."""
+    """The checks of do_mmap that come before those of the file. Raises LinuxError."""
     mm = task.mm
     if length == 0:
         raise LinuxError(EINVAL)
@@ -118,7 +118,7 @@ def _file_mapping(task: Task, file: FileDescription, prot: int, flags: int) -> t
     if file.has_slow_storage():
         task.mm.has_slow_files = True
     if flags & MAP_GROWSDOWN:
-        mapping.map_fd(prot, flags)  # ENODEV comes first
+        mapping.map_fd(prot, flags)  # called here because ENODEV comes first
         raise LinuxError(EINVAL)
     return mapping, name
 
@@ -305,7 +305,7 @@ class Locking(RangeWork):
 
 
 def _lock_range(task: Task, addr: int, length: int, locks: int) -> int:
-    """mlock and munlock; what comes before a hole is done (apply_vma_lock_flags)."""
+    """mlock and munlock; areas before a hole are changed (apply_vma_lock_flags)."""
     start = addr & ~4095
     size = page_up(length + (addr & 4095)) & _WORD
     end = start + size

@@ -86,7 +86,8 @@ from cloche.vfs.opening import PathDescription
 
 _PAGE: Final = 4096
 INT_MAX: Final = 0x7FFFFFFF
-_COMMON_OPTIONS: Final = (  # vfs_parse_sb_flag, whatever their value; but for the first two they change nothing here
+# vfs_parse_sb_flag, with any value; except for the first two they have no effect here
+_COMMON_OPTIONS: Final = (
     b"ro",
     b"rw",
     b"sync",
@@ -151,7 +152,7 @@ def sys_umount2(task: Task, args: Args) -> int:
     flags = to_u32(args.a1)
     check_umount_flags(flags)
     lookup = 0 if flags & UMOUNT_NOFOLLOW else LOOKUP_FOLLOW
-    # The lookup itself is no use of the mount.
+    # The lookup itself does not count as a use of the mount.
     marked = [mount for mount in task.mount_ns.mounts if mount.is_expiring] if flags & MNT_EXPIRE else []
     path = top_of(path_lookup(task, None, path_arg(task, args.a0), lookup))
     kernel = task.kernel
@@ -183,7 +184,7 @@ def sys_pivot_root(task: Task, args: Args) -> int:
 
 # -- fsopen, fsconfig, fsmount -------------------------------------------------------------------------------
 class FsConfigFile(AnonFile):
-    """What fsopen(2) and fspick(2) give: a file system that is being configured."""
+    """The file of fsopen(2) and fspick(2): a file system that is being configured."""
 
     def __init__(self, kernel: Kernel, fs_kind: bytes, fs: FileSystem | None) -> None:
         super().__init__(kernel, b"[fscontext]", O_RDWR)
@@ -310,7 +311,7 @@ def sys_fsmount(task: Task, args: Args) -> int:
         return -EINVAL
     if file.is_picked:
         return -EBUSY
-    file.is_picked = True  # from now on it may be configured anew
+    file.is_picked = True  # from now on it can be reconfigured
     mount = new_mount(file.fs, mount_flags)
     check_revealing(task, mount)
     check_room(task.mount_ns, 1)
@@ -319,7 +320,9 @@ def sys_fsmount(task: Task, args: Args) -> int:
 
 
 class TreeDescription(PathDescription):
-    """What fsmount and open_tree give: a tree that is nobody's unless it was attached before this is closed."""
+    """The file of fsmount and open_tree: a detached tree, which is dissolved if it is not attached before this is
+    closed.
+    """
 
     def release(self) -> None:
         path = self.path

@@ -1,6 +1,6 @@
 """POSIX message queues: mq_open, mq_unlink, mq_timedsend, mq_timedreceive, mq_notify, mq_getsetattr (ipc/mqueue.c).
 
-What queues are is in `fs.mqueue`.
+The queues themselves are in `fs.mqueue`.
 """
 
 from struct import Struct

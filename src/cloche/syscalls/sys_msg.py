@@ -1,7 +1,7 @@
 """Data of sockets: sendto, recvfrom, sendmsg, recvmsg, sendmmsg, recvmmsg.
 
-Decodes struct msghdr, moves control messages and descriptors, and waits.  The open file and everything that was
-read from the guest stay in the wait's object; nothing is read twice.
+Decodes struct msghdr, moves control messages and descriptors, and waits. The open file and everything that was read
+from the guest are kept in the object of the wait; nothing is read twice.
 """
 
 from struct import Struct
@@ -82,7 +82,7 @@ _COMPAT_FLAG: Final = 0x80000000  # MSG_CMSG_COMPAT is the kernel's own
 
 # -- sending ---------------------------------------------------------------------------------------------------
 class SendWait(SocketWait):
-    """A send that has not placed everything."""
+    """A send with data left to send."""
 
     def __init__(
         self, sock: SocketFile, src: UserIovIter, flags: int, out: Outgoing | None, done: int
@@ -136,7 +136,7 @@ def start_send(task: Task, sock: SocketFile, src: UserIovIter, flags: int, out: 
     """Send, and wait for room if that is allowed."""
     flags &= ~_COMPAT_FLAG
     result = send_once(task, sock, src, flags, out, 0)
-    flags &= ~MSG_FASTOPEN  # what follows goes to a connection that stands, or is being made
+    flags &= ~MSG_FASTOPEN  # the rest goes to a connection that exists, or is being made
     if sock.flags & O_NONBLOCK or flags & MSG_DONTWAIT or sock.sndtimeo_ns == 0:
         return result
     if result == -EAGAIN:
@@ -194,7 +194,7 @@ def outgoing_of(task: Task, sock: SocketFile, header: MsgHdr) -> Outgoing | None
         refusal = sock.send_refusal()
         if refusal:
             raise LinuxError(-refusal)
-        # All others look at theirs once they know where the message goes.
+        # Other families check control messages after the address.
         if sock.family in (AF_UNIX, AF_NETLINK):
             parse_control(task, out, takes_files=sock.family == AF_UNIX)
             if out.cred is None and sock.family == AF_NETLINK:
@@ -219,7 +219,7 @@ def send_message(task: Task, sock: SocketFile, pointer: int, flags: int) -> int:
 
 
 def drop_unsent(task: Task, out: Outgoing) -> None:
-    """Files that the protocol did not take."""
+    """Drop files of a message that was not sent."""
     files = out.files
     if files is not None:
         out.files = None
@@ -253,7 +253,7 @@ class SendManyWait(SocketWait):
         if result < 0:
             return self.done if self.done else result
         task.user_memory().write_u32(self.pointer + self.done * MMSGHDR_SIZE + MSGHDR_SIZE, result)
-        # What follows goes without waiting: a partial result is allowed.
+        # The remaining messages are sent without waiting: a partial result is allowed.
         sent = send_many(task, self.sock, self.pointer, self.count, self.flags | MSG_DONTWAIT, self.done + 1)
         return sent if sent > 0 else self.done + 1
 
@@ -306,7 +306,7 @@ def sys_sendmmsg(task: Task, args: Args) -> int:
 
 # -- receiving -------------------------------------------------------------------------------------------------
 class RecvWait(SocketWait):
-    """A receive that has not got what it wants."""
+    """A receive that waits for more data."""
 
     def __init__(
         self, sock: SocketFile, dst: UserIovIter, flags: int, info: Incoming | None, target: int, done: int
@@ -339,7 +339,7 @@ class RecvWait(SocketWait):
                     return self.done
                 return result
             if self.flags & MSG_PEEK and 0 < result < self.target and not has_ended(task, self.sock):
-                self.dst.revert(result)  # it begins again with what came first
+                self.dst.revert(result)  # start again at the beginning of the buffer
                 return BLOCKED
             self.done += result
             info = self.info
@@ -484,7 +484,7 @@ def finish_recvmsg(task: Task, pointer: int, header: MsgHdr, info: Incoming, fla
             if info.name:
                 memory.write(header.name, info.name[: header.namelen])
             memory.write_u32(pointer + MSGHDR_NAMELEN_OFFSET, len(info.name))
-        # The flags that were asked for are shown too, as Linux does.
+        # Some flags of the call are shown, too, as in Linux.
         shown = info.flags | (flags & MSG_CMSG_CLOEXEC)
         memory.write_u64(pointer + MSGHDR_CONTROLLEN_OFFSET, writer.used)
         memory.write_u32(pointer + MSGHDR_FLAGS_OFFSET, shown)
@@ -614,7 +614,7 @@ class RecvManyWait(SocketWait):
         self.flags: int = flags
         self.count: int = count
         self.done: int = done
-        self.end_ns: int = -1  # of the call as a whole; looked at after each message, as Linux does
+        self.end_ns: int = -1  # of the whole call; checked after each message, as in Linux
 
     def retry(self, task: TaskBase) -> int:
         assert isinstance(task, Task)

@@ -1,4 +1,4 @@
-"""System V message queues: msgget, msgsnd, msgrcv, msgctl (ipc/msg.c).  What they do is in `kernel.ipc.msg`."""
+"""System V message queues: msgget, msgsnd, msgrcv, msgctl (ipc/msg.c).  The operations are in `kernel.ipc.msg`."""
 
 from typing import Final
 

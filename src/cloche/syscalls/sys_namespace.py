@@ -1,4 +1,4 @@
-"""unshare and setns (kernel/nsproxy.c).  What namespaces there are is said in `kernel.unshare`."""
+"""unshare and setns (kernel/nsproxy.c).  The namespaces are made in `kernel.unshare`."""
 
 from cloche.abi.capability import CAP_SYS_ADMIN, CAP_SYS_CHROOT
 from cloche.abi.errno import EBADF, EINVAL, EPERM, ESRCH, EUSERS, LinuxError

@@ -1,6 +1,6 @@
 """Memory policies, as on a machine whose only node is 0 (mm/mempolicy.c, mm/migrate.c).
 
-Policies are checked, kept, inherited and shown; with one node they decide nothing.
+Policies are checked, stored, inherited and shown; with one node they have no effect.
 """
 
 from typing import Final
@@ -94,7 +94,7 @@ def sys_set_mempolicy(task: Task, args: Args) -> int:
 
 
 class SetPolicy(AreaChange):
-    """The policy of areas, which decides nothing."""
+    """Sets the policy of areas, which has no effect."""
 
     def __init__(self, policy: int) -> None:
         self.policy: int = policy

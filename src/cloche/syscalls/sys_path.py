@@ -1,6 +1,6 @@
 """mkdir, link, unlink, rename and their kin, and the working and root directories.
 
-Thin: what may be done to names is decided in `vfs.namei`.
+The permission checks are in `vfs.namei`.
 """
 
 from cloche.abi.capability import CAP_DAC_READ_SEARCH, CAP_SYS_CHROOT
@@ -166,7 +166,7 @@ def rename_at(task: Task, args: Args, flags: int) -> int:
 
 # -- working and root directory ------------------------------------------------------------------------------
 def moved(task: Task, old: Path) -> None:
-    """Its working or root directory was `old`: whoever waits for the end of that looks."""
+    """The task's working or root directory was `old`: notify inotify, which may wait for its last user."""
     hook = task.kernel.hooks.moved
     if hook is not None:
         hook(task, old)

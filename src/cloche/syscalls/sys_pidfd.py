@@ -71,7 +71,7 @@ def sys_pidfd_send_signal(task: Task, args: Args) -> int:
     if group.pid_ns is not task.pid_ns and not (
         task.pid_ns is None or (group.pid_ns is not None and group.pid_ns.is_within(task.pid_ns))
     ):
-        return -EINVAL  # of a namespace that is not below ours
+        return -EINVAL  # its namespace is not at or below the caller's
     thread = file.thread if file is not None else None
     signo = to_i32(args.a1)
     if args.a2:

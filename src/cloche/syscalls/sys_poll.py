@@ -1,7 +1,7 @@
 """poll, select and epoll, with their signal masks and time limits (fs/select.c, fs/eventpoll.c).
 
-A waiting call holds references to the files that it asked about, stands on all their queues, and asks again
-when one wakes.  Deadlines are absolute, so that a retry or a restart never waits longer than was asked.
+A waiting call holds references to the files that it has asked, waits on all their queues, and asks again when one is
+woken. Deadlines are absolute, so that a retry or a restart never waits longer than was asked.
 """
 
 from typing import Final
@@ -49,7 +49,7 @@ _ALWAYS: Final = POLLERR | POLLHUP
 _SELECT_IN: Final = POLLIN_SET
 _SELECT_OUT: Final = POLLOUT_SET
 _NS: Final = 1_000_000_000
-_FOREVER_S: Final = 9_000_000_000  # beyond this a time limit is none (KTIME_MAX)
+_FOREVER_S: Final = 9_000_000_000  # a longer time limit counts as none (KTIME_MAX)
 _MAX_EVENTS: Final = 0x7FFFFFFF // EPOLL_EVENT_SIZE
 
 
@@ -119,7 +119,7 @@ def finish_limit(task: Task, limit: TimeLimit, result: int) -> int:
             )
             return result
         except LinuxError:
-            pass  # a time limit in read-only memory is no reason to fail, but such a call cannot be restarted
+            pass  # a time limit in read-only memory is no error, but such a call cannot be restarted
     return -EINTR if result == -ERESTARTNOHAND else result
 
 
@@ -132,7 +132,7 @@ class FilesWait(Blocked):
         self.held: list[FileDescription] = []
 
     def start(self, task: Task, wanted: list[tuple[FileDescription, int]]) -> int:
-        """Stand on the queues of all files with their POLL* masks; BLOCKED."""
+        """Wait on the queues of all files with their POLL* masks; returns BLOCKED."""
         masks: dict[WaitQueue, int] = {}
         for file, mask in wanted:
             self.held.append(file.get())
@@ -152,7 +152,7 @@ class FilesWait(Blocked):
 
 
 def _wake_mask(events: int) -> int:
-    """What to be woken for: the NORM bits are woken as IN and OUT by some files."""
+    """The events to be woken for: some files wake the NORM bits as IN and OUT."""
     if events & POLLRDNORM:
         events |= POLLIN
     if events & POLLWRNORM:
@@ -515,7 +515,7 @@ class EpollWait(Blocked):
     def retry(self, task: TaskBase) -> int:
         result = deliver_events(as_task(task), self.epoll, self.addr, self.limit)
         if result == 0:
-            if self.epoll.ready:  # there are more to ask
+            if self.epoll.ready:  # further items are on the ready list
                 return next_slice(task, self)
             if not self.is_late:
                 return BLOCKED
@@ -562,7 +562,7 @@ def do_epoll_wait(task: Task, args: Args, deadline_ns: int) -> int:
     if result:
         epoll.pass_on()
         return result
-    has_more = len(epoll.ready) > 0  # to ask
+    has_more = len(epoll.ready) > 0  # items left on the ready list
     if 0 <= deadline_ns <= monotonic_ns():
         if not has_more:
             return 0

@@ -1,7 +1,6 @@
 """prctl(2) and arch_prctl(2): attributes of a task that have no call of their own.
 
-Options that Linux 6.12 on x86-64 has and this kernel does not carry out give EINVAL, as where they are not
-built in.
+Options that Linux 6.12 has on x86-64 and this kernel does not implement give EINVAL, as in a kernel built without them.
 """
 
 from typing import Final
@@ -188,7 +187,9 @@ def _set_mdwe(task: Task, bits: int) -> int:
 
 
 def _set_mce_kill(task: Task, what: int, policy: int, a3: int, a4: int) -> int:
-    """PR_MCE_KILL: when to hear of broken memory; the host's, which tells a guest at its access."""
+    """PR_MCE_KILL: when a process is told of broken memory. Stored only: the host tells a guest when it accesses the
+    memory.
+    """
     if a3 or a4:
         return -EINVAL
     if what == pr.PR_MCE_KILL_CLEAR and not policy:
@@ -239,7 +240,7 @@ def _set_mm(task: Task, what: int, address: int, a3: int, a4: int) -> int:
 
 
 class SetName(AreaChange):
-    """What /proc/PID/maps calls private anonymous memory."""
+    """Sets the name of private anonymous memory in /proc/PID/maps."""
 
     def __init__(self, name: bytes) -> None:
         self.name: bytes = name
@@ -249,7 +250,7 @@ class SetName(AreaChange):
 
 
 class Naming(RangeWork):
-    """PR_SET_VMA_ANON_NAME: up to the first mapped file; holes are passed over, and told of."""
+    """PR_SET_VMA_ANON_NAME: up to the first mapped file; holes are skipped, and reported at the end."""
 
     def __init__(self, mm: AddressSpace, start: int, end: int, name: bytes) -> None:
         super().__init__(mm, start, end)
@@ -326,8 +327,8 @@ def _process(task: Task, option: int, a1: int, a2: int, a3: int, a4: int) -> int
     elif option == pr.PR_GET_TSC:
         mem.write_i32(a1, pr.PR_TSC_ENABLE)
     elif option == pr.PR_SET_TSC:
-        # PR_TSC_SIGSEGV too: what Linux says of a value that it does not know, and of a machine without the bit in CR4.
-        # It could be set for the guest's host thread, but the stub reads the counter on that thread.
+        # PR_TSC_SIGSEGV is refused as Linux refuses an unknown value, or on a machine without the bit in CR4. It
+        # could be set for the guest's host thread, but the stub reads the counter on that thread.
         return 0 if a1 == pr.PR_TSC_ENABLE else -EINVAL
     elif option == pr.PR_TASK_PERF_EVENTS_DISABLE or option == pr.PR_TASK_PERF_EVENTS_ENABLE:
         return 0  # a task here never has any

@@ -30,7 +30,7 @@ class ProcessAdvice(Advice):
     def __init__(self, mm: AddressSpace, segments: list[tuple[int, int]], advice: int) -> None:
         super().__init__(mm, 0, len(segments), advice)
         self.segments: list[tuple[int, int]] = segments
-        self.inside: int = -1  # where it is in the segment `at`
+        self.inside: int = -1  # position in the segment `at`
         self.done: int = 0  # bytes
 
     def some(self, task: Task) -> None:
@@ -60,7 +60,7 @@ class ProcessAdvice(Advice):
 
 
 def sys_process_madvise(task: Task, args: Args) -> int:
-    """process_madvise(2): what madvise does with the advice that is only a hint; the bytes that were advised."""
+    """process_madvise(2), for advice that is only a hint. Returns the number of bytes that were advised."""
     advice = to_i32(args.a3)
     if to_u32(args.a4):
         return -EINVAL
@@ -73,12 +73,12 @@ def sys_process_madvise(task: Task, args: Args) -> int:
     if target.mm is not task.mm and not task.creds.capable(CAP_SYS_NICE):
         return -EPERM
     if target.mm is not task.mm and advice == MADV_COLLAPSE:
-        return -EINVAL  # its threads run: they cannot be made to collapse anything
+        return -EINVAL  # MADV_COLLAPSE would have to be made by the target's threads, which run
     return ProcessAdvice(target.mm, segments, advice).retry(task)
 
 
 def sys_process_mrelease(task: Task, args: Args) -> int:
-    """process_mrelease(2): memory is given back when a process dies, so only the errors are left."""
+    """process_mrelease(2): a process's memory is freed when it dies, so only the errors matter."""
     if to_u32(args.a1):
         return -EINVAL
     target = _target(task, args.a0)

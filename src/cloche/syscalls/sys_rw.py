@@ -1,8 +1,8 @@
 """read, write and their positioned and vectored forms, and lseek.
 
-Decodes, checks as fs/read_write.c does, and calls the open file; what would block waits here (`ReadWait`,
-`WriteWait`), holding the open file itself, since the descriptor may be reused meanwhile.  The plain forms are
-on the path of every program: they index the descriptor table directly and build one iterator.
+Decodes, checks as fs/read_write.c does, and calls the open file; calls that would block wait here (`ReadWait`,
+`WriteWait`). A wait holds the open file itself, since the descriptor may be reused meanwhile. Every program uses the
+plain forms a lot, so they index the descriptor table directly and build only one iterator.
 """
 
 from typing import Final
@@ -46,7 +46,7 @@ _MODE: Final = 3 | O_PATH | POS_BUSY
 
 
 class ReadWait(FileWait):
-    """A read that found nothing; `offset` -1 reads at the file position."""
+    """A read that waits for data; `offset` -1 reads at the file position."""
 
     def __init__(
         self, file: FileDescription, dst: IovIter, offset: int, flags: int, deadline_ns: int
@@ -55,7 +55,7 @@ class ReadWait(FileWait):
         self.dst: IovIter = dst
         self.offset: int = offset
         self.flags: int = flags
-        self.is_nonblocking: bool = False  # it waits as long as the file is locked
+        self.is_nonblocking: bool = False  # it waits only as long as the file is locked
 
     def retry(self, task: TaskBase) -> int:
         if self.offset < 0:
@@ -73,7 +73,7 @@ class ReadWait(FileWait):
 
 
 class WriteWait(FileWait):
-    """A write that has not placed everything; `done` bytes are written."""
+    """A write that waits for room; `done` bytes are written."""
 
     def __init__(self, file: FileDescription, src: IovIter, done: int, flags: int, deadline_ns: int) -> None:
         super().__init__(file, deadline_ns)
@@ -107,7 +107,8 @@ class WriteWait(FileWait):
             if result == 0 or self.src.remaining() == 0 or not self.file.write_continues():
                 return self.done
             if monotonic_ns() >= end_ns:
-                return next_slice(task, self)  # it takes time and no room: a terminal that drops what it gets
+                # it takes time, but always has room: a terminal that drops its output
+                return next_slice(task, self)
 
     def timed_out(self, task: TaskBase) -> int:
         return self.done if self.done else -EAGAIN
@@ -241,7 +242,7 @@ def sys_pread64(task: Task, args: Args) -> int:
 
 # -- writing -------------------------------------------------------------------------------------------------
 def finish_write(task: Task, file: FileDescription, src: IovIter, result: int, flags: int) -> int:
-    """What follows a write that failed or was short: wait for room, or give the result as it is."""
+    """After a write that failed or was short: wait for room, or return the result."""
     if result == -EPIPE:
         broken_pipe(task, file)
         return result
@@ -328,9 +329,9 @@ class PwriteWait(FileWait):
 def finish_pwrite(
     task: Task, file: FileDescription, src: IovIter, offset: int, flags: int, result: int
 ) -> int:
-    """Wait, if a positioned write says that it would block."""
+    """Wait, if a positioned write would block."""
     queue = file.wait_queue() if result == -EAGAIN else None
-    if queue is None or flags & RWF_NOWAIT:  # of a regular file: O_NONBLOCK means nothing
+    if queue is None or flags & RWF_NOWAIT:  # O_NONBLOCK has no effect on regular files
         return result
     return block_on(task, PwriteWait(file, src, offset, flags), queue, WRITE_MASK)
 
@@ -488,7 +489,7 @@ def write_vector(task: Task, file: FileDescription, addr: int, count: int, offse
     elif file.flags & POS_BUSY:
         return busy_write(task, file, src, flags)
     elif flags & (RWF_APPEND | RWF_NOAPPEND) and file.is_seekable():
-        # As write(2) does, but with the call's own idea of appending.
+        # As write(2), but RWF_APPEND decides whether it appends.
         at = file.inode.size if flags & RWF_APPEND else file.pos
         if is_long:
             return start_transfer(task, file, src, at, flags, is_write=True, moves_position=True)

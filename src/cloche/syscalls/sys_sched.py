@@ -45,7 +45,7 @@ def _require(task: Task, pid: int) -> Task:
 
 
 def sys_sched_yield(task: Task, args: Args) -> int:
-    """sched_yield(2): the host's scheduler has already had its chance."""
+    """sched_yield(2): nothing to do, because the host has scheduled meanwhile."""
     return 0
 
 
@@ -244,7 +244,7 @@ def sys_setpriority(task: Task, args: Args) -> int:
 
 
 def sys_ioprio_set(task: Task, args: Args) -> int:
-    """ioprio_set(2): kept and reported; the host's I/O scheduler is not told."""
+    """ioprio_set(2): stored and reported, without effect on the host's I/O scheduler."""
     which, who, ioprio = to_i32(args.a0), to_i32(args.a1), to_i32(args.a2)
     sched.check_ioprio(task.creds, ioprio)
     if which not in (IOPRIO_WHO_PROCESS, IOPRIO_WHO_PGRP, IOPRIO_WHO_USER):
@@ -272,7 +272,7 @@ def sys_ioprio_get(task: Task, args: Args) -> int:
 
 
 def sys_getcpu(task: Task, args: Args) -> int:
-    """getcpu(2): the first processor of the affinity mask, on node 0; the vDSO knows better."""
+    """getcpu(2): the first processor of the affinity mask, on node 0; the vDSO gives the real one."""
     mem = task.user_memory()
     mask = task.sched.affinity
     if args.a0:

@@ -1,4 +1,4 @@
-"""System V semaphores: semget, semop, semtimedop, semctl (ipc/sem.c).  What they do is in `kernel.ipc.sem`."""
+"""System V semaphores: semget, semop, semtimedop, semctl (ipc/sem.c).  The operations are in `kernel.ipc.sem`."""
 
 from struct import Struct
 from typing import Final

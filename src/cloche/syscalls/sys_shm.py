@@ -1,4 +1,4 @@
-"""System V shared memory: shmget, shmat, shmdt, shmctl (ipc/shm.c).  What segments are is in `kernel.ipc.shm`."""
+"""System V shared memory: shmget, shmat, shmdt, shmctl (ipc/shm.c).  The segments are in `kernel.ipc.shm`."""
 
 from cloche.abi.capability import CAP_IPC_LOCK
 from cloche.abi.errno import EINVAL, ENOMEM, ENOSYS, EPERM, LinuxError
@@ -175,7 +175,7 @@ def sys_shmctl(task: Task, args: Args) -> int:
 
 
 def _lock(task: Task, segment: Segment, *, is_locked: bool) -> int:
-    """SHM_LOCK and SHM_UNLOCK: kept and shown, like mlock not enforced on the host."""
+    """SHM_LOCK and SHM_UNLOCK: stored and shown; like mlock, not enforced on the host."""
     creds = task.creds
     if not creds.capable_in(task.ns.ipc.user_ns, CAP_IPC_LOCK):
         if creds.euid not in (segment.uid, segment.cuid):

@@ -1,6 +1,6 @@
 """The calls of signals: dispositions, masks, sending, waiting, returning (signal(7)).
 
-Decodes and checks; what happens is in `kernel.signals`.
+Decodes and checks; the semantics are in `kernel.signals`.
 """
 
 from typing import Final
@@ -55,7 +55,7 @@ from cloche.kernel.signals import (
 from cloche.kernel.task import Task
 from cloche.kernel.timers import monotonic_ns
 
-# What of sa_flags is kept (UAPI_SA_FLAGS): a program can tell an unknown flag by its absence.
+# The bits of sa_flags that are kept (UAPI_SA_FLAGS): a program recognizes an unsupported flag by its absence.
 _SA_KEPT: Final = (
     SA_NOCLDSTOP
     | SA_NOCLDWAIT
@@ -204,7 +204,7 @@ def sys_rt_sigreturn(task: Task, args: Args) -> int:
 
 
 def sys_restart_syscall(task: Task, args: Args) -> int:
-    """restart_syscall(2): EINTR if there is nothing to go on with."""
+    """restart_syscall(2): EINTR if there is no call to restart."""
     op = task.restart
     task.restart = None
     return op.restart(task) if isinstance(op, Blocked) else -EINTR
@@ -249,7 +249,7 @@ def sys_tgkill(task: Task, args: Args) -> int:
 
 
 def read_siginfo(task: Task, addr: int, signo: int, pid: int) -> SigInfo:
-    """A siginfo from a guest; EPERM if it would pose as the kernel's or kill's to another process."""
+    """A siginfo from a guest; EPERM if it claims to come from the kernel or kill(2), and goes to another process."""
     raw = task.user_memory().read(addr, SIGINFO_SIZE)
     if signo < 0 or signo > NSIG:
         raise LinuxError(EINVAL)

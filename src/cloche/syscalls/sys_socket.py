@@ -1,6 +1,6 @@
 """Sockets: making, naming, connecting and closing them; data is in `sys_msg`, options in `sys_sockopt`.
 
-Decodes and checks; the semantics are the protocol's (net).  accept and connect that must wait do it here.
+Decodes and checks; the semantics are in the protocols (net). accept and connect wait here.
 """
 
 from typing import Final

@@ -1,4 +1,4 @@
-"""setsockopt and getsockopt: lengths and pointers; the options are the socket's (net)."""
+"""setsockopt and getsockopt: decode lengths and pointers; the options themselves are in net."""
 
 from typing import Final
 
@@ -35,9 +35,9 @@ def sys_getsockopt(task: Task, args: Args) -> int:
         question = memory.read(to_u64(args.a3), asked)
         value = sock.answer(task, to_i32(args.a1), to_i32(args.a2), question)
         memory.write(pointer, pack_u32(len(value)))
-        memory.write(to_u64(args.a3), value)  # it says itself for how many sources there is room
+        memory.write(to_u64(args.a3), value)  # the value itself says for how many sources there is room
         return 0
-    try:  # a negative length is for the level to refuse, if it is there
+    try:  # a negative length is refused by the level, if that exists
         value = sock.getsockopt(task, to_i32(args.a1), to_i32(args.a2), length)
     except LinuxError as error:
         if isinstance(error, OptionRange):

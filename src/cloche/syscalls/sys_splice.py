@@ -1,8 +1,8 @@
 """sendfile, copy_file_range, splice, tee, vmsplice, readahead, fadvise64: data that moves between files.
 
-A transfer is one or more passes; a pass moves what one side has and the other side takes.  A pass that can do
-nothing gives -EAGAIN and the call waits on both files.  No data is ever taken from a pipe and then refused by
-the other side: `FileSink` writes while the pipe is drained, and only what was accepted leaves the pipe.
+A transfer is one or more passes; a pass moves data that one side has and the other side accepts. A pass that can move
+nothing returns -EAGAIN, and the call waits on both files. No data is ever taken from a pipe and then refused by the
+other side: `FileSink` writes while the pipe is drained, and only what was accepted leaves the pipe.
 """
 
 from typing import Final
@@ -51,7 +51,7 @@ _SPLICE_F_ALL: Final = 15
 class FileSink(IovIter):
     """An iterator to fill that passes everything on to an open file, at `offset` or (-1) its position.
 
-    `more`: a socket may hold the data back for what follows (MSG_MORE).
+    `more`: a socket may hold the data back until more follows (MSG_MORE).
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class FileSink(IovIter):
         else:
             count = self._file.pwrite(self._task, source, self._offset)
         if count < 0:
-            # Also -EAGAIN: whoever drains into this must not take it for the end of the file.
+            # Also for -EAGAIN: the code that fills this must not take it for the end of the file.
             raise LinuxError(-count)
         if self._offset >= 0:
             self._offset += count
@@ -154,7 +154,7 @@ class Transfer(Blocked):
         self.out_offset: int = out_offset
         self.left: int = length
         self.done: int = 0
-        self.in_pointer: int = 0  # where the guest wants the offsets back, 0: nowhere
+        self.in_pointer: int = 0  # addresses for the new offsets, 0: none
         self.out_pointer: int = 0
         self.is_whole: bool = False  # sendfile: go on until everything is moved or the input ends
         self.is_tee: bool = False
@@ -162,15 +162,15 @@ class Transfer(Blocked):
         self.has_more: bool = False  # SPLICE_F_MORE
         self.waits_for_sink: bool = True
         self.may_wait: bool = True
-        self.moves_source: bool = False  # in_offset began as the source's position, which is to follow
+        self.moves_source: bool = False  # in_offset started as the source's file position, which is updated
         self.moves_sink: bool = False
         self.may_run_again = True
-        self.carried: bytes = b""  # taken from the source, while the sink has yet to answer (HostWait)
-        self.held: Pipe | None = None  # the source, in which they still are: nobody else reads it meanwhile
+        self.carried: bytes = b""  # data taken from the source and not yet accepted by the sink (HostWait)
+        self.held: Pipe | None = None  # the source pipe, if the data is still in it; locked meanwhile
         self.is_between_files: bool = source.inode.is_regular() and sink.inode.is_regular()
 
     def one_pass(self, task: TaskBase) -> int:
-        """Move something; bytes, 0 at the end of the input, or -errno."""
+        """Move some data; returns bytes, 0 at the end of the input, or -errno."""
         source, sink = self.source, self.sink
         length = min(self.left, _CHUNK)
         if self.is_tee:
@@ -207,7 +207,7 @@ class Transfer(Blocked):
         return count
 
     def _put(self, task: TaskBase, data: bytes) -> int:
-        """Write to the sink.  After an error nothing is carried any more."""
+        """Write to the sink. After an error `carried` is dropped."""
         out = KernelIovIter(data)
         if isinstance(task, Task):
             out.thread = task.thread.ident()
@@ -220,7 +220,9 @@ class Transfer(Blocked):
             raise
 
     def _drain(self, task: TaskBase, pipe: Pipe, length: int) -> int:
-        """From a pipe to a file whose storage may take its time: the bytes stay in the pipe until it has them."""
+        """Move data from a pipe to a file whose storage may be slow; the bytes stay in the pipe until the file has
+        them.
+        """
         if self.held is None:
             if pipe.is_held:
                 return -EAGAIN
@@ -241,14 +243,16 @@ class Transfer(Blocked):
         return count
 
     def _let_go(self) -> None:
-        """Of the pipe, for others to read."""
+        """Unlock the pipe, so that others can read it."""
         pipe = self.held
         self.held = None
         if pipe is not None:
             pipe.let_go()
 
     def advance(self, task: TaskBase) -> int:
-        """Passes until the transfer is complete, must wait or has had its turn; BLOCKED, or the result of the call."""
+        """Make passes until the transfer is complete, must wait, or its slice is over. Returns BLOCKED, or the result
+        of the call.
+        """
         end_ns = monotonic_ns() + SLICE_NS
         assert isinstance(task, Task)
         waits = task.kernel.host_waits
@@ -259,7 +263,7 @@ class Transfer(Blocked):
             except LinuxError as error:
                 count = -error.errno
             except HostWait as wait:
-                wait.inner = self  # what earlier passes have moved is not moved again
+                wait.inner = self  # earlier passes are not repeated
                 raise
             waits.step_done(may_wait=may_wait)
             if count == -EAGAIN and (self.done == 0 or self.is_whole):
@@ -343,7 +347,7 @@ def run_transfer(task: Task, move: Transfer, *, is_nonblocking: bool) -> int:
 
 
 def commit(task: TaskBase) -> None:
-    """What is moved now is not moved again: answers are waited for on the spot."""
+    """Data that is moved from here on must not be moved again: wait for answers on the spot."""
     assert isinstance(task, Task)
     task.kernel.host_waits.commit()
 
@@ -359,7 +363,7 @@ def tee_pass(task: TaskBase, pipe: Pipe, sink: FileDescription, length: int) -> 
 
 
 def message_pass(task: TaskBase, pipe: Pipe, sink: SocketFile, length: int, flags: int) -> int:
-    """What a pipe holds, as one message: however many slots it is in (splice_to_socket)."""
+    """Send the contents of a pipe as one message, even if they are in several slots (splice_to_socket)."""
     if pipe.is_held:
         return -EAGAIN
     data = pipe.peek(length)
@@ -383,7 +387,7 @@ def is_full(file: FileDescription) -> bool:
 
 
 def can_splice(file: FileDescription, *, is_write: bool) -> bool:
-    """Whether a file has the operation (splice_read, splice_write): events, directories and their kin have not."""
+    """Whether a file has the operation (splice_read, splice_write): eventfds, directories and similar files do not."""
     if isinstance(file, (PipeFile, SocketFile)):
         return True
     kind = file.inode.mode & S_IFMT
@@ -501,7 +505,7 @@ def sys_splice(task: Task, args: Args) -> int:
         return -EINVAL
     if is_full(sink):
         if flags & SPLICE_F_NONBLOCK or sink.flags & O_NONBLOCK:
-            return -EAGAIN  # room is looked for before anything else
+            return -EAGAIN  # room is checked before anything else
     if not can_splice(source, is_write=False):
         return -EINVAL
     is_nonblocking = flags & SPLICE_F_NONBLOCK != 0
@@ -512,7 +516,7 @@ def sys_splice(task: Task, args: Args) -> int:
     move = Transfer(source, sink, in_at, out_at, min(length, MAX_RW_COUNT))
     move.has_more = flags & SPLICE_F_MORE != 0
     if isinstance(source, SocketFile):
-        # Only AF_UNIX streams take the flag for themselves; others look at O_NONBLOCK and SO_RCVTIMEO.
+        # Only AF_UNIX streams obey the flag; others obey O_NONBLOCK and SO_RCVTIMEO.
         if source.family != AF_UNIX or not source.is_stream():
             is_nonblocking = source.flags & O_NONBLOCK != 0
         else:
@@ -554,7 +558,7 @@ def sys_tee(task: Task, args: Args) -> int:
 
 
 class TeeWait(Blocked):
-    """A tee that found nothing, or no room."""
+    """A tee that waits for data or room."""
 
     def __init__(self, move: Transfer) -> None:
         super().__init__()
@@ -622,7 +626,9 @@ def splice_pages(task: Task, file: PipeFile, src: UserIovIter, segments: list[tu
 
 
 def sys_vmsplice(task: Task, args: Args) -> int:
-    """vmsplice(2): the data is copied, which a program that keeps its promise not to touch it cannot tell."""
+    """vmsplice(2): the data is copied; a program that does not touch the pages afterwards, as it promised, cannot
+    notice that.
+    """
     task.kernel.host_waits.commit()  # what one piece has moved is not moved again
     flags = to_u32(args.a3)
     if flags & ~_SPLICE_F_ALL:
@@ -639,7 +645,7 @@ def sys_vmsplice(task: Task, args: Args) -> int:
         return -EBADF
     rwf = 8 if flags & SPLICE_F_NONBLOCK else 0
     if is_write:
-        # Only a full pipe is waited for, and then what fits is enough.
+        # It waits only while the pipe is full, and then writes what fits.
         result = splice_pages(task, file, piped, segments)
         queue = file.wait_queue()
         if result != -EAGAIN or queue is None or rwf or file.flags & O_NONBLOCK:
@@ -650,7 +656,7 @@ def sys_vmsplice(task: Task, args: Args) -> int:
 
 
 def sys_readahead(task: Task, args: Args) -> int:
-    """readahead(2): files need no reading ahead here, so only its errors are seen."""
+    """readahead(2): nothing is read ahead, so only its errors matter."""
     file = data_file(task, args.a0)
     if not can_read(file):
         return -EBADF
@@ -660,7 +666,7 @@ def sys_readahead(task: Task, args: Args) -> int:
 
 
 def sys_fadvise64(task: Task, args: Args) -> int:
-    """posix_fadvise(2): advice that may be ignored is; only its errors are seen."""
+    """posix_fadvise(2): the advice is ignored, so only its errors matter."""
     file = data_file(task, args.a0)
     if file.inode.mode & S_IFMT == S_IFIFO:
         return -ESPIPE

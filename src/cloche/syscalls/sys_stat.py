@@ -54,7 +54,7 @@ from cloche.vfs.namei import LOOKUP_FOLLOW, path_lookup, path_lookup_quick, vfs_
 from cloche.vfs.objects import DirEmitter, Inode, Path, notify_path
 
 _STAT_FLAGS: Final = AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | AT_EMPTY_PATH | AT_STATX_SYNC_TYPE
-_MAX_DIRENTS: Final = 1 << 16  # of one call (I8); everybody calls until there are no more entries
+_MAX_DIRENTS: Final = 1 << 16  # in one call (I8); programs call until there are no more entries
 _ST_VALID: Final = 0x20
 # MS_* and ST_* agree on nosuid nodev noexec sync noatime nodiratime.
 _SAME_BITS: Final = 2 | 4 | 8 | 16 | 1024 | 2048

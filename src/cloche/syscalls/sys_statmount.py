@@ -1,4 +1,4 @@
-"""statmount(2) and listmount(2): what /proc/PID/mountinfo says, one mount at a time (fs/namespace.c)."""
+"""statmount(2) and listmount(2): the contents of /proc/PID/mountinfo, one mount at a time (fs/namespace.c)."""
 
 from struct import Struct
 from typing import Final

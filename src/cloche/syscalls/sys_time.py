@@ -1,6 +1,6 @@
 """Clocks, sleeps and timers (time(7)).
 
-Decodes, checks as kernel/time/ does; timers are in `kernel.itimers`.  Nothing may set a clock: they are the host's.
+Decodes, checks as kernel/time/ does; timers are in `kernel.itimers`.  Clocks are those of the host, and cannot be set.
 """
 
 from typing import Final
@@ -99,7 +99,7 @@ class SleepWait(Blocked):
         if self.remainder_addr and not task.user_memory().write_now(
             self.remainder_addr, pack_timespec(left_ns)
         ):
-            return -EFAULT  # even where no handler runs
+            return -EFAULT  # even if no handler runs
         task.restart = self
         return -ERESTART_RESTARTBLOCK
 
@@ -217,7 +217,7 @@ def sys_clock_settime(task: Task, args: Args) -> int:
     """clock_settime(2): EPERM where Linux would set a clock."""
     clockid = to_i32(args.a0)
     if clockid != CLOCK_REALTIME:
-        # Those of a pid say EPERM, the two fixed ones have nothing to set (posix_cpu_clock_set).
+        # CPU clocks of a pid give EPERM, the two fixed ones EINVAL (posix_cpu_clock_set).
         return -EPERM if clockid < 0 and cpu_clock(task, clockid) is not None else -EINVAL
     timespec = unpack_timespec_raw(task.user_memory().read(to_u64(args.a1), TIMESPEC_SIZE), 0)
     timespec_to_ns(timespec[0], timespec[1])
@@ -270,7 +270,7 @@ def sys_times(task: Task, args: Args) -> int:
 
 
 def sys_adjtimex(task: Task, args: Args) -> int:
-    """adjtimex(2): the state of a clock that nobody disciplines; EPERM for every change."""
+    """adjtimex(2): the state of a clock that is not synchronized; EPERM for every change."""
     return _adjtime(task, to_u64(args.a0))
 
 
@@ -331,7 +331,7 @@ def sys_getitimer(task: Task, args: Args) -> int:
 
 
 def sys_setitimer(task: Task, args: Args) -> int:
-    """setitimer(2); no new value stops the timer, as Linux has it."""
+    """setitimer(2); without a new value it stops the timer, as in Linux."""
     which = to_i32(args.a0)
     mem = task.user_memory()
     interval_ns = value_ns = 0
@@ -347,7 +347,7 @@ def sys_setitimer(task: Task, args: Args) -> int:
 
 
 def sys_alarm(task: Task, args: Args) -> int:
-    """alarm(2): the seconds that the last one had left, rounded, but at least one."""
+    """alarm(2): returns the seconds that the last alarm had left, rounded, but at least one."""
     seconds = min(to_u32(args.a0), _INT_MAX)
     timer = real_timer(task.group)
     left_ns, _interval_ns = timer.get()

@@ -1,4 +1,4 @@
-"""Extended attributes (xattr(7)): the twelve calls; what may be read and set is decided in `vfs.attr`."""
+"""Extended attributes (xattr(7)): the twelve calls; the permission checks are in `vfs.attr`."""
 
 from cloche.abi.errno import E2BIG, EINVAL, ERANGE, LinuxError
 from cloche.abi.fcntl import AT_FDCWD, AT_SYMLINK_NOFOLLOW
@@ -52,7 +52,7 @@ def sys_fsetxattr(task: Task, args: Args) -> int:
 
 
 def give(task: Task, data: bytes, buffer: int, size: int, limit: int) -> int:
-    """Copy an answer out: only its length for size 0; ERANGE if it does not fit."""
+    """Copy an answer out; for size 0 return only its length. ERANGE if it does not fit."""
     size = min(to_u64(size), limit)
     if size == 0:
         return len(data)

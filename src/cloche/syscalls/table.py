@@ -1,8 +1,8 @@
 """The table of system calls: one row per number of x86-64, in the `rows_*.py` of its family.
 
-Everything else that speaks of system calls (the kernel's handlers, what the platform is told of them, `--strace`,
-`cloche syscalls`, docs/compat.md) is derived from it.  The handlers are plain functions `sys_x(task, args) -> int` in
-this folder's `sys_*.py`.
+All other lists of system calls (the kernel's handlers, the platform's tables, `--strace`, `cloche syscalls`,
+docs/compat.md) are derived from it. The handlers are plain functions `sys_x(task, args) -> int` in this folder's
+`sys_*.py`.
 """
 
 from typing import Final
@@ -31,7 +31,7 @@ def build_handlers(missing: Handler) -> list[Handler]:
 
 
 def patched_calls() -> list[int]:
-    """Numbers that may come from patched text, without a signal frame; those of no call, too."""
+    """Numbers that may come from patched text, without a signal frame; unassigned numbers are among them."""
     is_patched = [True] * (ROWS[-1].number + 1)
     for entry in ROWS:
         is_patched[entry.number] = not (entry.needs_frame or entry.writes_registers)
@@ -39,7 +39,7 @@ def patched_calls() -> list[int]:
 
 
 def install(kernel: Kernel, missing: Handler) -> None:
-    """Give the kernel its handlers, and the platform what it wants to know of calls.  Once, after its start."""
+    """Give the kernel its handlers, and the platform its tables. To be called once, after the platform's start."""
     kernel.table = build_handlers(missing)
     platform = kernel.platform
     for entry in ROWS:
