@@ -1,8 +1,8 @@
-"""Requests that wait until a person says yes.
+"""Requests that wait until a person approves them.
 
-A rule with `ask` lets a request through only after an approval, which is remembered as long as the rules stay and as
-far as the rule's scope goes: for nothing (each request asks), for the same method and path, or for all that the rule
-is about. No answer in time means no.
+A rule with `ask` lets a request through only after an approval. The approval is remembered until the rules change,
+within the rule's scope: not at all (each request asks), for the same method and path, or for everything that the rule
+covers. Without an answer in time the request is refused.
 """
 
 import asyncio
@@ -26,26 +26,26 @@ class Approval:
         self.waiting: int = 0  # requests that wait for the same answer
 
     def to_fields(self) -> dict[str, Any]:
-        """What a person is shown."""
+        """The description of the request for a person."""
         return {"id": self.ident, **self.fields}
 
 
 class Approvals:
-    """All of a sandbox."""
+    """The approvals of one sandbox."""
 
     def __init__(self) -> None:
         self.pending: dict[int, Approval] = {}
-        self.by_key: dict[str, Approval] = {}  # those whose answer counts for others, too
+        self.by_key: dict[str, Approval] = {}  # pending approvals that further requests may share
         self.remembered: set[str] = set()
         self.next_ident: int = 1
         self.on_new: Callable[[dict[str, Any]], None] | None = None
 
     def forget(self) -> None:
-        """The rules have changed: what was approved under the old ones is asked again."""
+        """The rules have changed: forget approvals under the old ones."""
         self.remembered.clear()
 
     def answer(self, ident: int, *, is_allowed: bool) -> bool:
-        """A person's word; whether somebody waits for it."""
+        """Set a person's answer; returns whether a request was waiting for it."""
         found = self.pending.get(ident)
         if found is None or found.answer.done():
             return False
@@ -53,8 +53,8 @@ class Approvals:
         return True
 
     async def ask(self, key: str, fields: dict[str, Any], seconds: float) -> str:
-        """Wait for a yes to the request; empty, or why there is none.  `key`: what it is remembered by; empty: by
-        nothing.
+        """Wait for the approval of a request. Returns an empty text, or the reason for the refusal. `key`: the answer
+        is remembered under it; empty: it is not remembered.
         """
         if key and key in self.remembered:
             return ""

@@ -2,9 +2,9 @@
 Network Activity (4001), HTTP Activity (4002) for requests, DNS Activity (4003) for names.
 
 Lines are chained: `chain` is a SHA-256 of the line without it and of the chain before, so that a line that was changed
-or cut out is found (`broken_line`).  The file is bounded: when it is full it moves to its second half, and what that
-held is gone; the first line after says with which chain it goes on.  A program that makes many refusals fills nothing:
-above a rate they are only counted.
+or cut out is found (`broken_line`). The file is bounded: when it is full its contents replace those of a second file,
+and the first line after that states the chain with which it continues. A program that causes many refusals cannot
+fill it: above a rate they are only counted.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ _KEPT: Final = 2048  # lines in memory, for `cloche net NAME log`
 RATE: Final = 200  # lines a second
 _REPORTED: Final = 1000  # kinds of refusals and of destinations in the report
 _COPY_BYTES: Final = 1 << 20
-# OCSF's numbers of activities; 99: others, which `activity_name` tells.
+# OCSF's numbers of activities; 99: others, with their name in `activity_name`.
 _ACTIVITIES: Final = {"open": 1, "close": 2, "cut": 3, "fail": 4, "refuse": 5}
 _METHODS: Final = {
     "CONNECT": 1,
@@ -46,7 +46,7 @@ _METADATA: Final = {"version": "1.4.0", "product": {"name": "cloche egress"}}
 
 
 def broken_line(lines: list[str], chain: str = "") -> int:
-    """The number (from 0) of the first line that does not follow from those before it; -1 if all do."""
+    """The index of the first line whose chain does not match; -1 if all match."""
     for number, line in enumerate(lines):
         try:
             fields = json.loads(line)
@@ -66,7 +66,7 @@ def _link(chain: str, text: str) -> str:
 
 
 class _Tally:
-    """What the report says of one destination."""
+    """The report's figures for one destination."""
 
     def __init__(self) -> None:
         self.count: int = 0
@@ -75,12 +75,12 @@ class _Tally:
 
 
 class Audit:
-    """Writes the log, and keeps what the report needs."""
+    """Writes the log, and collects the figures of the report."""
 
     def __init__(
         self, sandbox: str, fd: int, second_fd: int, limit: int = FILE_BYTES, rate: int = RATE
     ) -> None:
-        """The file and its second half; -1: none.  `rate`: lines a second."""
+        """`fd` and `second_fd`: the file and the second file; -1: none.  `rate`: lines a second."""
         self.rate: int = rate
         self.sandbox: str = sandbox
         self.fd: int = fd
@@ -115,7 +115,7 @@ class Audit:
         duration_ms: int = -1,
         request: tuple[str, str, int] | None = None,
     ) -> None:
-        """One line."""
+        """Write one line."""
         where = name or (address_text(addr) if addr else "")
         if port:
             where += f":{port}{'/udp' if transport == 'udp' else ''}"
@@ -164,7 +164,7 @@ class Audit:
         self._write(fields)
 
     def _head(self, activity: str, verdict: str, method: str) -> dict[str, Any]:
-        """What every line has."""
+        """The fields that every line has."""
         kind, number = _NETWORK, _ACTIVITIES.get(activity, _OTHER)
         if method:
             kind, number = _HTTP, _METHODS.get(method, _OTHER)
@@ -235,13 +235,13 @@ class Audit:
         return [item for item in self.lines if item[0] > number]
 
     def flush(self) -> None:
-        """At the end: say what was left out."""
+        """At the end: log how many lines were left out."""
         if self.suppressed:
             count, self.suppressed = self.suppressed, 0
             self._write({**self._head("suppressed", ALLOWED, ""), "count": count})
 
     def report(self) -> str:
-        """What happened, for people."""
+        """A summary as text."""
         lines = ["cloche: network report"]
         for where, tally in sorted(self.allowed.items()):
             lines.append(

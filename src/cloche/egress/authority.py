@@ -1,7 +1,6 @@
 """The certificate authority of one sandbox: made when it starts, gone when it ends, its key in egress alone.
 
-What it signs are certificates of the names that inspected rules are about; programs inside are given its own
-certificate to believe.  Nobody else is.
+It signs certificates for the names of inspected rules. Only programs inside get its own certificate to trust.
 """
 
 import datetime
@@ -20,7 +19,7 @@ from cloche.platform import hostsys
 __all__ = ["Authority"]
 
 _DAY: Final = datetime.timedelta(days=1)
-_DAYS: Final = 397  # as long as programs believe a certificate
+_DAYS: Final = 397  # the longest lifetime that programs accept
 _AUTHORITY_DAYS: Final = 3650
 _MAX_CONTEXTS: Final = 1024
 
@@ -42,7 +41,8 @@ class Authority:
             .sign(self.key, hashes.SHA256())
         )
         self.contexts: dict[tuple[str, bytes], SSL.Context] = {}
-        self.protocols: dict[bytes, Any] = {}  # as the C function wants them, which keeps no reference
+        # kept alive here, because the C function keeps only their addresses
+        self.protocols: dict[bytes, Any] = {}
 
     def _builder(
         self, subject: x509.Name, public: ec.EllipticCurvePublicKey, days: int
@@ -59,11 +59,11 @@ class Authority:
         )
 
     def pem(self) -> bytes:
-        """What programs are to believe."""
+        """Its certificate, which programs are to trust."""
         return self.certificate.public_bytes(Encoding.PEM)
 
     def context(self, name: str, protocol: bytes) -> SSL.Context:
-        """For TLS to programs that ask for a name; ALPN comes to `protocol`, to nothing if that is empty."""
+        """A context for TLS to programs that ask for `name`. ALPN chooses `protocol`, or none if that is empty."""
         known = self.contexts.get((name, protocol))
         if known is not None:
             return known
@@ -94,7 +94,9 @@ class Authority:
         return made
 
     def _choose(self, context: SSL.Context, protocol: bytes) -> None:
-        """What `Context.set_alpn_select_callback` does, without making a callback: that needs executable memory."""
+        """Do the work of `Context.set_alpn_select_callback` without a Python callback, which would need executable
+        memory.
+        """
         if not protocol:
             return
         kept = self.protocols.get(protocol)

@@ -1,8 +1,8 @@
-"""Secrets taken out of what a server answers: whoever can make it say what it was sent would have them.
+"""Removes secrets from a server's answers: a program that makes the server repeat a request would otherwise see them.
 
-A secret becomes stars of the same length, so that lengths stay true.  It is found as it is, with percent-escapes, as
-JSON writes it, and in the credentials of Basic that it was sent in.  What could be the beginning of one waits for
-what follows.
+A secret is replaced by stars of the same length, so that lengths stay correct. It is recognized verbatim, with
+percent-escapes, in JSON's notation, and in the credentials of Basic in which it was sent. Bytes that could be the
+beginning of a secret are held back until more arrive.
 """
 
 import urllib.parse
@@ -11,7 +11,7 @@ __all__ = ["Blotter", "forms_of"]
 
 
 def forms_of(value: str) -> list[bytes]:
-    """How a secret may be written."""
+    """The notations of a secret."""
     found: list[str] = [value, urllib.parse.quote(value, safe=""), urllib.parse.quote_plus(value)]
     found += [value.replace("\\", "\\\\").replace('"', '\\"'), value.replace("/", "\\/")]
     found.append(value.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;"))
@@ -19,14 +19,14 @@ def forms_of(value: str) -> list[bytes]:
 
 
 class Blotter:
-    """Of one message, or one direction of a connection."""
+    """Blots one message, or one direction of a connection."""
 
     def __init__(self, needles: list[bytes]) -> None:
         self.needles: list[bytes] = needles  # the longest first
         self.kept: bytes = b""
 
     def feed(self, data: bytes) -> bytes:
-        """What may go on, of what has come so far."""
+        """Take bytes; returns those that may be passed on now."""
         data = self.text(self.kept + data)
         keep = 0
         for needle in self.needles:
@@ -38,12 +38,12 @@ class Blotter:
         return data[: len(data) - keep]
 
     def end(self) -> bytes:
-        """The rest."""
+        """The bytes that were held back, at the end."""
         rest, self.kept = self.kept, b""
         return rest
 
     def text(self, data: bytes) -> bytes:
-        """A whole text."""
+        """Blot a whole text."""
         for needle in self.needles:
             if needle in data:
                 data = data.replace(needle, b"*" * len(needle))

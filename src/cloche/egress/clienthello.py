@@ -1,7 +1,7 @@
 """The first message of a TLS client (RFC 8446, 4.1.2; RFC 6066, 3): which name it asks for.
 
-Records are put together, so neither splitting nor padding hides anything; what is not a handshake of TLS, an SSLv2
-hello among it, is refused.  The bytes are not changed: they go on as they came.
+Records are reassembled, so neither splitting nor padding hides anything. Anything that is not a TLS handshake, also
+an SSLv2 hello, is refused. The bytes are passed on unchanged.
 """
 
 from typing import Final
@@ -42,7 +42,7 @@ class Hello:
 
 
 class _Reader:
-    """Takes fields off the front; NotTls where there are too few bytes."""
+    """Reads fields from the front. Raises NotTls where there are too few bytes."""
 
     def __init__(self, data: bytes) -> None:
         self.data: bytes = data

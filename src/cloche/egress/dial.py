@@ -1,6 +1,7 @@
-"""Connections to the outside: which address of a name is taken, and whether it may be.
+"""Connections to the outside: the choice of a name's address, and the check that it is allowed.
 
-A name is looked up once for a connection; what was judged is what is connected to, without a second look-up between.
+A name is looked up once for a connection; the address that was checked is the one that is connected to, without a
+second look-up.
 """
 
 import asyncio
@@ -32,7 +33,7 @@ class Dialer:
         self.dials: asyncio.Semaphore = asyncio.Semaphore(MAX_DIALS)
 
     async def dial(self, flow: Flow, rule: Rule) -> socket.socket:
-        """A connection to an address that may be used.  Raises Refused, OSError."""
+        """Connect to an allowed address. Raises Refused, OSError."""
         async with self.dials:
             return await self._dial(flow, rule)
 
@@ -82,7 +83,9 @@ class Dialer:
         raise Refused(errno.EACCES, objection)
 
     def _may_be_own(self, rule: Rule, target: wire.Target) -> bool:
-        """Whether the address that a program has named may be one of this host: it is granted only by itself."""
+        """Whether the address that a program has named may be one of this host: only a rule for that very address
+        allows it.
+        """
         whole = len(target.addr) * 8
         if rule.prefix == whole or rule.is_internal:
             return True

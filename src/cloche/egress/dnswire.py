@@ -1,7 +1,7 @@
 """DNS messages (RFC 1035, 6891): questions of programs taken apart, answers put together, by dnspython.
 
 A question from inside is one question of class IN, and nothing else but an OPT record; every other message gets
-FORMERR or NOTIMP.  Nothing of it is ever sent on: what leaves is built anew from the parsed name.
+FORMERR or NOTIMP.  No byte of it is passed on: a query that leaves is built anew from the parsed name.
 """
 
 from typing import Final
@@ -22,14 +22,14 @@ from cloche.egress.hosts import BadHost, parse_name
 __all__ = ["Question", "answer", "build_query", "failure", "parse_question", "preload", "read_answer"]
 
 PLAIN_BYTES: Final = 512
-OUR_BYTES: Final = 1232  # what fits every path, and what we say of ourselves
+OUR_BYTES: Final = 1232  # a size that fits every path; also announced in EDNS
 MAX_CHAIN: Final = 16
 _SOA: Final = "cloche.invalid. hostmaster.cloche.invalid. 1 3600 600 86400 5"
 _SHORT_TTL: Final = 5
 
 
 class BadMessage(ValueError):
-    """Not a question that can be answered; `rcode` says how to say so."""
+    """A question that cannot be answered; `rcode` is the code of the answer."""
 
     def __init__(self, rcode: int) -> None:
         super().__init__(f"answered with code {rcode}")
@@ -45,7 +45,7 @@ class Question:
         self.qname: dns.name.Name = asked.name
         self.kind: int = int(asked.rdtype)
         self.payload: int = max(min(message.payload, 4096), PLAIN_BYTES) if message.edns >= 0 else PLAIN_BYTES
-        self.name: str = ""  # in its one form; empty: no host has such a name
+        self.name: str = ""  # normalized; empty: not a valid host name
         try:
             self.name = parse_name(".".join([label.decode("ascii") for label in self.qname.labels[:-1]]))
         except (BadHost, UnicodeDecodeError):
@@ -75,7 +75,7 @@ def parse_question(data: bytes) -> Question:
         raise BadMessage(dns.rcode.FORMERR)
     at = _after_name(data)
     if at < 0 or (counts[3] and data[at + 4 : at + 7] != b"\0\0\x29"):
-        # A name that points elsewhere, or a record that is no OPT; dnspython would remember its type.
+        # A compressed name, or a record other than OPT, whose type dnspython would remember.
         raise BadMessage(dns.rcode.FORMERR)
     try:
         message = dns.message.from_wire(data)
@@ -87,7 +87,9 @@ def parse_question(data: bytes) -> Question:
 
 
 def _after_name(data: bytes) -> int:
-    """Where the name of the question ends; -1: in a pointer, which could lead into the header only, or nowhere."""
+    """The end of the question's name; -1: it contains a pointer (which could only lead into the header), or does not
+    end.
+    """
     at = 12
     while at < len(data) and data[at]:
         if data[at] > 63:
@@ -133,14 +135,14 @@ def answer(
 
 
 def build_query(name: str, kind: str, ident: int) -> bytes:
-    """A question of our own to a resolver outside."""
+    """Build a query to a resolver outside."""
     query = dns.message.make_query(name + ".", kind, use_edns=0, payload=OUR_BYTES)
     query.id = ident
     return query.to_wire()
 
 
 class Found:
-    """What a resolver outside has answered."""
+    """The answer of a resolver outside."""
 
     def __init__(self) -> None:
         self.rcode: int = 0
@@ -150,7 +152,7 @@ class Found:
 
 
 def read_answer(data: bytes, name: str, kind: str, ident: int) -> Found | None:
-    """Take apart what came; None if it is not the answer to this question."""
+    """Parse an answer; None if it does not belong to this query."""
     try:
         message = dns.message.from_wire(data, ignore_trailing=False, raise_on_truncation=False)
     except (dns.exception.DNSException, ValueError, IndexError, KeyError):

@@ -1,4 +1,4 @@
-"""Fields of rules that came as data, and what is wrong with one."""
+"""Checks of fields of rules that came as data."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ __all__ = ["FieldError", "texts"]
 
 
 class FieldError(ValueError):
-    """What is wrong, and with which key of a file of rules."""
+    """An error in a field, with the key in a file of rules."""
 
     def __init__(self, key: str, text: str) -> None:
         super().__init__(text)

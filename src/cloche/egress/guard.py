@@ -1,6 +1,6 @@
-"""The decision about one request: the rules about requests, approvals, and the secrets that are put in.
+"""The decision about one request: rules about requests, approvals, and secrets that are inserted.
 
-What passes comes out as a `Passage`: what to send, and what to watch of body and answer.
+A request that is allowed results in a `Passage`: the request to send, and the limits for its body and answer.
 """
 
 import base64
@@ -18,7 +18,8 @@ from cloche.egress.requestrules import BadPath, Facts, RequestRule, Secret, path
 
 __all__ = ["Guard", "Passage"]
 
-# Not sent where secrets are: pieces of an answer, or a packed one, could show what the whole would not.
+# Headers that are dropped from requests with secrets: a part of an answer, or a compressed one, could hide a secret
+# from the blotter.
 _SHOWS_PIECES: Final = frozenset((b"range", b"if-range", b"accept-encoding", b"sec-websocket-extensions"))
 
 Headers = list[tuple[bytes, bytes]]
@@ -32,7 +33,7 @@ class Passage:
         self.headers: Headers = headers
         self.max_body: int = -1
         self.max_response: int = -1
-        self.needles: list[bytes] = []  # what is blotted out of the answer
+        self.needles: list[bytes] = []  # notations of secrets that are blotted out of the answer
 
     def count_body(self, so_far: int) -> None:
         """Raises BadRequest."""
@@ -44,7 +45,7 @@ class Passage:
         return 0 <= self.max_response < so_far
 
     def blotter(self) -> Blotter | None:
-        """For one body."""
+        """A blotter for one body; None: there are no secrets."""
         return Blotter(self.needles) if self.needles else None
 
     def blotted(self, headers: Headers) -> Headers:
@@ -55,7 +56,7 @@ class Passage:
         return [(name, blotter.text(value)) for name, value in headers]
 
     def check_answer(self, headers: Headers) -> None:
-        """Whether the answer that begins like this may come in.  Raises BadRequest."""
+        """Check the headers of an answer. Raises BadRequest if it must not be passed on."""
         for name, value in headers:
             lower = name.lower()
             if lower == b"content-length" and value.isdigit() and self.is_too_long(int(value)):
@@ -74,7 +75,7 @@ class Guard:
     """The decisions of one connection."""
 
     def __init__(self, flow: Flow, approvals: Approvals, ask_s: int) -> None:
-        self.flow: Flow = flow  # whose rule may become another
+        self.flow: Flow = flow  # its rule may be replaced
         self.approvals: Approvals = approvals
         self.ask_s: int = ask_s
 
@@ -163,7 +164,7 @@ class Guard:
 
     @staticmethod
     def _put_in(secrets: list[Secret], passage: Passage) -> None:
-        """The real values, where the rule names; and what must not come back."""
+        """Insert the real values where the rules say, and note what must be blotted out of the answer."""
         headers = [pair for pair in passage.headers if pair[0] not in _SHOWS_PIECES]
         path, mark, query = passage.target.partition(b"?")
         needles: set[bytes] = set()
@@ -197,7 +198,7 @@ class Guard:
 
 
 def _basic(value: bytes, placeholder: bytes, real: bytes) -> bytes:
-    """Credentials of Basic (RFC 7617) with the secret in them; empty: these are none with a placeholder."""
+    """Credentials of Basic (RFC 7617) with the secret in them; empty: they do not contain the placeholder."""
     scheme, _space, packed = value.partition(b" ")
     if scheme.lower() != b"basic":
         return b""

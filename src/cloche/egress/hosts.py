@@ -1,9 +1,9 @@
 """Names and addresses as people, programs and protocols write them: the only parser of them in egress.
 
-What decides and what dials use its results, so that nobody can be shown one host and given another.  A name comes out
-in one form only: lower case, A-labels (RFC 5891), no trailing dot.  What another parser could read differently is no
-name: NUL and its escapes, user information, ports, zone ids, white space, and all notations of numbers but the usual
-ones (WHATWG's "ends in a number" check finds them).
+Decisions and connections use its results, so a program cannot get one host approved and reach another. A name has one
+normal form: lower case, A-labels (RFC 5891), no trailing dot. Text that another parser could read differently is
+refused: NUL and its escapes, user information, ports, zone ids, white space, and all notations of numbers but the
+usual ones (WHATWG's "ends in a number" check finds them).
 """
 
 import re
@@ -22,11 +22,11 @@ _QUAD: Final = re.compile(r"(?:(?:0|[1-9][0-9]{0,2})\.){3}(?:0|[1-9][0-9]{0,2})"
 
 
 class BadHost(ValueError):
-    """No name and no address; the text says why."""
+    """Not a name or address; the text says why."""
 
 
 def parse_name(text: str) -> str:
-    """A host name in its one form.  Raises BadHost."""
+    """A host name in its normal form. Raises BadHost."""
     if not text or len(text) > _MAX_TEXT:
         raise BadHost("an empty name" if not text else "a name that is too long")
     shown = text.removesuffix(".")
@@ -46,7 +46,7 @@ def parse_name(text: str) -> str:
         if label.startswith("xn--"):
             _check_a_label(label)
         elif label[2:4] == "--" and not label.startswith("_"):
-            # RFC 5891, 4.2.3.1: reserved, but real ones exist (r3---sn.example); they mean nothing else.
+            # RFC 5891, 4.2.3.1: reserved, but real names use it (r3---sn.example), and it has no other meaning.
             continue
     if _NUMBER.fullmatch(labels[-1]):
         raise BadHost(f"a number is no name: {text!r}; write addresses as 192.0.2.1")
@@ -96,7 +96,7 @@ def unmapped(addr: bytes) -> bytes:
 
 
 def address_text(addr: bytes) -> str:
-    """As people write it."""
+    """The usual notation of an address."""
     return socket.inet_ntop(socket.AF_INET if len(addr) == 4 else socket.AF_INET6, addr)
 
 

@@ -1,9 +1,9 @@
-"""HTTP/2 inside inspected TLS: every stream is a request that is checked by itself, then goes out on a connection of
-ours.
+"""HTTP/2 inside inspected TLS: every stream is a request that is checked by itself, then sent on egress's own
+connection.
 
-Two connections of the h2 library, one to the program and one to the server.  Data waits in a stream until the other
-side has room for it and only then is acknowledged, so what is kept is bounded by the windows that we give.  Nothing
-waits for anything else: readers only queue, one writer for each side sends.
+Two connections of the h2 library, one to the program and one to the server. Data is queued in a stream until the
+other side has room for it, and is acknowledged only then, so the queues are bounded by the windows that egress
+grants. Readers never wait: they only queue, and one writer for each side sends.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ _MAX_STREAMS: Final = 100
 _WINDOW: Final = 1 << 20  # of a connection
 _STREAM_WINDOW: Final = 1 << 18
 _MAX_OUT: Final = 1 << 20  # bytes that wait for a socket before more data is made
-_MAX_CONTROL: Final = 1 << 22  # the same, of a side that answers but does not read
+_MAX_CONTROL: Final = 1 << 22  # the limit for a side that sends but does not read
 _MAX_HEADERS: Final = 200
 _MAX_LIST: Final = 65536
 _MAX_RESETS: Final = 500  # of one connection
@@ -133,7 +133,7 @@ class _Exchange:
 
     def __init__(self, inside_id: int) -> None:
         self.inside_id: int = inside_id
-        self.upstream_id: int = 0  # not sent yet
+        self.upstream_id: int = 0  # 0: not sent yet
         self.method: str = ""
         self.target: str = ""
         self.passage: Passage | None = None
@@ -337,7 +337,7 @@ class Http2Relay:
         self._wake()
 
     def _refuse(self, exchange: _Exchange, bad: BadRequest) -> None:
-        """Say why, and end the stream."""
+        """Answer with the reason, and end the stream."""
         self.on_request(exchange.method, exchange.target, bad.status, bad.reason)
         conn = self.inside.conn
         text = f"cloche: {bad.reason}\n".encode("ascii", "backslashreplace")
@@ -433,7 +433,7 @@ class Http2Relay:
         self.upstream.wake.set()
 
     def _pump(self, exchange: _Exchange) -> None:
-        """Move what there is room for."""
+        """Move as much data as there is room for."""
         if not exchange.upstream_id or exchange.passage is None:
             return
         try:
@@ -462,7 +462,7 @@ class Http2Relay:
         rest = exchange.blotter.end() if exchange.blotter is not None else b""
         if rest:
             if conn.local_flow_control_window(exchange.inside_id) < len(rest):
-                exchange.back.append(rest)  # nothing of it is a secret, and nothing follows
+                exchange.back.append(rest)  # the end: the rest contains no secret
                 exchange.blotter = None
                 return
             conn.send_data(exchange.inside_id, rest)
@@ -510,7 +510,7 @@ class Http2Relay:
         self._drop(exchange, h2.errors.ErrorCodes.CANCEL)
 
     def _drop(self, exchange: _Exchange, code: int) -> None:
-        """The program's side is over: the server's, too, and what waits is forgotten."""
+        """The program's side has ended: end the server's side, and drop queued data."""
         self.by_inside.pop(exchange.inside_id, None)
         if exchange.task is not None and exchange.task is not asyncio.current_task():
             exchange.task.cancel()

@@ -1,7 +1,7 @@
 """Requests of HTTP/1.1 taken apart strictly, before any library sees them.
 
-Two servers may read a malformed message differently (request smuggling), so whatever RFC 9110 and 9112 leave to taste
-is refused.
+Two servers may read a malformed message differently (request smuggling), so everything that RFC 9110 and 9112 leave
+open is refused.
 """
 
 import re
@@ -18,7 +18,7 @@ _HEADER: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,256}):[ \t]*([^\x0
 _ABSOLUTE: Final = re.compile(rb"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)(/[^#]*|\?[^#]*|)")
 _HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]]+)(?::([0-9]{1,5}))?", re.ASCII)
 _TARGET: Final = re.compile(rb"[\x21\x22\x24-\x7e]+")
-# Of one connection only (RFC 9110, 7.6.1), or said anew.
+# Headers of one connection only (RFC 9110, 7.6.1), or written anew.
 HOP: Final = frozenset(
     (
         b"connection",
@@ -37,7 +37,7 @@ HOP: Final = frozenset(
 
 
 class BadRequest(Exception):
-    """A request that does not go out; the text says why."""
+    """A request that is refused; the text says why."""
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)
@@ -46,7 +46,7 @@ class BadRequest(Exception):
 
 
 class Head:
-    """What a request says of itself."""
+    """The head of a request."""
 
     def __init__(self, method: bytes, target: bytes, minor: int) -> None:
         self.method: bytes = method
@@ -68,7 +68,7 @@ class Head:
 
 
 def check_head(raw: bytes, scheme: bytes = b"http") -> Head:
-    """Take apart a request up to its empty line, both included.  Raises BadRequest."""
+    """Parse a request's head, up to and including its empty line. Raises BadRequest."""
     if not raw.endswith(b"\r\n\r\n"):
         raise BadRequest(400, "a request without an end")
     if len(raw) > MAX_HEAD:
@@ -144,7 +144,7 @@ def parse_authority(value: bytes, default_port: int = 80) -> tuple[str | bytes, 
 
 
 def refusal(status: int, reason: str) -> bytes:
-    """An answer of our own, after which the connection ends."""
+    """An answer made by egress, after which the connection ends."""
     phrases = {
         400: "Bad Request",
         403: "Forbidden",

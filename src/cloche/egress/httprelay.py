@@ -1,8 +1,8 @@
-"""HTTP/1.1 to a granted name: every request is taken apart strictly, checked, and written anew.
+"""HTTP/1.1 to a granted name: every request is parsed strictly, checked, and written anew.
 
-Nothing that a program sends gets through as it is: what `httpcheck` lets pass and h11 has understood is what goes
-out.  One connection upstream serves one connection inside, and each request of it is decided by itself (`guard`).
-Only after an upgrade or a CONNECT that the rule allows do bytes pass unread.
+No byte of a request is passed on unchanged: what `httpcheck` has accepted and h11 has parsed is written again. Each
+connection inside has one connection upstream, and each of its requests is decided by itself (`guard`). Only after an
+upgrade or a CONNECT that the rule allows are bytes passed on unread.
 """
 
 import asyncio
@@ -19,9 +19,9 @@ from cloche.egress.streams import Stream
 
 __all__ = ["HttpRelay", "RequestLog"]
 
-_LATE_BODY_S: Final = 1.0  # for the rest of a request that was answered already
+_LATE_BODY_S: Final = 1.0  # for the rest of a request that was answered before its end
 
-# Hears of each request: method, target, status (of the answer; of the refusal), why it was refused.
+# Called for each request: method, target, status of the answer or refusal, reason of a refusal.
 RequestLog = Callable[[str, str, int, str], None]
 
 
@@ -40,8 +40,8 @@ class HttpRelay:
         self.on_request: RequestLog = on_request
         self.received: int = 0  # from upstream
         self.sent: int = 0
-        self._buffer: bytearray = bytearray()  # of inside, not used yet
-        self.is_single: bool = False  # one request, and the end: the next may be for another host
+        self._buffer: bytearray = bytearray()  # bytes from inside that were not used yet
+        self.is_single: bool = False  # ends after one request, because the next may be for another host
         self._client: h11.Connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD)
 
     async def run(self, begun: bytes = b"") -> None:
@@ -82,7 +82,7 @@ class HttpRelay:
             buffer += data
 
     async def _serve_one(self) -> bool:
-        """A request and its answer; whether another may follow."""
+        """Serve one request; returns whether another may follow."""
         method = target = ""
         try:
             raw = await self._read_head()
@@ -149,7 +149,7 @@ class HttpRelay:
         return word if word in rule.upgrades and head.method == b"GET" and is_whole else ""
 
     def _rewrite(self, head: Head, passage: Passage) -> h11.Request:
-        """The request as it goes out.  Raises BadRequest."""
+        """The request to send upstream. Raises BadRequest."""
         dropped = HOP | frozenset(head.tokens(b"connection"))
         default_port = 443 if self.scheme == b"https" else 80
         host = self.name if self.port == default_port else f"{self.name}:{self.port}"
@@ -179,12 +179,12 @@ class _Exchange:
 
     def __init__(self, relay: HttpRelay, server: h11.Connection, head: Head, passage: Passage) -> None:
         self.relay: HttpRelay = relay
-        self.server: h11.Connection = server  # what we are to the program
+        self.server: h11.Connection = server  # h11's server side, towards the program
         self.client: h11.Connection = relay._client
         self.head: Head = head
         self.passage: Passage = passage
         self.is_switched: bool = False
-        self.refused: BadRequest | None = None  # of a body that is too long
+        self.refused: BadRequest | None = None  # set if the body is too long
 
     def _say(self, status: int, reason: str = "") -> None:
         head = self.head
@@ -243,7 +243,7 @@ class _Exchange:
         except (h11.RemoteProtocolError, h11.LocalProtocolError, BadRequest, OSError) as problem:
             if isinstance(problem, BadRequest):
                 self.refused = problem
-            # Upstream must not take what came for a whole request, and nobody waits for its answer.
+            # Upstream must not take the cut request for a whole one; its answer is not needed.
             self.relay.upstream.shut_down()
             raise
 
@@ -270,7 +270,7 @@ class _Exchange:
                 raise h11.RemoteProtocolError("the request ends early")
 
     async def _pump_answer(self) -> bool:
-        """The answer; whether it was whole.  Raises OSError, h11.RemoteProtocolError, BadRequest."""
+        """Relay the answer; returns whether it was complete.  Raises OSError, h11.RemoteProtocolError, BadRequest."""
         relay, server, client = self.relay, self.server, self.client
         length = 0
         blotter = self.passage.blotter()
@@ -349,7 +349,7 @@ class _Exchange:
 
     # -- after an upgrade ------------------------------------------------------------------------------------
     async def _switch(self, event: h11.InformationalResponse | h11.Response) -> bool:
-        """Both sides speak something else from now on."""
+        """Switch to another protocol after an upgrade; returns whether another request may follow."""
         server, relay = self.server, self.relay
         if event.status_code == 101:
             word = relay._upgrade(self.head)

@@ -1,8 +1,8 @@
 """Inspected TLS: ended here on both sides, with the sandbox's own authority towards the program, and verified towards
 the server.
 
-The server is asked first; what it and the program agree upon (HTTP/1.1 or HTTP/2) is spoken on both sides, so nothing
-is translated.  Needs files only when it is made: before the process gives them up.
+The server is connected first; the protocol that it and the program agree upon (HTTP/1.1 or HTTP/2) is used on both
+sides, so nothing is translated. Files are needed only when it is made, before the process gives up access to them.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ __all__ = ["Inspector"]
 _HTTP1: Final = b"http/1.1"
 _HTTP2: Final = b"h2"
 _ALERT_BAD_CERTIFICATE: Final = b"\x15\x03\x03\x00\x02\x02\x2a"
-# Where systems keep the authorities that they trust, beside where OpenSSL looks.
+# Bundles of trusted authorities of distributions, besides OpenSSL's default.
 _BUNDLES: Final = (
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
@@ -35,7 +35,7 @@ _BUNDLES: Final = (
 
 
 class Inspector:
-    """What inspected connections of a sandbox share."""
+    """Shared by the inspected connections of a sandbox."""
 
     def __init__(self, sandbox: str, authorities: str) -> None:
         self.authority: Authority = Authority(sandbox)
@@ -49,13 +49,13 @@ class Inspector:
         self.trust(authorities)
 
     def trust(self, authorities: str) -> None:
-        """Believe these authorities, too; what was believed once stays."""
+        """Trust these authorities, too; authorities are never removed."""
         if authorities and authorities not in self.trusted:
             self.context.load_verify_locations(cadata=authorities)
             self.trusted.add(authorities)
 
     async def serve(self, flow: Flow, begun: bytes, guard: Guard, on_request: RequestLog) -> None:
-        """One connection, from its hello to its end.  Raises NotTls (which was said already), OSError."""
+        """Serve one connection, from its hello to its end. Raises NotTls (the program was told already), OSError."""
         inside, upstream = flow.inside, flow.upstream
         assert inside is not None and upstream is not None
         below = PlainStream(upstream)
@@ -69,7 +69,7 @@ class Inspector:
                     raise NotTls(reason) from None
                 if hello is None:
                     return
-                # The context is read when a connection is made of it: what is set now counts for this one only.
+                # A connection copies the context's settings when it is made, so this setting applies to this one only.
                 offered = [each for each in (_HTTP2, _HTTP1) if each in hello.protocols]
                 self.context.set_alpn_protocols([each.decode("ascii") for each in offered])
                 outer = ServerTls(below, self.context, flow.name)

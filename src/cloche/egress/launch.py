@@ -1,9 +1,8 @@
 """Starts egress: fork, read what is needed of the host, confine, serve.
 
-The caller is the keeper, a process with a single thread.  Nothing of the host stays: an empty root and network, no
-files but those of the log, no capabilities, a seccomp list (`boot.seccomp_egress`) without socket and connect.  What it
-connects to, the connector (`cloche.netns.connector`) connects for it.  It executes no program, and ends when the
-sentry does.
+The caller is the keeper, a process with a single thread.  It keeps no access to the host: an empty root and network, no
+files but those of the log, no capabilities, a seccomp list (`boot.seccomp_egress`) without socket and connect. The
+connector (`cloche.netns.connector`) makes its connections. It executes no program, and ends when the sentry does.
 """
 
 import asyncio
@@ -41,7 +40,7 @@ class EgressProcess(Part):
 
     def __init__(self, pid: int, sock: socket.socket, hello: socket.socket) -> None:
         super().__init__("egress", pid, sock, hello)
-        self.authority: bytes = b""  # PEM: what programs are to believe, if TLS is inspected
+        self.authority: bytes = b""  # PEM: the certificate that programs are to trust, if TLS is inspected
 
     def wait_ready(self) -> bytes:
         self.authority = super().wait_ready()
@@ -49,7 +48,7 @@ class EgressProcess(Part):
 
 
 class Wanted:
-    """What egress is given at its start."""
+    """The inputs of egress at its start."""
 
     def __init__(self, memory: int) -> None:
         self.memory: int = memory  # a memfd with the rest, which only egress reads
@@ -61,10 +60,11 @@ class Wanted:
         self.second_log_fd: int = -1
         self.control: socket.socket | None = None  # to the monitor
         self.connector: socket.socket | None = None
-        self.namespace: int = -1  # of a container, whose networks its addresses must not clash with
+        # the container's network namespace, with whose networks the synthetic addresses must not clash
+        self.namespace: int = -1
 
     def read(self) -> None:
-        """What `boot.launch` has written."""
+        """Read what `boot.launch` has written to the memfd."""
         request: dict[str, Any] = marshal.loads(os.pread(self.memory, os.fstat(self.memory).st_size, 0))
         self.policy, self.sandbox = request["policy"], request["sandbox"]
         self.wants_report, self.is_confined = request["report"], request["confined"]
@@ -102,7 +102,7 @@ def _run(channel: socket.socket, speak: socket.socket, wanted: Wanted, parent: i
     dnswire.preload()
     inspector: Inspector | None = None
     if policy.needs_authority():
-        from cloche.egress import inspection  # takes longer to import than all the rest
+        from cloche.egress import inspection  # takes longer to import than everything else
 
         try:
             inspector = inspection.Inspector(wanted.sandbox, policy.authorities)
@@ -118,7 +118,7 @@ def _run(channel: socket.socket, speak: socket.socket, wanted: Wanted, parent: i
     if wanted.is_confined:
         seccomp.install(egress_policy())
     gc.freeze()
-    gc.enable()  # the keeper, from which this was forked, has it off
+    gc.enable()  # it is off in the keeper, from which this was forked
     say(speak, HELLO + (inspector.authority.pem() if inspector is not None else b""))
     sockets = Sockets(connector)
     resolver = Resolver(host, policy.resolvers, sockets)

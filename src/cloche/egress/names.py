@@ -1,8 +1,8 @@
-"""Synthetic addresses: what a granted name resolves to inside, so that connect(2) says exactly which name is meant.
+"""Synthetic addresses: what a granted name resolves to inside, so that the address in connect(2) identifies the name.
 
-An address stands for its name for the sandbox's whole life, whatever happens to the rules: a program that kept one
-never reaches another host with it.  So the table only grows, up to a limit; names that only a rule with a star lets in
-have a limit of their own, because a program can make them up.
+An address stands for its name for the sandbox's whole life, even if rules change: a program that keeps one never
+reaches another host with it. So the table only grows, up to a limit. Names that only a rule with a star allows have a
+limit of their own, because a program can make them up.
 """
 
 from typing import Final
@@ -12,7 +12,7 @@ from cloche.egress.policy import MAX_WILDCARD_NAMES
 
 __all__ = ["SyntheticNames"]
 
-_FIRST: Final = 256  # the addresses before are cloche's own
+_FIRST: Final = 256  # lower addresses are for cloche itself
 _OWN: Final = 1
 _RESOLVER: Final = 2
 _PROXY: Final = 3
@@ -32,7 +32,7 @@ class SyntheticNames:
         self.by_name: dict[str, bytes] = {}
         self.by_address: dict[bytes, str] = {}
         self.wildcards_left: int = max_wildcard_names
-        self.real: dict[bytes, list[str]] = {}  # addresses that programs were told, and of which names
+        self.real: dict[bytes, list[str]] = {}  # real addresses that programs were told, with their names
         self.limit: int = min(MAX_NAMES, (1 << 32 - prefix) - _FIRST - 1)
 
     def own(self) -> bytes:
@@ -40,11 +40,11 @@ class SyntheticNames:
         return self._at(_OWN)
 
     def resolver(self) -> bytes:
-        """Where programs are told to ask for names."""
+        """The address of the resolver for programs."""
         return self._at(_RESOLVER)
 
     def proxy(self) -> bytes:
-        """Where programs that want a proxy find one."""
+        """The address of the proxy for programs."""
         return self._at(_PROXY)
 
     def _at(self, index: int) -> bytes:
@@ -55,9 +55,9 @@ class SyntheticNames:
         return is_within(addr, self.base, self.prefix)
 
     def address_of(self, name: str, *, is_exact: bool) -> bytes | None:
-        """The address of a granted name, a new one if need be; None at a limit.
+        """The address of a granted name, assigned at the first call; None at a limit.
 
-        `is_exact`: a rule has the name itself.
+        `is_exact`: a rule names exactly this name.
         """
         known = self.by_name.get(name)
         if known is not None:
@@ -80,9 +80,9 @@ class SyntheticNames:
         return self.by_address.get(addr)
 
     def tell_real(self, name: str, addr: bytes) -> bool:
-        """A program is told an address of a name itself; whether there is room to remember that.
+        """Remember that a program is told a name's real address; False if there is no room.
 
-        Several names may share one, and which of them is meant then only TLS and HTTP say.
+        Several names may share an address; only TLS and HTTP tell which of them is meant.
         """
         names = self.real.get(addr)
         if names is None:

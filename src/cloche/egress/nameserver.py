@@ -1,7 +1,7 @@
-"""What programs are told of names: answers about granted ones, and nothing of the others.
+"""The resolver for programs: answers questions about granted names only.
 
-Only what the policy grants is known; a question about anything else never leaves.  Answers about granted names are the
-same until the rules change (`forget`), and are kept as bytes.
+A question about any other name never leaves. Answers about granted names are the same until the rules change
+(`forget`), and are kept as bytes.
 """
 
 import asyncio
@@ -34,7 +34,8 @@ class NameServer:
         self.names: SyntheticNames = names
         self.resolver: Resolver = resolver
         self.audit: Audit = audit
-        self.replies: dict[bytes, bytes] = {}  # to questions about granted names, both without their ids
+        # answers by question, both without their ids, for granted names
+        self.replies: dict[bytes, bytes] = {}
 
     def forget(self) -> None:
         """The rules have changed."""
@@ -53,14 +54,14 @@ class NameServer:
             await loop.sock_sendall(inside, len(reply).to_bytes(2, "big") + reply)
 
     async def answer_datagram(self, data: bytes) -> bytes | None:
-        """The answer to a datagram; None if it is not worth any."""
+        """The answer to a datagram; None if it gets none."""
         known = self.replies.get(data[2:])
         if known is not None:
             return data[:2] + known
         return await self.answer(data, is_over_tcp=False)
 
     async def answer(self, data: bytes, *, is_over_tcp: bool) -> bytes | None:
-        """The answer to a question from inside; None if it is not worth any."""
+        """The answer to a question from inside; None if it gets none."""
         try:
             question = dnswire.parse_question(data)
         except dnswire.BadMessage as bad:
@@ -107,14 +108,16 @@ class NameServer:
         return self._remembered(data, reply, is_over_tcp=is_over_tcp)
 
     def _may_ask(self, name: str, rules: list[Rule]) -> bool:
-        """Whether a question about a name may leave: those that only a star lets in are as many as have addresses."""
+        """Whether a question about a name may leave. Names that only a rule with a star allows are limited as in
+        `names`.
+        """
         is_exact = any(not rule.is_wildcard for rule in rules)
         return self.names.address_of(name, is_exact=is_exact) is not None
 
     async def _answer_real(
         self, question: dnswire.Question, rules: list[Rule], *, is_over_tcp: bool
     ) -> bytes:
-        """The addresses of a name themselves, but for those that it may not lead to."""
+        """Answer with the real addresses of a name, without those that it may not lead to."""
         name, kind = question.name, question.kind_text()
         records: list[tuple[str, str]] = []
         if not self._may_ask(name, rules):
@@ -129,7 +132,7 @@ class NameServer:
         return dnswire.answer(question, records or None, _REAL_TTL, is_over_tcp=is_over_tcp)
 
     def _remembered(self, data: bytes, reply: bytes, *, is_over_tcp: bool) -> bytes:
-        """What a granted name has is the same until the rules change: programs ask again and again."""
+        """Keep an answer about a granted name, which is the same until the rules change; programs ask often."""
         if not is_over_tcp:
             if len(self.replies) >= _MAX_REPLIES:
                 self.replies.clear()

@@ -1,4 +1,4 @@
-"""Files of rules (`cloche run --net FILE`): TOML, validated by msgspec; every complaint names file, line and key.
+"""Files of rules (`cloche run --net FILE`): TOML, validated by msgspec; every error names file, line and key.
 
     version = 1
     resolvers = ["192.0.2.53"]          # instead of the host's
@@ -103,7 +103,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _Complaint(PolicyError):
-    """What is wrong, and with which key (as msgspec writes it)."""
+    """An error, with the key as msgspec writes it."""
 
     def __init__(self, path: str, text: str) -> None:
         super().__init__(text)
@@ -111,7 +111,7 @@ class _Complaint(PolicyError):
 
 
 def read_file(name: str, policy: Policy, *, knows_environment: bool = True) -> None:
-    """Add what a file or a preset says to a policy.  Raises PolicyError in one line.
+    """Add the rules of a file or a preset to a policy.  Raises PolicyError in one line.
 
     `knows_environment`: variables are those of whoever wrote the rules, so secrets may come from there.
     """
@@ -156,7 +156,7 @@ def _refuse_variables(found: _File) -> None:
 
 
 def add_document(fields: object, policy: Policy) -> None:
-    """Add what the SDK asks for: the data of a file, with secrets in it.  Raises PolicyError in one line."""
+    """Add rules of the SDK: the data of a file, with the values of secrets in it.  Raises PolicyError in one line."""
     try:
         _add(_converted(fields), policy, "")
     except _Complaint as complaint:
@@ -164,10 +164,10 @@ def add_document(fields: object, policy: Policy) -> None:
 
 
 def read_annotation(text: str, operator: Policy) -> Policy:
-    """What a container asks for, within what its host's operator allows.  Raises PolicyError in one line.
+    """The policy that a container asks for, within its operator's.  Raises PolicyError in one line.
 
-    TOML as in a file, or rules as on a command line with white space between.  Whoever made the pod wrote it: it names
-    no file or variable of the host, and no resolver.
+    TOML as in a file, or rules as on a command line with white space between. It was written by the author of the
+    pod, so it must not name a file or variable of the host, or a resolver.
     """
     made = Policy()
     if "=" not in text:
@@ -277,7 +277,7 @@ def _secret(row: _Secret, folder: str) -> Secret:
         made.value = os.environ.get(where, "")
         if not made.value:
             raise FieldError("from", f"{row.source}: this variable is not set")
-    elif kind == "value" and not folder:  # of the SDK; in a file it would be no secret
+    elif kind == "value" and not folder:  # for the SDK only; in a file the value would be no secret
         made.value = where
     elif kind == "file":
         try:
@@ -292,7 +292,7 @@ def _secret(row: _Secret, folder: str) -> Secret:
 
 
 def new_placeholder(name: str) -> str:
-    """What stands for a secret inside; nobody can guess it, and it is worth nothing anywhere else."""
+    """A placeholder for a secret: it cannot be guessed, and has no use elsewhere."""
     return f"cloche-{name.lower().replace('_', '-')[:32]}-{os.urandom(12).hex()}"
 
 
@@ -366,7 +366,7 @@ def resolver(text: str) -> tuple[bytes, int]:
 
 
 def _locate(text: str, path: str) -> tuple[int, str]:
-    """The line of a key like `.allow[1].ports[0]`, and how a person would call it."""
+    """The line of a key like `.allow[1].ports[0]`, and its name for an error message."""
     steps = [(match[1], match[2]) for match in _STEP.finditer(path)]
     names = [name for name, _index in steps if name]
     key = ".".join(names) or "the file"

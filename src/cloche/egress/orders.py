@@ -1,6 +1,6 @@
-"""What the monitor asks of egress: rules shown and changed, the log, approvals.
+"""Requests of the monitor: to show and change rules, the log, approvals.
 
-Requests come over the monitor's socket (`wire.protocol`), which everybody who may rule the sandbox reaches through it.
+They come over the monitor's socket (`wire.protocol`), on behalf of the monitor's clients.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ __all__ = ["Orders"]
 
 
 class Orders:
-    """The monitor's socket, and who follows what."""
+    """Serves the monitor's socket."""
 
     def __init__(
         self,
@@ -28,23 +28,24 @@ class Orders:
         policy: Callable[[], Policy],
         change: Callable[[Policy], int],
     ) -> None:
-        """`change` makes other rules count, says how many connections were cut, and raises PolicyError."""
+        """`change` puts other rules in force, returns how many connections were cut, and raises PolicyError."""
         self.control: Channel | None = control
         self.audit: Audit = audit
         self.approvals: Approvals = approvals
         self.policy: Callable[[], Policy] = policy
         self.change: Callable[[Policy], int] = change
-        self.following: list[tuple[int, int]] = []  # requests for the log: id, the last line that was sent
-        self.asking: list[int] = []  # requests for what waits for an approval
+        # requests that follow the log: id, number of the last line that was sent
+        self.following: list[tuple[int, int]] = []
+        self.asking: list[int] = []  # requests that follow pending approvals
         approvals.on_new = self._tell_approver
 
     def start(self) -> None:
-        """Listen."""
+        """Watch the socket."""
         if self.control is not None:
             asyncio.get_running_loop().add_reader(self.control.fileno(), self._read)
 
     def close(self) -> None:
-        """Say the rest, and end."""
+        """Send the rest, and close."""
         if self.control is not None:
             asyncio.get_running_loop().remove_reader(self.control.fileno())
             self.tell_followers()
@@ -57,7 +58,7 @@ class Orders:
             messages = control.receive()
         except (ProtocolError, OSError):
             messages = None
-        if messages is None:  # the monitor is gone, and everything ends
+        if messages is None:  # the monitor is gone: the sandbox ends
             asyncio.get_running_loop().remove_reader(control.fileno())
             return
         for message in messages:
@@ -69,7 +70,7 @@ class Orders:
                 self.asking = [each for each in self.asking if each != message.ident]
 
     def _tell(self, frame: bytes) -> None:
-        """To the monitor, now or when it takes it."""
+        """Send a frame to the monitor, or queue it."""
         control = self.control
         if control is None:
             return
@@ -77,7 +78,7 @@ class Orders:
         try:
             control.send(frame)
         except ProtocolError:
-            self.following, self.asking = [], []  # it takes nothing
+            self.following, self.asking = [], []  # the monitor does not read
         if control.wants_write():
             loop.add_writer(control.fileno(), self._flush)
 
@@ -128,7 +129,7 @@ class Orders:
             self._tell(protocol.error(message.ident, 125, str(error)))
 
     def _changed(self, operation: str, fields: dict[str, Any]) -> tuple[Policy, str]:
-        """The policy that an order makes; or which rule is not there.  Raises PolicyError."""
+        """The policy after a change; or the text of a rule that does not exist. Raises PolicyError."""
         if operation == "set":
             whole = Policy.from_fields(fields.get("policy"))
             whole.within = self.policy().within  # whose rules they are is not theirs to change
@@ -154,7 +155,7 @@ class Orders:
             self._tell(protocol.event(ident, "approval", fields))
 
     def tell_followers(self) -> None:
-        """New lines of the log."""
+        """Send followers the new lines of the log."""
         if not self.following:
             return
         kept: list[tuple[int, int]] = []

@@ -1,9 +1,9 @@
-"""What a sandbox may connect to: rules, and the decision.
+"""The rules for connections of a sandbox, and the decision.
 
-Nothing is allowed that no rule allows, and a `deny` rule counts before every `allow`.  A rule is for a name, for every
-name below one (`*.example.com`, one label as in certificates, RFC 6125), or for a network; for ports; for TCP or UDP.
-`protocol` says who reads along: `tls` looks at the ClientHello, `http` at every request, `https` at every request
-inside TLS (inspection), `tcp` and `udp` at nothing.
+Only connections that a rule allows are made, and a `deny` rule takes precedence over every `allow`. A rule is for a
+name, for every name below one (`*.example.com`, one label as in certificates, RFC 6125), or for a network; for ports;
+for TCP or UDP. `protocol` says what egress checks: with `tls` the ClientHello, with `http` every request, with
+`https` every request inside TLS (inspection), with `tcp` and `udp` nothing.
 
 Rules are data, so that they can be sent to the egress process: `to_fields`, `from_fields`.
 """
@@ -22,7 +22,7 @@ __all__ = ["PROTOCOLS", "Policy", "PolicyError", "Rule", "narrowed", "parse_rule
 VERSION: Final = 1
 TLS: Final = "tls"
 HTTP: Final = "http"
-HTTPS: Final = "https"  # TLS that egress ends itself, to look at the requests
+HTTPS: Final = "https"  # TLS that egress terminates, to check the requests
 PLAIN_TCP: Final = "tcp"
 PLAIN_UDP: Final = "udp"
 PROTOCOLS: Final = (TLS, HTTP, HTTPS, PLAIN_TCP, PLAIN_UDP)
@@ -31,8 +31,8 @@ DNS_TYPES: Final = ("SRV", "MX", "TXT")
 MAX_RULES: Final = 10000
 DEFAULT_ASK_S: Final = 120
 MAX_ASK_S: Final = 86400
-_MAX_NARROWED: Final = 4096  # pairs of rules that are remembered
-MAX_WILDCARD_NAMES: Final = 4096  # names of a sandbox's life that rules with * have let in
+_MAX_NARROWED: Final = 4096  # cached results for pairs of rules
+MAX_WILDCARD_NAMES: Final = 4096  # names that rules with * may let in during a sandbox's life
 
 _NET: Final = re.compile(r"(\[[0-9A-Fa-f:.]+(?:/[0-9]{1,3})?\]|[0-9.]+(?:/[0-9]{1,2})?)", re.ASCII)
 _AUTHORITY: Final = re.compile(r"[a-z0-9._-]{1,253}:[0-9]{1,5}", re.ASCII)
@@ -40,7 +40,7 @@ _PORTS: Final = re.compile(r"[0-9]{1,5}(?:-[0-9]{1,5})?(?:,[0-9]{1,5}(?:-[0-9]{1
 
 
 class PolicyError(ValueError):
-    """A rule that is none; the text says why, in one line."""
+    """An invalid rule; the text says why, in one line."""
 
 
 class Rule:
@@ -48,7 +48,7 @@ class Rule:
 
     def __init__(self, *, is_deny: bool = False) -> None:
         self.is_deny: bool = is_deny
-        self.name: str = ""  # empty: it is about a network
+        self.name: str = ""  # empty: the rule is for a network
         self.is_wildcard: bool = False
         self.base: bytes = b""
         self.prefix: int = 0
@@ -59,14 +59,14 @@ class Rule:
         self.refuses_ech: bool = False
         self.dns: list[str] = []
         self.is_inspected: bool = False  # where it would be TLS it is HTTPS
-        self.is_real: bool = False  # programs are told the addresses of the name itself
+        self.is_real: bool = False  # programs are told the name's real addresses
         self.requests: list[RequestRule] = []  # empty: all requests
         self.secrets: list[Secret] = []
         self.upgrades: list[str] = []  # protocols that HTTP may turn into
         self.connects: list[str] = []  # HOST:PORT that the name, a proxy, may be asked to connect to
 
     def text(self) -> str:
-        """As on a command line."""
+        """The rule in the notation of the command line."""
         if self.name:
             host = f"*.{self.name}" if self.is_wildcard else self.name
         else:
@@ -96,7 +96,7 @@ class Rule:
         return shown + "".join([f" [{each.text()}]" for each in self.requests])
 
     def covers_name(self, name: str) -> bool:
-        """Whether it is about this name, whatever the port."""
+        """Whether the rule covers this name, on any port."""
         if not self.name:
             return False
         if self.is_wildcard:
@@ -105,23 +105,23 @@ class Rule:
         return name == self.name
 
     def covers_address(self, addr: bytes) -> bool:
-        """Whether it is about this address."""
+        """Whether the rule covers this address."""
         if self.name:
             return False
         if is_within(addr, self.base, self.prefix):
             return True
-        # A rule that denies an IPv4 network denies the addresses that stand for it, too.
+        # A rule that denies an IPv4 network also denies IPv6 addresses that carry one of its addresses.
         inner = carried(addr) if self.is_deny else b""
         return bool(inner) and is_within(inner, self.base, self.prefix)
 
     def covers_port(self, transport: int, port: int) -> bool:
-        """Whether it is about this port."""
+        """Whether the rule covers this port."""
         if self.transport not in (0, transport):
             return False
         return not self.ports or any(low <= port <= high for low, high in self.ports)
 
     def protocol_at(self, transport: int, port: int) -> str:
-        """Who reads along."""
+        """The protocol that egress checks on this port."""
         if transport == UDP:
             return PLAIN_UDP
         kind = self.protocol
@@ -132,11 +132,11 @@ class Rule:
         return kind or PLAIN_TCP
 
     def needs_authority(self) -> bool:
-        """Whether something of it is TLS that egress ends itself."""
+        """Whether egress terminates TLS for it."""
         return self.is_inspected and not self.is_deny
 
     def is_like(self, other: "Rule") -> bool:
-        """Whether both say the same, but for the values of secrets."""
+        """Whether both rules are equal except for the values of secrets."""
         return self.to_fields(shows_secrets=False) == other.to_fields(shows_secrets=False)
 
     def to_fields(self, *, shows_secrets: bool = True) -> dict[str, Any]:
@@ -187,7 +187,7 @@ class Rule:
         return made
 
     def check(self) -> None:
-        """Raises PolicyError for what makes no sense."""
+        """Raises PolicyError if fields contradict each other."""
         if not self.name:
             if len(self.base) not in (4, 16) or not 0 <= self.prefix <= len(self.base) * 8:
                 raise PolicyError("not a network")
@@ -335,12 +335,12 @@ def _everything() -> Rule:
     return made
 
 
-OPEN: Final = _everything()  # what a policy allows that `is_open`
+OPEN: Final = _everything()  # the rule that an open policy (`is_open`) has for every connection
 _RAW: Final = (PLAIN_TCP, PLAIN_UDP)
 
 
 def _named(rule: Rule, outer: Rule) -> Rule:
-    """What may be known of a name by both rules."""
+    """A rule for the questions about a name that both rules allow."""
     made = Rule()
     made.name, made.is_wildcard = rule.name, rule.is_wildcard or outer.is_wildcard
     made.is_internal = rule.is_internal and outer.is_internal
@@ -350,7 +350,9 @@ def _named(rule: Rule, outer: Rule) -> Rule:
 
 
 def narrowed(rule: Rule, outer: Rule, transport: int, port: int) -> Rule | None:
-    """What both rules allow of a port, of which the first stands within the second; None: nothing."""
+    """The rule for connections to a port that both rules allow; `rule` narrows `outer`. None: both allow nothing in
+    common.
+    """
     if outer is OPEN:
         return rule
     if rule is OPEN:
@@ -359,11 +361,11 @@ def narrowed(rule: Rule, outer: Rule, transport: int, port: int) -> Rule | None:
     if {protocol, other} == {TLS, HTTPS}:
         protocol = HTTPS
     elif protocol in _RAW:
-        protocol = other  # who reads along of the two
+        protocol = other  # the stricter of the two protocols
     elif protocol != other and other not in _RAW:
         return None
     if rule.requests and outer.requests:
-        return None  # it would take both lists
+        return None  # both lists would have to apply
     made = Rule()
     made.name, made.is_wildcard = rule.name, rule.is_wildcard or outer.is_wildcard
     made.base, made.prefix = min((rule.base, rule.prefix), (outer.base, outer.prefix), key=lambda net: net[1])
@@ -403,13 +405,13 @@ class Policy:
         self.is_open: bool = False  # everything is allowed that is not denied, the host's own network as well
         self.has_aaaa: bool = False  # names have addresses of IPv6, too
         self.authorities: str = ""  # PEM: whom inspected connections trust beside the host's authorities
-        self.ask_s: int = DEFAULT_ASK_S  # how long a request waits for an approval
-        self.within: Policy | None = None  # whose rules must allow it as well (an operator's)
-        # Rules live as long as their policy
+        self.ask_s: int = DEFAULT_ASK_S  # seconds that a request waits for an approval
+        self.within: Policy | None = None  # the operator's policy, which must allow a connection as well
+        # By ids of rules, which exist as long as their policy
         self._narrowed: dict[tuple[int, int, int, int], Rule | None] = {}
 
     def copy(self) -> "Policy":
-        """One that can be changed."""
+        """A copy that can be changed."""
         made = Policy()
         made.rules = list(self.rules)
         made.resolvers, made.synthetic = self.resolvers, self.synthetic
@@ -428,7 +430,7 @@ class Policy:
 
     # -- decisions -----------------------------------------------------------------------------------------
     def decide_name(self, name: str, transport: int, port: int) -> Verdict:
-        """Whether a connection to a name is allowed; its addresses are looked at when they are known."""
+        """Whether a connection to a name is allowed; its addresses are checked when they are known."""
         found = self._decide_name(name, transport, port)
         if self.within is None or found.rule is None:
             return found
@@ -467,7 +469,7 @@ class Policy:
                     return Verdict(
                         None, f"{kind} port {port} of {name} is denied by the rule: deny {rule.text()}"
                     )
-                # The more particular rule says more: an exact name before a star.
+                # The more specific rule is taken: an exact name before a star.
                 if found is None or (found.is_wildcard and not rule.is_wildcard):
                     found = rule
         if found is not None or self.is_open:
@@ -507,8 +509,8 @@ class Policy:
     def grant_of_address(self, addr: bytes, transport: int, port: int) -> Rule | None:
         """The rule that grants an address itself.
 
-        An address that is not of the public Internet is granted only by a network that lies within its range: who
-        writes 0.0.0.0/0 does not mean loopback, and who writes 169.254.0.0/16 not the metadata service.
+        An address that is not of the public Internet is granted only by a network that lies within its range:
+        0.0.0.0/0 does not include loopback, and 169.254.0.0/16 not the metadata service.
         """
         if self.within is not None and self.within.decide_address(addr, transport, port).rule is None:
             return None
@@ -533,7 +535,7 @@ class Policy:
         return f"{what}; a rule with `internal = true`, or one for the address, would allow it"
 
     def rules_of_name(self, name: str) -> list[Rule]:
-        """What is granted of a name; empty if nothing, or if it is denied whole."""
+        """The rules that grant a name; empty if there are none, or if it is denied altogether."""
         found: list[Rule] = []
         for rule in self.rules:
             if not rule.covers_name(name):
@@ -551,7 +553,7 @@ class Policy:
         return [_named(rule, other) for rule in found for other in outer]
 
     def is_ancestor(self, name: str) -> bool:
-        """Whether a granted name lies below this one: it exists, although there is nothing to know of it."""
+        """Whether a granted name lies below this one: it exists, but has no records."""
         end = "." + name
         if self.within is not None and not (self.within.is_open or self.within.is_ancestor(name)):
             return False
@@ -607,7 +609,7 @@ class Policy:
         return made
 
     def check(self) -> None:
-        """Raises PolicyError for what does not go together."""
+        """Raises PolicyError if rules contradict each other."""
         if not 1 <= self.ask_s <= MAX_ASK_S:
             raise PolicyError(f"ask_seconds is a number from 1 to {MAX_ASK_S}")
         base, prefix = self.synthetic

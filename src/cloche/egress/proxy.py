@@ -1,7 +1,8 @@
-"""What programs say to a proxy: HTTP's CONNECT, requests with absolute targets (RFC 9110, 9.3.6), SOCKS 5 (RFC 1928).
+"""The protocols of proxies that programs use: HTTP's CONNECT, requests with absolute targets (RFC 9110, 9.3.6), SOCKS
+5 (RFC 1928).
 
-The proxy is egress itself, at an address of its own; what it is asked for is decided and screened as if the program
-had connected there.  It asks for no password, since whoever can reach it may.
+The proxy is egress itself, at an address of its own; its requests are decided and screened like direct connections.
+It needs no password, since only programs inside can reach it.
 """
 
 import asyncio
@@ -23,13 +24,13 @@ _SOCKS_REFUSED: Final = b"\5\2\0\1\0\0\0\0\0\0"  # not allowed by the rules
 
 
 class Wanted:
-    """Where to, and what is to be said."""
+    """The destination that a program asks for, and the answers to it."""
 
     def __init__(self, host: str | bytes, port: int) -> None:
         self.host: str | bytes = host
         self.port: int = port
         self.consent: bytes = b""
-        self.rest: bytes = b""  # what came after the question
+        self.rest: bytes = b""  # bytes that came after the request
         self.is_socks: bool = False
         self.is_request: bool = False  # plain HTTP; `rest` is the request
 
@@ -39,7 +40,7 @@ class Wanted:
 
 
 async def read_connect(inside: socket.socket) -> Wanted | None:
-    """The first request of a client of an HTTP proxy; None if it has ended, or was told that it is none.
+    """The first request of a client of an HTTP proxy; None if the client has ended, or has got an error answer.
 
     Raises OSError.
     """
@@ -72,7 +73,7 @@ async def read_connect(inside: socket.socket) -> Wanted | None:
 
 
 async def read_socks(inside: socket.socket) -> Wanted | None:
-    """The question of a SOCKS client; None if it was told that it is none.  Raises OSError."""
+    """The question of a SOCKS client; None if the client has got an error answer.  Raises OSError."""
     loop = asyncio.get_running_loop()
     version, count = await receive_exactly(inside, 2)
     if version != 5:

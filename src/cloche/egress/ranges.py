@@ -1,7 +1,8 @@
-"""Which addresses are not the public Internet's: what a granted name may not lead to.
+"""Addresses that do not belong to the public Internet, to which a granted name may not lead.
 
 The registries of special purpose addresses (RFC 6890; IANA's lists), the addresses of metadata services of clouds, and
-addresses that carry another one in them (NAT64, 6to4, Teredo, v4-compatible), which are judged by that one as well.
+addresses that carry another one in them (NAT64, 6to4, Teredo, v4-compatible), for which the inner address is checked
+as well.
 """
 
 from typing import Final
@@ -84,7 +85,7 @@ def carried(addr: bytes) -> bytes:
 
 
 def special_range(addr: bytes) -> "Range | None":
-    """The range that makes an address none of the public Internet's; None if it is one."""
+    """The special range that an address lies in; None for an address of the public Internet."""
     inner = carried(addr)
     if inner:
         found = special_range(inner)

@@ -1,8 +1,8 @@
 """Rules about requests: which methods, paths, headers, queries, types and sizes a rule for a name lets through.
 
-A rule without any lets every request pass.  With some, one must match; one with `deny` that matches counts before all
-others.  Paths are what servers disagree about (`%2F`, `..`, `//`, `;x`), so a path with conditions is read in every way
-that a server might: an allowing pattern must match all readings, a denying one any.
+A rule without any lets every request pass. If there are some, one must match; a matching one with `deny` takes
+precedence. Servers interpret paths differently (`%2F`, `..`, `//`, `;x`), so a path with conditions is read in every
+way that a server might: an allowing pattern must match all readings, a denying one any.
 
 Patterns: `*` stands for any characters within one segment of a path, `**` for any number of whole segments; in headers
 and queries `*` stands for any characters.
@@ -30,11 +30,11 @@ MAX_SECRET: Final = 4096
 
 
 class BadPath(ValueError):
-    """A path that no rule can judge; the text says why."""
+    """A path that cannot be matched safely; the text says why."""
 
 
 class Facts:
-    """What is known of a request before its body has come."""
+    """The parts of a request that are known before its body."""
 
     def __init__(self, method: str, target: str, headers: list[tuple[bytes, bytes]]) -> None:
         self.method: str = method
@@ -62,23 +62,23 @@ class RequestRule:
         self.max_body: int = -1
         self.max_response: int = -1
         self.rate: str = ""
-        self.ask: str = ""  # a scope; empty: nobody is asked
-        self.recent: deque[float] = deque()  # when requests passed; of this process only
+        self.ask: str = ""  # a scope for approvals; empty: none is needed
+        self.recent: deque[float] = deque()  # times of recent requests; not part of the rule's data
 
     def rate_limit(self) -> tuple[int, int]:
-        """So many requests in so many seconds; (0, 0): no limit."""
+        """(requests, seconds); (0, 0): no limit."""
         match = _RATE.fullmatch(self.rate)
         return (int(match[1]), _SECONDS[match[2]]) if match is not None else (0, 0)
 
     def text(self) -> str:
-        """In few words."""
+        """A short description."""
         words = ["deny"] if self.is_deny else []
         words.append(",".join(self.methods) or "any method")
         words.append(" ".join(self.paths) or "any path")
         return " ".join(words)
 
     def objection(self, facts: Facts, readings: list[list[str]]) -> str:
-        """Which condition a request does not meet; empty if all."""
+        """The condition that a request does not meet; empty if it meets all."""
         if self.methods and facts.method not in self.methods:
             return "method"
         if self.paths:
@@ -109,7 +109,7 @@ class RequestRule:
                 if not any(matches):
                     return False
             elif len(matches) != 1 or not matches[0] or ";" in query:
-                return False  # of two, servers take one or the other
+                return False  # if there are two, servers may use either
         return True
 
     def _has_type(self, facts: Facts) -> bool:
@@ -151,7 +151,7 @@ class RequestRule:
         return made
 
     def check(self) -> None:
-        """Raises FieldError for what makes no sense."""
+        """Raises FieldError if fields contradict each other."""
         for method in self.methods:
             if not _METHOD.fullmatch(method):
                 raise FieldError("methods", f"{method}: not a method")
@@ -188,8 +188,8 @@ class Secret:
 
     def __init__(self) -> None:
         self.name: str = ""  # the variable that holds the placeholder
-        self.header: str = ""  # where it is put in: a header
-        self.query: str = ""  # or a field of the query
+        self.header: str = ""  # inserted into this header
+        self.query: str = ""  # or into this field of the query
         self.placeholder: str = ""
         self.value: str = ""
 
@@ -240,7 +240,7 @@ def path_readings(path: str) -> list[list[str]]:
     """The segments of a path in every way that a server might see them.  Raises BadPath."""
     found: list[list[str]] = []
     text = path
-    for _turn in range(3):  # escapes of escapes: some servers undo them twice
+    for _turn in range(3):  # some servers unescape more than once
         if not text.startswith("/") or len(text) > 32768:
             raise BadPath("not a path")
         for separators in ("/", "/\\"):
@@ -250,7 +250,7 @@ def path_readings(path: str) -> list[list[str]]:
                 if not keeps_empty:
                     segments = [each for each in segments[:-1] if each] + segments[-1:]
                 for each in (segments, [segment.partition(";")[0] for segment in segments]):
-                    # First the separators, then the escapes; and the other way about.
+                    # Split first and unescape then, and the other way round.
                     _note(found, [_unescaped(segment) for segment in each])
                     joined = "/".join([_unescaped(segment) for segment in each]).replace("\\", "/")
                     _note(found, joined.split("/"))
@@ -298,7 +298,7 @@ def _matches(pattern: str, text: str) -> bool:
 
 def _path_matches(pattern: str, segments: list[str]) -> bool:
     """Whether segments match a pattern's; `**` stands for any number of them."""
-    reached = {0}  # positions in `segments` that the pattern so far can end at
+    reached = {0}  # positions in `segments` at which the pattern so far can end
     for piece in pattern[1:].split("/"):
         if piece == "**":
             reached = set(range(min(reached), len(segments) + 1))

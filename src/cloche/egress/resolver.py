@@ -1,8 +1,7 @@
 """Egress's own resolver: asks the resolvers of the host (or of the policy) for granted names, over UDP and TCP.
 
-Every question goes out of a socket of its own (`sockets`), connected to the resolver, with an unpredictable id (RFC
-5452).  What was found is kept as long as it may be; whether an address may be connected to is decided at every
-connection.
+Every query has a socket of its own (`sockets`), connected to the resolver, and an unpredictable id (RFC 5452).
+Answers are cached for their TTL; whether an address may be connected to is decided at every connection.
 """
 
 import asyncio
@@ -28,7 +27,7 @@ _MAX_RESOLVERS: Final = 3
 
 
 class HostNames:
-    """What the host's files say: read at the start, before the files are out of reach."""
+    """The host's resolv.conf and hosts, read at the start while files can still be opened."""
 
     def __init__(self) -> None:
         self.resolvers: list[tuple[bytes, int]] = []
@@ -61,7 +60,7 @@ def _lines(path: str) -> list[str]:
 
 
 class Lookup:
-    """What is known of a name: addresses or records, or the error in words."""
+    """The result of a look-up: addresses or records, or an error text."""
 
     def __init__(self, values: list[str], error: str = "", *, is_missing: bool = False) -> None:
         self.values: list[str] = values
@@ -71,7 +70,7 @@ class Lookup:
 
 
 class Resolver:
-    """Asks, and remembers."""
+    """Looks names up, and caches the results."""
 
     def __init__(self, host: HostNames, resolvers: list[tuple[bytes, int]], sockets: Sockets) -> None:
         self.host: HostNames = host
@@ -132,7 +131,7 @@ class Resolver:
         return Lookup([], problem)
 
     async def _ask(self, addr: bytes, port: int, name: str, kind: str) -> dnswire.Found:
-        """One resolver, once.  Raises OSError, TimeoutError."""
+        """Ask one resolver once. Raises OSError, TimeoutError."""
         ident = int.from_bytes(os.urandom(2), "big")
         query = dnswire.build_query(name, kind, ident)
         async with asyncio.timeout(_TRY_S):
@@ -167,7 +166,7 @@ class Resolver:
 
 
 async def receive_exactly(sock: socket.socket, count: int) -> bytes:
-    """So many bytes.  Raises OSError, at the end too."""
+    """Read exactly `count` bytes. Raises OSError, also at the end of the stream."""
     loop = asyncio.get_running_loop()
     parts = bytearray()
     while len(parts) < count:

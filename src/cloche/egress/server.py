@@ -1,11 +1,12 @@
 """The egress process at work: connections that the sentry asks for, questions about names, orders of the monitor.
 
-One loop, no threads.  For each connection: decide by the name (or the address that was granted itself), look the name
-up, judge every address, connect to the one that was judged (`dial`).  A raw connection (`tcp`, `udp`) is given to the
-sentry at once; of TLS the hello is read first (`tlsscreen`); plain HTTP and inspected TLS are never given away
-(`httprelay`, `http2relay`).
+One loop, no threads. For each connection: decide by the name (or by an address that a rule grants), look the name up,
+check every address, connect to the one that was checked (`dial`). A raw connection (`tcp`, `udp`) is given to the
+sentry at once; with TLS the hello is read first (`tlsscreen`); plain HTTP and inspected TLS stay here (`httprelay`,
+`http2relay`).
 
-Of a socket that was given away a descriptor is kept: it can be cut when a rule goes, whatever the sentry does.
+Of a socket that was given away a descriptor is kept, so that the connection can be cut when a rule is removed, even
+if the sentry does not cooperate.
 """
 
 import asyncio
@@ -44,10 +45,10 @@ __all__ = ["Server"]
 
 MAX_FLOWS: Final = 8192
 MAX_QUESTIONS: Final = 512
-_MAX_OUTBOX: Final = 1024  # messages that the sentry has not taken
+_MAX_OUTBOX: Final = 1024  # queued messages to the sentry
 SOFTWARE: Final = "cloche egress"
-_GRACE_S: Final = 30.0  # for what a program has sent before it closed
-_CUT_S: Final = 1.0  # for the sentry to reset what is no longer allowed
+_GRACE_S: Final = 30.0  # for data that a program has sent before it closed
+_CUT_S: Final = 1.0  # for the sentry to reset a connection that is not allowed any more
 _PIECE: Final = 65536
 _MESSAGES: Final = 64
 _DNS_PORT: Final = 53
@@ -55,7 +56,7 @@ _LOOPBACK6: Final = bytes(15) + b"\1"
 
 
 class Server:
-    """Everything of one sandbox."""
+    """The egress of one sandbox."""
 
     def __init__(
         self,
@@ -67,7 +68,7 @@ class Server:
         audit: Audit,
         inspector: "Inspector | None" = None,
     ) -> None:
-        """`inspector` is there if TLS was to be inspected at the start; later it cannot be made any more."""
+        """`inspector`: given if TLS was to be inspected at the start; it cannot be made later."""
         self.channel: socket.socket = channel
         self.policy: Policy = policy
         self.inspector: Inspector | None = inspector
@@ -92,7 +93,7 @@ class Server:
         self.ended: asyncio.Event = asyncio.Event()
 
     async def run(self) -> None:
-        """Until the sentry is gone."""
+        """Serve until the sentry is gone."""
         loop = asyncio.get_running_loop()
         self.channel.setblocking(False)
         loop.add_reader(self.channel.fileno(), self._read_channel)
@@ -116,14 +117,14 @@ class Server:
             except OSError:
                 data, fd = b"", -1
             if fd >= 0:
-                socket.socket(fileno=fd).close()  # the sentry has none to give
+                socket.socket(fileno=fd).close()  # a correct sentry sends none
             if not data:
                 self.ended.set()
                 return
             try:
                 self._take(wire.decode(data))
             except ValueError:
-                continue  # what no sentry sends
+                continue  # a message that no correct sentry sends
 
     def _take(self, message: wire.EgressMessage) -> None:
         """Raises ValueError."""
@@ -161,7 +162,7 @@ class Server:
             self._send(wire.message(wire.REPLY, ident, reply[: wire.DNS_BYTES]))
 
     def _let_end(self, flow: Flow) -> None:
-        """The program has closed it: what it sent before still goes to upstream."""
+        """The program has closed the connection: data that it has sent before is still relayed."""
         flow.is_abandoned = True
         flow.switched.set()
         if flow.is_cut:
@@ -178,7 +179,7 @@ class Server:
         if len(self.outbox) == 1:
             self._flush()
         elif len(self.outbox) == _MAX_OUTBOX:
-            # A sentry that reads no answers is asked for no more questions.
+            # No more messages are read from a sentry that does not read answers.
             asyncio.get_running_loop().remove_reader(self.channel.fileno())
             self.is_deaf = True
 
@@ -242,7 +243,7 @@ class Server:
                 assert flow.inside is not None
                 await self.nameserver.serve_stream(flow.inside)
         except Refused:
-            pass  # said, and written down
+            pass  # answered and logged already
         except OSError:
             pass  # either side has ended it
         except Exception:
@@ -269,7 +270,7 @@ class Server:
                 flow.protocol = PROXIES[target.port]
                 flow.inside = self._give_pair(flow)
                 return
-            # At loopback it is as if nobody were there: programs look there whether something runs.
+            # Loopback answers as if no server were there: programs use it to test whether a server runs.
             is_loopback = target.addr[0] == 127 if len(target.addr) == 4 else target.addr == _LOOPBACK6
             raise Refused(errno.ECONNREFUSED if is_loopback else errno.EACCES, verdict.reason)
         rule = verdict.rule
@@ -288,7 +289,7 @@ class Server:
     def _decide_real(self, flow: Flow) -> Verdict | None:
         """Whether an address that was told for a name may be connected to for it; None: no such address.
 
-        Of several names that share it the one that was told last is taken; TLS may ask for another of them.
+        If several names share it, the latest one is taken; TLS may choose another of them.
         """
         target = flow.target
         found: Verdict | None = None
@@ -306,7 +307,7 @@ class Server:
         return found
 
     def _give_pair(self, flow: Flow) -> socket.socket:
-        """Answer with one end of a pair; the other."""
+        """Answer with one end of a pair; returns the other end."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         ours.setblocking(False)
         with theirs:
@@ -330,7 +331,7 @@ class Server:
         await self._give_away(flow)
 
     async def _inspect(self, flow: Flow, begun: bytes) -> None:
-        """End TLS here, and look at every request.  Raises OSError."""
+        """Terminate TLS, and check every request. Raises OSError."""
         inspector = self.inspector
         assert inspector is not None
         try:
@@ -339,7 +340,9 @@ class Server:
             self._log(flow, "refuse", BLOCKED, str(problem))
 
     async def _give_away(self, flow: Flow) -> None:
-        """The sentry takes the connection over; what is still in our pair goes on before.  Raises OSError."""
+        """Hand the connection over to the sentry, after the data that is still in the pair was relayed. Raises
+        OSError.
+        """
         loop = asyncio.get_running_loop()
         inside, upstream = flow.inside, flow.upstream
         assert inside is not None and upstream is not None
@@ -386,9 +389,9 @@ class Server:
 
     # -- the proxy ---------------------------------------------------------------------------------------------
     async def _serve_proxy(self, flow: Flow) -> bytes:
-        """Learn where a program that uses the proxy wants to go, and connect; what it has sent after that.
+        """Read the destination that a program asks the proxy for, and connect.
 
-        Raises Refused, OSError.
+        Returns the bytes after the request. Raises Refused, OSError.
         """
         loop = asyncio.get_running_loop()
         inside, target = flow.inside, flow.target
@@ -479,7 +482,7 @@ class Server:
         self.orders.tell_followers()
 
     def _end(self, flow: Flow) -> None:
-        """Give it back, and write down that it was."""
+        """Close the connection and log its end."""
         if self.flows.pop(flow.ident, None) is None:
             return
         task = flow.task
@@ -494,7 +497,9 @@ class Server:
 
     # -- the monitor -----------------------------------------------------------------------------------------
     def change(self, policy: Policy) -> int:
-        """Other rules from now on; how many connections were cut that they do not allow.  Raises PolicyError."""
+        """Put other rules in force. Returns how many connections were cut that they do not allow.
+        Raises PolicyError.
+        """
         if policy.synthetic != self.policy.synthetic:
             raise PolicyError("synthetic addresses cannot be changed while programs know them")
         if policy.has_v6() and not self.policy.has_v6():
@@ -522,9 +527,9 @@ class Server:
         return cut
 
     def _cut(self, flow: Flow) -> None:
-        """Nothing passes any more: what we move ourselves at once, what the sentry moves when it has been told.
+        """Cut a connection: one that egress relays at once, one that the sentry relays after it was told.
 
-        It resets the program's end; if it takes no notice, the connection ends under it.
+        The sentry resets the program's end; if it does not react, egress shuts the connection down itself.
         """
         flow.is_cut = True
         if flow.task is not None:
@@ -550,5 +555,5 @@ class Server:
         rule = self.policy.decide_name(flow.name, target.transport, target.port).rule
         if rule is None or rule.protocol_at(target.transport, target.port) != flow.protocol:
             return False
-        flow.rule = rule  # the next request is judged by it
+        flow.rule = rule  # applies to the next request
         return not flow.addr or not self.policy.objection(rule, flow.addr, target.transport, target.port)

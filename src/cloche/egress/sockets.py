@@ -1,6 +1,6 @@
 """Egress's sockets to the outside, which the connector makes (`cloche.netns.connector`): egress can make none itself.
 
-Who asks says where to, and gets a connected socket.  What may be asked for was decided before.
+The caller names an address, and gets a connected socket. Whether the address is allowed was decided before.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from cloche.wire.descriptors import as_socket, receive_with_descriptor
 
 __all__ = ["OwnAddress", "Sockets"]
 
-_MESSAGES: Final = 64  # taken in one turn of the loop
+_MESSAGES: Final = 64  # handled in one turn of the loop
 
 Asked = asyncio.Future["socket.socket"]
 
@@ -35,12 +35,12 @@ class Sockets:
         self.is_closed: bool = False
 
     def start(self) -> None:
-        """Listen."""
+        """Watch the socket."""
         self.channel.setblocking(False)
         asyncio.get_running_loop().add_reader(self.channel.fileno(), self._read)
 
     def close(self) -> None:
-        """No more."""
+        """Close the socket."""
         if not self.is_closed:
             self.is_closed = True
             asyncio.get_running_loop().remove_reader(self.channel.fileno())
@@ -95,12 +95,12 @@ class Sockets:
             try:
                 sock = self._take(ConnectAnswer.decode(data), sock)
             except ValueError:
-                pass  # what no connector sends
+                pass  # a message that no correct connector sends
             if sock is not None:
                 sock.close()
 
     def _take(self, answer: ConnectAnswer, sock: socket.socket | None) -> socket.socket | None:
-        """The socket, unless somebody has taken it."""
+        """Wrap the socket of an answer."""
         asked = self.waiting.pop(answer.ident, None)
         if asked is None or asked.done():
             return sock
@@ -117,7 +117,7 @@ class Sockets:
 
 
 async def _stands(sock: socket.socket) -> None:
-    """Until the connection stands.  Raises OSError."""
+    """Wait until the socket is connected. Raises OSError."""
     loop = asyncio.get_running_loop()
     ready: asyncio.Future[None] = loop.create_future()
 

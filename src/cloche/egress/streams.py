@@ -1,4 +1,4 @@
-"""One side of a connection, however it is protected."""
+"""One side of a connection, plain or with TLS."""
 
 import asyncio
 import socket
@@ -13,19 +13,19 @@ class Stream:
     """One side of a connection."""
 
     async def receive(self) -> bytes:
-        """What has come; empty at the end.  Raises OSError."""
+        """Receive bytes; empty at the end. Raises OSError."""
         raise NotImplementedError
 
     async def send(self, data: bytes) -> None:
-        """Write all.  Raises OSError."""
+        """Send all bytes. Raises OSError."""
         raise NotImplementedError
 
     def shut_down(self) -> None:
-        """The other side must not take what it has for a whole message, and nobody reads any more."""
+        """Break the connection off, so that the peer does not take what it has received for a whole message."""
         raise NotImplementedError
 
     async def finish(self) -> None:
-        """No more from us.  Raises OSError."""
+        """Signal the end of sending. Raises OSError."""
         raise NotImplementedError
 
 

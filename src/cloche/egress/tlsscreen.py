@@ -1,4 +1,4 @@
-"""The look at the first bytes of TLS: whether the ClientHello asks for the name that the connection is to."""
+"""Screens the first bytes of TLS: the ClientHello must ask for the name for which the connection was allowed."""
 
 import asyncio
 import socket
@@ -20,13 +20,13 @@ __all__ = ["HELLO_S", "finish", "read_hello", "refuse_tls", "screen_tls"]
 HELLO_S: Final = 60.0
 _DRAIN_S: Final = 2.0
 _PIECE: Final = 65536
-_MAX_READS: Final = 2048  # a ClientHello in more pieces than this is none
+_MAX_READS: Final = 2048  # a ClientHello in more pieces is refused
 
 
 async def screen_tls(flow: Flow, begun: bytes, on_open: Callable[[], None]) -> bool:
     """Let the hello through if it asks for the right name; False: the program has ended.
 
-    `on_open` is told when it does.  Raises NotTls, OSError, TimeoutError.
+    `on_open` is called when it does. Raises NotTls, OSError, TimeoutError.
     """
     loop = asyncio.get_running_loop()
     inside, upstream = flow.inside, flow.upstream
@@ -57,9 +57,9 @@ async def screen_tls(flow: Flow, begun: bytes, on_open: Callable[[], None]) -> b
 
 
 async def read_hello(flow: Flow, data: bytes, *, is_second: bool) -> tuple[bytes, Hello | None]:
-    """All bytes up to the end of a hello that may pass, and what came with them; no hello: the program has ended.
+    """Read a hello that may pass.
 
-    Raises NotTls, OSError.
+    Returns all bytes that were read, and the hello; None: the program has ended. Raises NotTls, OSError.
     """
     loop = asyncio.get_running_loop()
     inside, rule = flow.inside, flow.rule
@@ -88,13 +88,13 @@ async def read_hello(flow: Flow, data: bytes, *, is_second: bool) -> tuple[bytes
 
 
 async def refuse_tls(inside: socket.socket, alert: bytes = ALERT_UNRECOGNIZED_NAME) -> None:
-    """Say no in the words of TLS, and end.  Raises OSError, TimeoutError."""
+    """Send a TLS alert, and end. Raises OSError, TimeoutError."""
     await asyncio.get_running_loop().sock_sendall(inside, alert)
     await finish(inside)
 
 
 async def finish(inside: socket.socket) -> None:
-    """No more from us.  What the program still sends is read: unread, it would turn the end into a reset."""
+    """End sending, and read what the program still sends; otherwise the host would reset the connection."""
     loop = asyncio.get_running_loop()
     inside.shutdown(socket.SHUT_WR)
     async with asyncio.timeout(_DRAIN_S):

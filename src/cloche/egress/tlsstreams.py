@@ -1,8 +1,7 @@
-"""TLS that egress ends itself.
+"""TLS that egress terminates.
 
-It has no descriptors: bytes go through memory, and only `PlainStream` touches a socket.  Towards programs it is
-OpenSSL by pyOpenSSL, which takes certificates that are no files; towards servers it is Python's own, which verifies
-names.
+It uses no descriptors: bytes pass through memory, and only `PlainStream` uses a socket. Towards programs it is
+pyOpenSSL, which accepts certificates that are not in files; towards servers Python's `ssl`, which verifies names.
 """
 
 import asyncio
@@ -24,14 +23,14 @@ class TlsFailure(Exception):
 
 
 class ServerTls(Stream):
-    """TLS to a server outside: we are its client, and verify it."""
+    """TLS to a server outside: egress is its client, and verifies it."""
 
     def __init__(self, under: PlainStream, context: ssl.SSLContext, name: str) -> None:
         self.under: PlainStream = under
         self.incoming: ssl.MemoryBIO = ssl.MemoryBIO()
         self.outgoing: ssl.MemoryBIO = ssl.MemoryBIO()
         self.tls: ssl.SSLObject = context.wrap_bio(self.incoming, self.outgoing, server_hostname=name)
-        self.order: asyncio.Lock = asyncio.Lock()  # records go out in the order in which they were made
+        self.order: asyncio.Lock = asyncio.Lock()  # keeps records in the order in which they were made
 
     async def handshake(self) -> None:
         """Raises TlsFailure, OSError."""
@@ -42,7 +41,7 @@ class ServerTls(Stream):
                 await self._flush()
                 await self._feed()
                 continue
-            except ssl.SSLError as error:  # a certificate that is not to be believed among them
+            except ssl.SSLError as error:  # also for a certificate that is not trusted
                 await self._flush()
                 reason = getattr(error, "verify_message", "") or error.reason or "no TLS"
                 raise TlsFailure(str(reason)) from None
@@ -50,7 +49,7 @@ class ServerTls(Stream):
             return
 
     def protocol(self) -> bytes:
-        """What ALPN has come to."""
+        """The protocol that ALPN has chosen."""
         return (self.tls.selected_alpn_protocol() or "").encode("ascii")
 
     async def _feed(self) -> None:
@@ -100,7 +99,7 @@ class ServerTls(Stream):
 
 
 class ProgramTls(Stream):
-    """TLS to a program inside: we are its server."""
+    """TLS to a program inside: egress is its server."""
 
     def __init__(self, under: PlainStream, context: SSL.Context) -> None:
         self.under: PlainStream = under

@@ -1,8 +1,8 @@
-"""The connector: makes egress's sockets, connects them, gives them away, and parses nothing.
+"""The connector: makes egress's sockets, connects them, hands them over, and parses no data.
 
-It is the only process of a sandbox with a way out that is in a network with one.  Egress (`cloche.egress`), which reads
-what programs and servers send, is in an empty one and has to ask here; the filter (`boot.seccomp_connector`) lets this
-process read and write nothing but egress's questions and their answers.
+Of the processes of a sandbox with egress, only this one is in a network that leads outside. Egress (`cloche.egress`),
+which reads what programs and servers send, is in an empty network and has to ask here; the filter
+(`boot.seccomp_connector`) lets this process read and write nothing but egress's questions and their answers.
 """
 
 import errno
@@ -58,7 +58,7 @@ def _run(
         confine.leave_host(_NAMESPACES, may_connect=True)
     if not confine.die_with(parent):
         return EXIT_START
-    say(speak, HELLO)  # before the filter, which knows no other socket than egress's
+    say(speak, HELLO)  # before the filter, which allows no other socket than egress's
     if is_confined:
         seccomp.install(connector_policy(channel.fileno()))
     try:
@@ -70,14 +70,14 @@ def _run(
 
 
 def answer_one(channel: socket.socket) -> bool:
-    """Take a question and answer it; False at the end.  Raises OSError when nobody listens any more."""
+    """Receive a request and answer it; False at the end. Raises OSError when egress is gone."""
     data = channel.recv(wire.ASK_BYTES + 1)
     if not data:
         return False
     try:
         request = ConnectRequest.decode(data)
     except ValueError:
-        return True  # what no egress sends
+        return True  # a message that no correct egress sends
     sock: socket.socket | None = None
     is_own = False
     try:
@@ -116,16 +116,18 @@ def _answer(
 
 
 def _text(addr: bytes) -> str:
-    # `socket` looks up what is no address; this always is one.
+    # Always a numeric address, so `socket` looks no name up.
     return socket.inet_ntop(socket.AF_INET if len(addr) == 4 else socket.AF_INET6, addr)
 
 
 def _is_own(family: int, text: str) -> bool:
-    """Whether the network would talk to itself: it then takes the same address for its own end.  Sends nothing."""
+    """Whether the address is the network's own: the kernel then chooses the same address for the local end. Sends
+    nothing.
+    """
     try:
         with socket.socket(family, socket.SOCK_DGRAM | _FLAGS) as probe:
             probe.connect((text, _DISCARD_PORT))
             own: str = probe.getsockname()[0]
             return own == text
     except OSError:
-        return False  # no way to there at all
+        return False  # no route

@@ -1,9 +1,9 @@
 """Starts the network process: fork, join the container's network namespace, confine, serve.
 
-The caller is the keeper, a process with a single thread.  By then the engine's hooks have set the namespace up.  Of the
-host only that namespace stays: an empty root, no files, and of all capabilities the three that its work needs
-(`CAPABILITIES`), which reach no further than the namespace as the filter knows no way to another.  It ends when the
-sentry does.
+The caller is the keeper, a process with a single thread. By then the engine's hooks have set the namespace up. It
+keeps no access to the host except that namespace: an empty root, no files, and only the three capabilities that it
+needs (`CAPABILITIES`). These apply to the namespace only, since the filter does not allow joining another. It ends
+when the sentry does.
 """
 
 import gc
@@ -34,7 +34,7 @@ class NetworkProcess(Part):
 def start_network(namespace: int, *, is_confined: bool, is_guarded: bool = False) -> NetworkProcess:
     """Fork it, into the network namespace that a descriptor refers to.  It is ready after `wait_ready`.
 
-    `is_guarded`: egress decides what leaves, and this process lets nothing out.
+    `is_guarded`: egress decides what leaves, and this process sends nothing.
     """
 
     def work(channel: socket.socket, speak: socket.socket, parent: int) -> int:
@@ -58,7 +58,7 @@ def _run(
     settle("cloche-network", [channel.fileno(), speak.fileno(), namespace])
     try:
         own = os.stat("/proc/self/ns/net")
-        if not os.path.samestat(own, os.fstat(namespace)):  # our own may be one that we may not join
+        if not os.path.samestat(own, os.fstat(namespace)):  # joining one's own namespace may not be permitted
             hostsys.setns(namespace, CLONE_NEWNET)
         os.close(namespace)
         links = Links(read_parameters())
@@ -72,7 +72,7 @@ def _run(
     server = Server(channel, links, is_guarded=is_guarded)
     policy = guarded_policy(channel.fileno(), links.asking.fileno()) if is_guarded else netns_policy()
     if is_guarded:
-        say(speak, HELLO)  # before the filter, which knows only those two sockets
+        say(speak, HELLO)  # before the filter, which allows only those two sockets
     if is_confined:
         seccomp.install(policy)
     if not is_guarded:
@@ -89,6 +89,7 @@ def _confine() -> None:
     os.setgroups([])
     os.setresgid(confine.NOBODY, confine.NOBODY, confine.NOBODY)
     confine.drop_capabilities(report, CAPABILITIES)
-    os.setresuid(confine.NOBODY, confine.NOBODY, confine.NOBODY)  # which no longer changes capabilities
+    # does not change capabilities any more (securebits)
+    os.setresuid(confine.NOBODY, confine.NOBODY, confine.NOBODY)
     confine.deny_paths(report, [], may_signal=False, may_connect=True, may_bind=True)
     confine.set_undumpable(report)

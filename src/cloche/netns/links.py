@@ -1,6 +1,6 @@
 """What a network namespace has: links, addresses and routes, asked of the kernel by rtnetlink(7), and followed.
 
-The messages are passed on as the kernel wrote them; nothing here looks further than at their heads.
+The messages are passed on as the kernel wrote them; only their headers are read here.
 """
 
 import socket
@@ -54,7 +54,7 @@ class Links:
         self.asking: socket.socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_ROUTE)
 
     def has_changed(self) -> bool:
-        """Take what the kernel has said since; whether it was anything."""
+        """Read the kernel's notifications; returns whether there were any."""
         found = False
         while True:
             try:

@@ -1,7 +1,7 @@
 """The network process at work: sockets that the sentry asks for, made in the container's network namespace.
 
-One loop, no threads.  It makes sockets, binds and connects them, gives them away, and sends datagrams of those that
-have no peer.  It reads no data from any of them.  Where egress decides what leaves, it only binds and listens: it
+One loop, no threads. It makes sockets, binds and connects them, hands them over, and sends datagrams from sockets
+without a peer. It reads no data from any of them. Where egress decides what leaves, it only binds and listens: it
 connects nothing, and sends nothing.
 """
 
@@ -28,7 +28,7 @@ from cloche.wire.netns import Answer, Making, Name, NetMessage, OptionValue
 
 __all__ = ["MAX_SOCKETS", "Server"]
 
-MAX_SOCKETS: Final = 4096  # that it holds at a time
+MAX_SOCKETS: Final = 4096  # at a time
 _MAX_BACKLOG: Final = 1 << 16
 _KINDS: Final = {
     wire.TCP: socket.SOCK_STREAM,
@@ -40,7 +40,7 @@ _ALLOWED: Final = frozenset(ALLOWED_OPTIONS)
 
 
 class Held:
-    """A socket that we have, or the reason why not."""
+    """A socket that this process holds, or the errno of its failure."""
 
     def __init__(self, making: Making) -> None:
         self.transport: int = making.transport
@@ -50,13 +50,13 @@ class Held:
         self.sock: socket.socket | None = None
 
     def close(self) -> None:
-        """Give it back."""
+        """Close the socket."""
         if self.sock is not None:
             self.sock.close()
             self.sock = None
 
     def address(self, name: Name) -> tuple[str, int] | tuple[str, int, int, int]:
-        """As `socket` wants it: text, never a name that would be looked up."""
+        """An address for `socket`: numeric text, never a name that would be looked up."""
         addr = name.addr
         if not self.is_v6:
             if len(addr) != 4:
@@ -69,7 +69,7 @@ class Held:
         return socket.inet_ntop(socket.AF_INET6, addr), name.port, 0, name.scope
 
     def name(self) -> Name:
-        """The socket's own."""
+        """The socket's own name."""
         if self.sock is None:
             return Name(b"", 0)
         found = self.sock.getsockname()
@@ -79,18 +79,18 @@ class Held:
 
 
 class Server:
-    """Everything of one container."""
+    """The network process of one container."""
 
     def __init__(self, channel: socket.socket, links: Links, *, is_guarded: bool = False) -> None:
         """Before the filter."""
-        self.is_guarded: bool = is_guarded  # what leaves is egress's affair
+        self.is_guarded: bool = is_guarded  # egress decides what leaves
         self.channel: socket.socket = channel
         self.links: Links = links
         self.held: dict[int, Held] = {}
         self.uid: int = os.geteuid()
 
     def run(self) -> None:
-        """Until the sentry is gone."""
+        """Serve until the sentry is gone."""
         poller = select.poll()
         poller.register(self.channel, select.POLLIN)
         poller.register(self.links.news, select.POLLIN)
@@ -109,7 +109,7 @@ class Server:
                     try:
                         self._take(wire.decode(data))
                     except ValueError:
-                        pass  # what no sentry sends
+                        pass  # a message that no correct sentry sends
         except (BrokenPipeError, ConnectionResetError):
             return
 
@@ -117,7 +117,7 @@ class Server:
         try:
             data = self.links.snapshot()[:MAX_BYTES]
         except OSError:
-            return  # the host has no room for the answer now; what was told before stays
+            return  # the host has no room for the message; the sentry keeps the earlier state
         for at in range(0, len(data), wire.PART_BYTES):
             self.channel.send(wire.message(wire.PART, 0, data[at : at + wire.PART_BYTES]))
         self.channel.send(wire.message(wire.END, 0))
@@ -152,7 +152,7 @@ class Server:
 
     def _make(self, ident: int, making: Making) -> None:
         if ident in self.held or len(self.held) >= MAX_SOCKETS:
-            return  # what follows says that there is none
+            return  # the next request reports the failure
         held = Held(making)
         self.held[ident] = held
         protocol = 0
@@ -161,7 +161,7 @@ class Server:
         try:
             if protocol and self.is_guarded:
                 raise OSError(errno.EACCES, "")
-            # Rules of packet filters about users (-m owner, skuid) look at whose the socket was at this moment.
+            # Packet filter rules about users (-m owner, skuid) use the socket's owner at this moment.
             hostsys.setfsuid(making.uid)
             try:
                 sock = socket.socket(making.family, _KINDS[making.transport] | socket.SOCK_NONBLOCK, protocol)
@@ -232,7 +232,7 @@ class Server:
             assert held.sock is not None
             held.sock.sendto(data, held.address(name))
         except BlockingIOError:
-            pass  # as full as a queue of a network card: lost
+            pass  # the queue is full: the datagram is lost, as on a network card
         except OSError as error:
             self._trouble(ident, error)
 
@@ -267,7 +267,7 @@ class Server:
         self.channel.send(wire.message(wire.ANSWER, ident, Answer(number, Name(b"", 0)).encode()))
 
     def _answer(self, ident: int, held: Held, *, gives: bool) -> None:
-        """It went well.  A socket of TCP that is given away is ours no longer."""
+        """Answer a request that has succeeded. A TCP socket that is handed over is not kept."""
         sock = held.sock
         assert sock is not None
         data = wire.message(wire.ANSWER, ident, Answer(0, held.name()).encode())
