@@ -1,7 +1,7 @@
 """From an ELF file to its text file.
 
-Which pages: those that a window touches; and, so that a program's mappings stay few (each costs an operation at every
-exec), all others of a small executable segment, and small gaps in a large one, as they are in the file.
+The pages that are copied: those that a window touches; and, unchanged, the other pages of a small executable segment
+and small gaps in a large one. That keeps a program's mappings few, each of which costs an operation at every exec.
 """
 
 import os
@@ -39,9 +39,9 @@ class Text:
 
 
 def has_sites(fd: int) -> bool:
-    """Whether it is worth to analyse a file: an x86-64 ELF file with 0f 05 in an executable segment.
+    """Whether a file is worth analysing: an x86-64 ELF file with 0f 05 in an executable segment.
 
-    Uses pread(2) only; False for what cannot be read.
+    Uses pread(2) only; False for a file that cannot be read.
     """
     try:
         size = os.fstat(fd).st_size
@@ -67,7 +67,7 @@ def has_sites(fd: int) -> bool:
 def analyse(data: memoryview, stub_entry: int = STUB_ENTRY) -> tuple[Text | None, Analysis]:
     """The text file of an ELF file's bytes; None if nothing in it can be patched.
 
-    Whatever the bytes are: never raises anything but MemoryError, and takes a bounded number of steps.
+    For any bytes it takes a bounded number of steps, and raises nothing but MemoryError.
     """
     try:
         image = parse_image(data)

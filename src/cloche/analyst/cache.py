@@ -3,12 +3,13 @@
 Owns the directory `$XDG_CACHE_HOME/cloche/text`, else /var/cache/cloche/text for root, else ~/.cache/cloche/text.
 Cheap to import: the gofer calls `lookup` while a program starts.  Only the analyst's server stores.
 
-A file is known by what stat(2) says of it, its times in nanoseconds included (`cache_name`), if the analyst has seen
-that nobody had it open for writing (`writers.py`).  Nobody but root can set a ctime, and whoever writes to a file that
-nobody had open gives it a new one, and with it a new name here; but a mapping that has written once may write again
-without.  What was changed within the last two seconds may change again without a new time, so it is not cached.  What
-somebody else than the kernel answers stat for (FUSE) could pose as another file and is not cached so either
-(`is_cacheable`).  All these are known by their contents (`content_name`), which are read again at every look-up.
+A file is identified by the result of stat(2), its times in nanoseconds included (`cache_name`), if the analyst has
+found that no process had it open for writing (`writers.py`). Only root can set a ctime, and a write to a file that
+was not open for writing sets a new one, and with it a new name here. (A mapping that has written once may write again
+without a new ctime.) A file that was changed within the last two seconds may change again without a new time, so it
+is not cached in this way. Nor is a file for which a process answers stat (FUSE), since it could pose as another file
+(`is_cacheable`). These files are identified by their contents (`content_name`), which are read again at every
+look-up.
 
 The directory must be the caller's own, with no rights for others, and not on a noexec mount (its files are mapped
 executable): otherwise it is not used.  A file without any site is cached as an empty one.
@@ -16,7 +17,7 @@ executable): otherwise it is not used.  A file without any site is cached as an 
 
 import os
 import stat
-from _blake2 import blake2b  # not from hashlib, which loads all of OpenSSL at every start of a sandbox
+from _blake2 import blake2b  # not hashlib, which would load OpenSSL at every start of a sandbox
 from struct import Struct
 from typing import Final
 
@@ -43,13 +44,14 @@ NO_SITES: Final = -2  # was analysed; there is nothing to patch
 
 MAX_CACHE_BYTES: Final = 512 << 20
 SETTLE_NS: Final = 2_000_000_000
-MAX_CONTENT_BYTES: Final = 64 << 20  # of files that are known by their contents; larger ones are not patched
+# of files that are identified by their contents; larger ones are not patched
+MAX_CONTENT_BYTES: Final = 64 << 20
 
 _KEY: Final = Struct("<IQQQqq")
 _CONTENT_KEY: Final = Struct("<IQ")
 _READ_BYTES: Final = 1 << 20
 _TEMPORARY: Final = ".new-"
-# A process of another pid namespace may use the same cache, and have our pid
+# Random, because a process of another pid namespace may use the same cache with the same pid
 _OURS: Final = os.urandom(8).hex()
 # FUSE, 9p: a process answers for the files.  tmpfs, ramfs: a write through a mapping leaves the times as they were.
 _UNTRUSTED_MAGIC: Final = (0x65735546, 0x01021997, 0x01021994, 0x858458F6)
@@ -104,12 +106,12 @@ def cache_name(status: os.stat_result) -> str:
 
 
 def content_digest() -> blake2b:
-    """What takes the bytes of a file for `content_name`."""
+    """A hash object for the bytes of a file, for `content_name`."""
     return blake2b(digest_size=32)
 
 
 def content_name(digest: bytes, size: int) -> str:
-    """The name under which the cache has the text of whatever file has these contents."""
+    """The name under which the cache has the text for files with these contents."""
     key = _CONTENT_KEY.pack(ANALYSER_VERSION, size) + digest
     return blake2b(key, digest_size=20, person=b"contents").hexdigest()
 
@@ -118,7 +120,7 @@ def is_cacheable(status: os.stat_result, now_ns: int, fs_magic: int) -> bool:
     """Whether the status identifies the contents.  `now_ns` is the real time, `fs_magic` of statfs(2)."""
     if not stat.S_ISREG(status.st_mode) or fs_magic in _UNTRUSTED_MAGIC:
         return False
-    # A time in the future (a clock that was set back) says nothing either.
+    # A time in the future (the clock was set back) does not identify the contents either.
     return max(status.st_ctime_ns, status.st_mtime_ns) + SETTLE_NS <= now_ns
 
 
@@ -204,7 +206,7 @@ def trim(dir_fd: int, now_ns: int, limit_bytes: int = MAX_CACHE_BYTES) -> None:
                     continue
             except OSError:
                 continue  # another analyst was faster
-            size = status.st_blocks * 512 + 512  # an empty file costs something too
+            size = status.st_blocks * 512 + 512  # an empty file takes some space, too
             total += size
             entries.append((status.st_mtime_ns, size, entry.name))
     entries.sort()

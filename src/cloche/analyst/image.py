@@ -1,8 +1,8 @@
 """One ELF file as the analyst sees it: its segments, and where its functions begin and end.
 
-Reads a mapping of the file, which anybody may have written: every table is bounded by the file's length and by a
-count, and nothing is believed that does not fit.  Wrong bounds of functions lead to wrong patches, which harm the
-programs that run the file and nobody else.
+It reads a mapping of the file, whose contents may be hostile: every table is bounded by the file's length and by a
+count, and entries that do not fit are ignored. Wrong bounds of functions lead to wrong patches, which harm only
+programs that run the file.
 
 Functions are looked up one by one: by the sorted table of .eh_frame_hdr, which stripped files have as well (by
 .eh_frame itself where that is missing), then by symbols, then by Go's table of functions.  Code that no table knows,
@@ -106,7 +106,7 @@ class Segment:
 
 
 class Image:
-    """The parts of an ELF file that matter here."""
+    """The parts of an ELF file that the analyst uses."""
 
     def __init__(self, data: Source, segments: list[Segment], *, is_fixed: bool) -> None:
         self.data: Source = data
@@ -203,7 +203,7 @@ def parse_image(data: Source) -> Image | None:
         if p_type != PT_LOAD or memsz == 0:
             continue
         if (vaddr - offset) % PAGE_BYTES or filesz > memsz or vaddr + memsz > MAX_SPAN or vaddr < end:
-            return None  # overlapping, or in no order: Linux would not load it sensibly either
+            return None  # segments overlap or are not sorted: Linux would not load it correctly either
         end = vaddr + memsz
         if offset >= len(data):
             filesz = 0
@@ -360,7 +360,7 @@ class Functions:
         data = image.data
         out: list[tuple[int, int]] = []
         for sh_type, address, offset, size, _link in image.sections:
-            # Not by name: a first record that is a CIE of version 1 with an augmentation tells it.
+            # Recognized not by its name, but by a first record that is a CIE of version 1 with an augmentation.
             if sh_type not in (SHT_PROGBITS, SHT_X86_64_UNWIND) or size < 32 or offset + size > len(data):
                 continue
             if bytes(data[offset + 4 : offset + 10]) != b"\0\0\0\0\1z":
@@ -445,13 +445,13 @@ class Functions:
                 size = data[at] & 0x0F
                 at += 1 + (4 if size in (_PE_SDATA4, _PE_UDATA4) else 8)
             else:
-                # S, a signal frame, begins a byte too early, for the sake of unwinders: that is no instruction.
+                # S marks a signal frame, whose range begins one byte early for unwinders: no instruction begins there.
                 return _PE_OMIT
         return _PE_ABSPTR
 
     # -- symbols -----------------------------------------------------------------------------------------------
     def labels(self, start: int, end: int) -> list[int]:
-        """Symbols in the middle of a range: labels of assembler, which somebody may jump to."""
+        """Symbols in the middle of a range: labels of assembler code, which may be targets of jumps."""
         self._read_symbols()
         return self._labels[bisect_right(self._labels, start) : bisect_right(self._labels, end - 1)]
 
@@ -542,7 +542,7 @@ class Functions:
         magic, count, text, table = fields[0], fields[4], fields[6], fields[11]
         if magic not in _GO_MAGIC or count > MAX_GO_FUNCTIONS or at + table + count * 8 + 4 > len(view):
             return []
-        if text == 0:  # position independent: it is relocated, and nothing but the code's begin can be meant
+        if text == 0:  # position independent: it is relocated, and must be the beginning of the code
             text = self._text_section()
         words = view[at + table : at + table + count * 8 + 4].cast("I")
         starts = [text + offset for offset in words[::2]]

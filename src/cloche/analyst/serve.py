@@ -1,4 +1,4 @@
-"""Starts the analyst's process, and asks it.
+"""Starts the analyst's process, and sends it requests.
 
 `spawn_analyst` may be called by a process with a single thread.  The analyst (`server.py`) ends when its socket's
 other end is closed.  Cheap to import: the decoder is loaded in the new process only.
@@ -55,7 +55,7 @@ class AnalystProcess:
         return self.ask(fd, may_cache=may_cache)[0]
 
     def ask(self, fd: int, *, may_cache: bool) -> tuple[int, bool]:
-        """The same, and whether it holds for as long as the file's times stay."""
+        """The same, and whether the answer is valid as long as the file's times stay the same."""
         self._number = (self._number + 1) & 0xFFFFFFFF
         try:
             send_request(self.sock, self._number, MAY_CACHE if may_cache else 0, fd)
@@ -111,13 +111,14 @@ def _run(
     socks: list[socket.socket], cache_base: str | None, parent: int, *, is_confined: bool, says_hello: bool
 ) -> int:
     """The child: prepare, say hello if that is wanted, serve.  The exit status."""
-    # Here, so that whoever imports this module for its client pays nothing for the decoder.
+    # Imported here, so that clients that import this module do not load the decoder.
     from cloche.analyst.server import Server
 
     settle("cloche-analyst", [sock.fileno() for sock in socks])
     os.umask(0o077)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    signal.signal(signal.SIGIO, signal.SIG_IGN)  # somebody opens a file for writing while we ask who does
+    # sent when a file is opened for writing while `writers` looks for writers
+    signal.signal(signal.SIGIO, signal.SIG_IGN)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGXFSZ, signal.SIGALRM):
         signal.signal(number, signal.SIG_DFL)
     report = confine.Report()
@@ -128,7 +129,7 @@ def _run(
     server = Server(socks, cache_fd, proc_fd, is_confined=is_confined)
     gc.collect()
     gc.freeze()
-    gc.enable()  # the keeper, from which this was forked, has it off
+    gc.enable()  # it is off in the keeper, from which this was forked
     if is_confined:
         _confine(report, cache_fd)
     if not confine.die_with(parent):

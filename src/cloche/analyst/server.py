@@ -1,9 +1,9 @@
 """The analyst's server: answers requests (`wire/analyst.py`) with text files, and keeps the cache.
 
 The server itself never looks into a file.  For each file that the cache does not have it forks a worker, which has
-nothing but that file and an empty memfd, limits on time and memory, and a filter that leaves it no way to do more
-than write the memfd (`worker.py`).  So what a hostile file makes of its worker concerns that file's text only, never
-another's in the cache.  The server checks the worker's header, then copies the memfd into the cache or seals it.
+nothing but that file and an empty memfd, limits on time and memory, and a filter with which it can do no more than
+write the memfd (`worker.py`). So a hostile file that takes over its worker affects that file's text only, never
+another's in the cache. The server checks the worker's header, then copies the memfd into the cache or seals it.
 """
 
 import fcntl
@@ -41,7 +41,7 @@ EXIT_PROTOCOL: Final = 4
 _TRIM_EVERY_BYTES: Final = 16 << 20
 _COPY_BYTES: Final = 1 << 20
 _SEALS: Final = F_SEAL_SEAL | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_WRITE
-# Ends of a worker that the same file would meet again; the machine's want of memory is none.
+# Results of a worker that would be the same again for the file; running out of memory is not among them.
 _LASTING: Final = (WORKER_NO_SITES, -signal.SIGXCPU)
 
 
@@ -62,7 +62,7 @@ class Answer:
 
 
 class Server:
-    """Serves sockets, each of one asker; `cache_fd` is -1 without a cache, `proc_fd` is our /proc/self/fd."""
+    """Serves sockets, each of one client; `cache_fd` is -1 without a cache, `proc_fd` is /proc/self/fd."""
 
     def __init__(self, socks: list[socket.socket], cache_fd: int, proc_fd: int, *, is_confined: bool) -> None:
         self._socks: dict[int, socket.socket] = {sock.fileno(): sock for sock in socks}
@@ -72,7 +72,7 @@ class Server:
         self._bytes_stored: int = _TRIM_EVERY_BYTES  # since the cache was last trimmed; trim at the first
 
     def serve(self) -> int:
-        """Answer requests until all askers have gone.  The exit status."""
+        """Answer requests until all clients have gone. Returns the exit status."""
         poller = select.poll()
         for number in self._socks:
             poller.register(number, select.POLLIN)
@@ -93,7 +93,7 @@ class Server:
         return 0
 
     def _serve_one(self, sock: socket.socket) -> bool:
-        """Answer one request; False if the asker has gone.  Raises ProtocolError, OSError."""
+        """Answer one request; False if the client has gone.  Raises ProtocolError, OSError."""
         request = receive_request(sock)
         if request is None:
             return False
@@ -125,7 +125,7 @@ class Server:
         now_ns = time.time_ns()
         found = writers(request.fd, before, magic, now_ns)
         if found == OPEN:
-            # What is mapped now may be written the next moment: the program runs, by traps.
+            # The file may be written at any moment: the program runs unpatched, by traps.
             return Answer(cache.NO_SITES, 0)
         if found != CLOSED:
             return self._answer_by_contents(request.fd, before, may_cache=may_cache)
@@ -135,7 +135,7 @@ class Server:
         return self._find_or_make(request.fd, name, request.fd, flags)
 
     def _answer_by_contents(self, fd: int, before: os.stat_result, *, may_cache: bool) -> Answer:
-        """The same for a file that may be changing: what is looked at is a copy of our own."""
+        """The same for a file that may be changing: a private copy is analysed."""
         copy = os.memfd_create("cloche-copy", os.MFD_CLOEXEC)
         try:
             digest = _copy(fd, copy, before.st_size)
@@ -165,7 +165,7 @@ class Server:
             os.close(out)
 
     def _keep(self, ended: int, out: int, name: str) -> int:
-        """What a worker wrote, out of the cache if it can be kept there; or NO_SITES."""
+        """The text that a worker has written, stored in the cache if possible; or NO_SITES."""
         if ended != WORKER_DONE or not _is_sound(out):
             if name and ended in _LASTING:
                 self._store(-1, name)
@@ -219,7 +219,7 @@ class Server:
 
 
 def _copy(fd: int, copy: int, size: int) -> bytes | None:
-    """Copy a file's bytes; their digest, or None if it is too large or was cut short."""
+    """Copy a file's bytes. Returns their digest, or None if the file is too large or was truncated."""
     if size > cache.MAX_CONTENT_BYTES:
         return None
     digest = cache.content_digest()
@@ -237,7 +237,7 @@ def _copy(fd: int, copy: int, size: int) -> bytes | None:
 
 
 def _is_sound(text: int) -> bool:
-    """Whether a worker wrote a whole text file."""
+    """Whether the worker has written a valid text file."""
     try:
         pages = header_pages(os.pread(text, PAGE_BYTES, 0))
         header = decode_header(os.pread(text, pages * PAGE_BYTES, 0))

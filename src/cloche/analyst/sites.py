@@ -1,15 +1,15 @@
 """Finds the system calls of an image that can be patched, and chooses their windows.
 
 May call iced_x86.  A *window* is the run of whole instructions right before a `syscall`, at least 5 bytes long, that
-is only ever entered at its first byte, or by a jump straight to the `syscall`.  What is known of jumps:
+is only ever entered at its first byte, or by a jump straight to the `syscall`.  Jumps are found in three ways:
 
 - the direct branches of the function around, decoded from its beginning to its end;
 - every byte string in the executable segments that could be a near jump (jmp rel32, jcc rel32) from elsewhere:
   compilers split functions into a hot and a cold part that jump into each other;
-- where an indirect jump may be a jump table (in the function, or in one that jumps into its middle), nothing is known,
-  and only windows of a single instruction are taken.
+- where an indirect jump may be a jump table (in the function, or in one that jumps into its middle), its targets are
+  unknown, and only windows of a single instruction are taken.
 
-A file that does more (jumps into itself at computed addresses) finds int3 or a part of a jump there.
+A program that jumps to other computed addresses may hit int3, or the middle of a jump.
 """
 
 import re
@@ -103,7 +103,7 @@ class Analysis:
     def __init__(self) -> None:
         self.sites: list[Site] = []  # ascending
         self.skipped: list[tuple[int, int, str]] = []  # address, number of the call or -1, why
-        self.is_absurd: bool = False  # limits were exceeded: leave the file alone
+        self.is_absurd: bool = False  # limits were exceeded: do not patch the file
 
 
 class _Function:
@@ -173,7 +173,8 @@ class _Finder:
         self._decoded: dict[tuple[int, int], _Function | None] = {}
         self._decoded_bytes: int = 0
         self._jumps: int = 0
-        self._pieces: dict[tuple[int, int], list[int]] = {}  # of gaps: where each begins
+        # pieces of gaps, with the beginnings of their parts
+        self._pieces: dict[tuple[int, int], list[int]] = {}
         self._called: list[int] | None = None
         self._analysis: Analysis = Analysis()
 
@@ -235,7 +236,7 @@ class _Finder:
         return None
 
     def _piece_around(self, address: int) -> tuple[int, int] | None:
-        """The part of a gap between known functions from one function that something calls to the next.
+        """The part of a gap between known functions from one function that is called to the next.
 
         A part may be several functions, of which all but the first are only reached through pointers or jumps.
         """
@@ -250,7 +251,7 @@ class _Finder:
         return starts[index - 1], starts[index] if index < len(starts) else bounds[1]
 
     def _calls_into(self, bounds: tuple[int, int]) -> list[int]:
-        """Where in a gap something may call to, sorted."""
+        """Possible targets of calls in a gap, sorted."""
         if self._called is None:
             called: set[int] = set()
             unpack = _I32.unpack_from
@@ -372,8 +373,9 @@ class _Finder:
         return Site(address, code[first:at], number)
 
     def _has_raw_number(self, address: int) -> bool:
-        """Whether the bytes before look like the number of such a call, whatever was decoded there: C libraries and
-        unwinders find rt_sigreturn by its bytes."""
+        """Whether the bytes before look like the number of such a call, regardless of how they decode: C libraries
+        and unwinders recognize rt_sigreturn by its bytes.
+        """
         offset = self._image.offset_of(address)
         before = bytes(self._image.data[max(offset - 7, 0) : offset])
         if before[-5:-4] != b"\xb8" and before[:3] != b"\x48\xc7\xc0":
@@ -396,7 +398,7 @@ class _Finder:
 
 
 def _begins(gap: _Function, called: list[int]) -> list[int]:
-    """Where the parts of a gap begin: at addresses that something calls, behind the end of a block."""
+    """Where the parts of a gap begin: at addresses that are called and follow the end of a block."""
     starts = [gap.start]
     for address in called:
         at = gap.index.get(address, 0)

@@ -35,7 +35,7 @@ class Tail:
         self._code: bytearray = bytearray(_U64.pack(stub_entry))
 
     def add(self, site: Site, code: bytes) -> TextSite | None:
-        """Write a site's trampoline; None if it cannot reach what it must.
+        """Write a site's trampoline; None if a displacement is too large.
 
         `code` is the window's bytes.
         """
@@ -67,7 +67,7 @@ class Tail:
 
 
 def window_bytes(site: TextSite, base: int) -> bytes:
-    """What replaces the window of a site, with the tail at `base`."""
+    """The bytes that replace the window of a site, with the tail at `base`."""
     start = site.address - site.window_bytes
     jump = _JUMP + _I32.pack(base + site.tail_offset - (start + WINDOW_JUMP_BYTES))
     return jump + _INT3 * (site.window_bytes - WINDOW_JUMP_BYTES)

@@ -1,7 +1,7 @@
-"""What a worker of the analyst does: read one file, write its text.
+"""A worker of the analyst: reads one file and writes its text.
 
-Runs in a process of its own, after a fork, with the file and an empty memfd and nothing else (`serve.py`).  The file
-may be cut short while it is mapped; then the worker dies, and the file has no text.
+Runs in a process of its own, after a fork, with the file and an empty memfd and nothing else (`serve.py`). If the
+file is truncated while it is mapped the worker dies, and the file gets no text.
 """
 
 import mmap
@@ -21,7 +21,7 @@ WORKER_NO_SITES: Final = 1
 WORKER_FAILED: Final = 2
 
 CPU_SECONDS: Final = 6
-SECONDS: Final = 60  # the machine may be slow, but the program waits
+SECONDS: Final = 60  # long enough for a slow machine; the program waits meanwhile
 MEMORY_BYTES: Final = 768 << 20  # written memory; the file's mapping does not count
 FILE_BYTES: Final = 160 << 20
 

@@ -1,9 +1,9 @@
-"""Whether somebody may be writing to a file without its times telling.
+"""Whether a process may be writing to a file without changing its times.
 
 A page of a shared mapping that has been written once may be written again without a new ctime, until the host has
-written it back.  So a ctime names the contents only of a file that nobody had open for writing when it was read: to
-write to it, one must open it afterwards, and then the first write, or the first fault, sets a new ctime.  A lease to
-read (fcntl(2)) is granted only then: a writable mapping counts as an open file.
+written it back. So a ctime identifies the contents only if no process had the file open for writing when it was read:
+a later writer has to open it first, and its first write, or first fault, sets a new ctime. A read lease (fcntl(2)) is
+granted only in that case; a writable mapping counts as an open file.
 """
 
 import fcntl
@@ -16,9 +16,9 @@ from cloche.abi.fcntl import F_RDLCK, F_SETLEASE, F_UNLCK
 
 __all__ = ["CLOSED", "OPEN", "UNKNOWN", "has_fresh_time", "writers"]
 
-CLOSED: Final = 0  # nobody had it open for writing
+CLOSED: Final = 0  # no process had it open for writing
 OPEN: Final = 1
-UNKNOWN: Final = 2  # it is not ours to ask
+UNKNOWN: Final = 2  # only the file's owner can find out
 
 _IS_ROOT: Final = os.geteuid() == 0  # asked before a filter is in force
 
@@ -26,10 +26,10 @@ _IS_ROOT: Final = os.geteuid() == 0  # asked before a filter is in force
 # bcachefs.  Not overlayfs: a mapping there keeps only a file of a layer open.
 _LEASE_MAGICS: Final = (0xEF53, 0x58465342, 0x9123683E, 0xF2F52010, 0xCA451A4E)
 _OVERLAYFS_MAGIC: Final = 0x794C7630
-# A clock that was wrong when the machine started may have been set forward since.
+# The clock may have been wrong at boot, and set forward since.
 _BOOT_MARGIN_NS: Final = 86_400_000_000_000
 _TICK_NS: Final = 50_000_000  # more than any tick of the clock that gives files their times
-# A time that is a multiple may come from a file system that keeps no better ones
+# A time that is a multiple of this may come from a file system with coarse times
 _COARSE_NS: Final = 1_000_000
 
 
@@ -45,8 +45,8 @@ def writers(fd: int, status: os.stat_result, magic: int, now_ns: int) -> int:
                 return OPEN
     elif magic != _OVERLAYFS_MAGIC:
         return UNKNOWN
-    # The owner alone may have a lease.  No mapping is older than the machine's last start, and the first write of
-    # every younger one has set a younger time.
+    # Only the owner may take a lease. Every mapping was made after the machine's start, and its first write has set a
+    # ctime after that.
     started_ns = now_ns - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
     if _is_roots_own(status) and 0 <= status.st_ctime_ns < started_ns - _BOOT_MARGIN_NS:
         return CLOSED
@@ -54,10 +54,10 @@ def writers(fd: int, status: os.stat_result, magic: int, now_ns: int) -> int:
 
 
 def _is_roots_own(status: os.stat_result) -> bool:
-    """Whether only root may write the file, and we are not root."""
+    """Whether only root may write the file, and this process is not root's."""
     return status.st_uid == 0 and status.st_mode & 0o022 == 0 and not _IS_ROOT
 
 
 def has_fresh_time(status: os.stat_result, now_ns: int) -> bool:
-    """Whether any change from now on will show as another ctime."""
+    """Whether any later change sets another ctime."""
     return status.st_ctime_ns + _TICK_NS <= now_ns and status.st_ctime_ns % _COARSE_NS != 0

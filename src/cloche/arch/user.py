@@ -1,4 +1,6 @@
-"""What a debugger sees of the processor that this build is for; the one place that names it (`arch/__init__.py`)."""
+"""The layouts for debuggers of the processor that this build is for; the one place that names it
+(`arch/__init__.py`).
+"""
 
 from cloche.arch.x86_64.user import DEBUG_COUNT as DEBUG_COUNT
 from cloche.arch.x86_64.user import DEBUG_OFFSET as DEBUG_OFFSET

@@ -1,7 +1,7 @@
 """The general registers of a guest thread.
 
-Owns the order in which registers are copied; a platform fills and reads them.  The kernel knows them by what they are
-for (`result`, `pc`, `sp`, arguments, ...), never by name: docs/design.md, "arch".
+Owns the order in which registers are copied; a platform fills and reads them. The kernel uses their roles (`result`,
+`pc`, `sp`, arguments, ...), never their names: docs/design.md, "arch".
 """
 
 from struct import Struct
@@ -9,10 +9,10 @@ from typing import Final
 
 from cloche.abi.prctl import ARCH_GET_FS, ARCH_SET_FS
 
-# Fields of Registers, in the order of the kernel's struct sigcontext (asm/sigcontext.h), so that a platform, and who
-# writes or reads a signal frame, may copy them in one go: r8 .. r15 rdi rsi rbp rbx rdx rax rcx rsp rip eflags.
+# Fields of Registers, in the order of the kernel's struct sigcontext (asm/sigcontext.h), so that platforms and signal
+# frames can copy them as one block: r8 .. r15 rdi rsi rbp rbx rdx rax rcx rsp rip eflags.
 REG_COUNT: Final = 18
-REGS_SIZE: Final = 8 * REG_COUNT  # what a signal frame has of them; fs and gs base come behind
+REGS_SIZE: Final = 8 * REG_COUNT  # the part that a signal frame has; fs and gs base follow it
 
 _SYSCALL_BYTES: Final = 2  # length of the instruction that a restart executes again
 _FLAG_TRAP: Final = 0x100  # TF
@@ -24,7 +24,7 @@ _FIRST: Final = bytes(8 * 17) + _WORD.pack(0x202) + bytes(16)
 class Registers:
     """The general registers of a stopped guest thread, as unsigned 64-bit integers, with fs and gs base.
 
-    Kept as the bytes in which they come and go: of twenty, few are ever looked at.
+    Stored as the bytes in which they are copied, because few of the twenty are ever read.
     """
 
     def __init__(self, raw: bytes = _FIRST) -> None:
@@ -204,7 +204,7 @@ class Registers:
 
     @property
     def result(self) -> int:
-        """What a system call returns, unsigned."""
+        """The result register of a system call, unsigned."""
         return self.rax
 
     @result.setter
@@ -231,7 +231,7 @@ class Registers:
 
     @property
     def thread_pointer(self) -> int:
-        """Where thread-local storage is (CLONE_SETTLS)."""
+        """The address of thread-local storage (CLONE_SETTLS)."""
         return self.fs_base
 
     @thread_pointer.setter
@@ -248,7 +248,7 @@ class Registers:
         self.eflags = self.eflags | _FLAG_TRAP if value else self.eflags & ~_FLAG_TRAP
 
     def call_arguments(self) -> tuple[int, int, int, int, int, int]:
-        """The arguments of the system call that the registers are in (syscall(2)), unsigned."""
+        """The arguments of the present system call (syscall(2)), unsigned."""
         return self.rdi, self.rsi, self.rdx, self.r10, self.r8, self.r9
 
     def repeat_call(self, number: int) -> None:

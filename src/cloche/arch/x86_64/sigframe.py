@@ -62,7 +62,7 @@ FP_XSTATE_MAGIC1: Final = 0x46505853
 FP_XSTATE_MAGIC2: Final = 0x46505845
 _U32: Final = Struct("<I")
 _U64: Final = Struct("<Q")
-_MXCSR_OFFSET: Final = 24  # its mask is behind it; 0 means _MXCSR_MASK
+_MXCSR_OFFSET: Final = 24  # the mask follows it; 0 means _MXCSR_MASK
 _MXCSR_MASK: Final = 0xFFBF
 _XCOMP_OFFSET: Final = FXSAVE_SIZE + 8  # XCOMP_BV and what is reserved of the XSAVE header
 _XEXTENDED_OFFSET: Final = FXSAVE_SIZE + 56
@@ -85,7 +85,7 @@ class AltStack:
         return self.covers(sp)
 
     def covers(self, sp: int) -> bool:
-        """Whether a stack pointer is within it, whatever its flags."""
+        """Whether a stack pointer is within it, regardless of its flags."""
         return self.size != 0 and self.sp < sp <= self.sp + self.size
 
     def state(self, sp: int) -> int:
@@ -96,7 +96,7 @@ class AltStack:
 
 
 class SignalFrame:
-    """What to write where, and the registers with which the handler starts."""
+    """The frame's address and data, and the registers with which the handler starts."""
 
     def __init__(self, addr: int, data: bytes, regs: Registers) -> None:
         self.addr: int = addr
@@ -105,7 +105,7 @@ class SignalFrame:
 
 
 class RestoredContext:
-    """What rt_sigreturn found in the frame."""
+    """The context that rt_sigreturn has read from the frame."""
 
     def __init__(
         self, regs: Registers, fpstate_addr: int, mask: int, stack_sp: int, stack_flags: int, stack_size: int
@@ -208,9 +208,9 @@ def _stack(data: bytes) -> tuple[int, int, int]:
 
 
 def length_to_restore(fp_length: int) -> int:
-    """How many bytes from the stack pointer of rt_sigreturn on a frame of `build` has, if nobody has moved it.
+    """The size of a frame of `build`, in bytes from rt_sigreturn's stack pointer on, if the program has not moved it.
 
-    The FP state is on a multiple of 64, and what comes before on one of 16: so they are always as far apart.
+    The FP state is aligned to 64 bytes and the rest to 16, so their distance is always the same.
     """
     return (FRAME_SIZE + 63 & ~63) + fp_length
 
@@ -238,8 +238,8 @@ def fpstate_length(head: bytes) -> int:
 def is_extended(state: bytes) -> bool:
     """Whether an FP state of `fpstate_length` bytes is more than its FXSAVE image.
 
-    Linux takes the image alone, and the rest as at the start, where either magic is missing
-    (check_xstate_in_sigframe in arch/x86/kernel/fpu/signal.c).
+    Where either magic is missing, Linux loads only the image, and resets the rest (check_xstate_in_sigframe in
+    arch/x86/kernel/fpu/signal.c).
     """
     if len(state) <= FXSAVE_SIZE:
         return False

@@ -25,7 +25,7 @@ DEBUG_OFFSET: Final = 848  # of the debug registers in it
 DEBUG_COUNT: Final = 8
 _REGS: Final = Struct("<27Q")
 _MASK: Final = 0xFFFFFFFFFFFFFFFF
-# What a debugger may change in eflags: CF PF AF ZF SF TF DF OF NT RF AC.
+# The bits of eflags that a debugger may change: CF PF AF ZF SF TF DF OF NT RF AC.
 _FLAGS: Final = 0x1 | 0x4 | 0x10 | 0x40 | 0x80 | 0x100 | 0x400 | 0x800 | 0x4000 | 0x10000 | 0x40000
 _SW_OFFSET: Final = 464
 _SW: Final = Struct("<IIQI")
@@ -43,7 +43,7 @@ def pack_general(regs: Registers, number: int) -> bytes:
 
 
 def check_general(raw: bytes) -> None:
-    """Raises LinuxError(EIO) for a struct user_regs_struct with what user code cannot have."""
+    """Raises LinuxError(EIO) if a struct user_regs_struct has values that user code cannot have."""
     v: tuple[int, ...] = _REGS.unpack(raw)
     # Segments: only those of a 64-bit program; a selector that is not the user's is EIO in Linux too.
     if v[17] != USER_CS or v[20] != USER_SS or any(value not in (0, USER_SS) for value in v[23:27]):
