@@ -1,8 +1,8 @@
-"""Contexts of asynchronous I/O (io_setup(2), fs/aio.c): completed events, and polls that are under way.
+"""Contexts of asynchronous I/O (io_setup(2), fs/aio.c): completed events, and polls under way.
 
 Reads, writes and syncs are done at once when they are submitted, as Linux does for most files; only IOCB_CMD_POLL
 completes later.  Contexts belong to an address space.  At the context's address is the ring from which programs may
-take events themselves (struct aio_ring): what it says of its head is only ever believed to take events away.
+take events themselves (struct aio_ring): its head is written by the program, and used only to discard events.
 """
 
 from struct import Struct
@@ -55,7 +55,7 @@ class PollRequest(Waiter, TimerOwner):
         self.is_scheduled = False
         if not self.is_over:
             ready = self.file.poll(self.task) & self.mask
-            if ready & POLLIN:  # what wakes a poll names both bits, whatever was asked for
+            if ready & POLLIN:  # a wake-up has both bits, even if only one was asked for
                 ready |= POLLRDNORM
             if ready & POLLOUT:
                 ready |= POLLWRNORM
@@ -63,7 +63,7 @@ class PollRequest(Waiter, TimerOwner):
                 self.complete(ready)
 
     def complete(self, result: int) -> None:
-        """Its event is there."""
+        """Queue its event."""
         self.drop()
         self.context.complete(self.request, result)
 
@@ -78,7 +78,7 @@ class PollRequest(Waiter, TimerOwner):
 
 
 class Request:
-    """What an event is about; holds the eventfd to signal."""
+    """The request that an event reports; holds the eventfd to signal."""
 
     def __init__(self, address: int, data: int, notify: EventFile | None) -> None:
         self.address: int = address  # of the iocb
@@ -88,7 +88,7 @@ class Request:
             notify.get()
 
     def done(self) -> None:
-        """Signal and let go."""
+        """Signal the eventfd, and drop it."""
         notify = self.notify
         if notify is not None:
             self.notify = None
@@ -96,7 +96,7 @@ class Request:
             notify.put()
 
     def abandon(self) -> None:
-        """It was never submitted."""
+        """The request was not submitted: drop the eventfd."""
         notify = self.notify
         if notify is not None:
             self.notify = None
@@ -117,7 +117,7 @@ class AioContext:
         self.tail: int = 0  # where the next event goes in the ring
         self.kernel: Kernel = kernel
         self.ident: int = ident
-        self.asked: int = asked  # as io_setup said
+        self.asked: int = asked  # the number given to io_setup
         self.capacity: int = capacity  # requests and events together
         self.events: list[bytes] = []
         self.polls: dict[int, PollRequest] = {}  # by the address of the iocb
@@ -125,7 +125,7 @@ class AioContext:
         self.is_dead: bool = False
 
     def header(self, number: int) -> bytes:
-        """The ring as it begins."""
+        """The initial bytes of the ring."""
         return _HEADER.pack(number, self.ring_events, 0, 0, RING_MAGIC, 1, 0, RING_HEADER)
 
     def settle(self) -> None:

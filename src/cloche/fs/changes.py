@@ -1,14 +1,14 @@
 """What guests have changed in a private layer (`vfs.layers`), for `cloche diff` and `cloche apply`.
 
-Compares what a place shows with what is below it, name by name, in the order of git's trees (directories as if their
-names ended in a slash).  Only directories that somebody has looked into can hold changes, so the rest of a large tree
-costs nothing.  A walk is a generator that gives None now and then, so that whoever drives it can stop for a while (I8),
-and until its `Patience`, if it has one, has an answer; guests may go on meanwhile.
+Compares a place with its lower layers, name by name, in the order of git's trees (directories as if their names ended
+in a slash). Only directories that were looked into can hold changes, so the rest of a large tree costs nothing. A
+walk is a generator that yields None now and then, so that its caller can pause it (I8), and while its `Patience`, if
+it has one, waits for an answer; guests may run meanwhile.
 
-- A directory's own times are no change, nor are access times, link counts and names that were changed back.
-- A directory that is gone, or has come, is listed with all that it held, or holds.
-- Of a changed file with several names below, those show that are in directories that somebody has looked into.
-- What the start of the sandbox has made is no change until a guest changes it.
+- Not counted as changes: a directory's own times, access times, link counts, and names that were changed back.
+- A directory that was removed or added is listed with everything that was, or is, in it.
+- Of a changed file with several names below, those in directories that were looked into are listed.
+- Files that the start of the sandbox has made are no changes until a guest changes them.
 """
 
 from collections.abc import Callable, Generator, Iterator
@@ -31,12 +31,12 @@ if TYPE_CHECKING:  # the parts have a stand-in for `typing`, without type variab
 ADDED: Final = "A"
 CHANGED: Final = "M"
 DELETED: Final = "D"
-KNOWN_BYTES: Final = 1 << 16  # of a file that the start has made, which are remembered
+KNOWN_BYTES: Final = 1 << 16  # of a file made by the start, up to which its contents are remembered
 _BREATH: Final = 64  # names between two pauses
 
 
 class Change:
-    """One difference; `inode` is what there is now, `base` what is below, `known` what the start had made."""
+    """One difference; `inode` is the present file, `base` the one below, `known` the one that the start had made."""
 
     def __init__(self, kind: str, path: bytes, inode: Inode | None, base: Inode | None) -> None:
         self.kind: str = kind
@@ -46,7 +46,7 @@ class Change:
         self.known: Known | None = None
 
     def has_new_data(self) -> bool:
-        """Whether the contents may be others than those below."""
+        """Whether the contents may differ from those below."""
         inode = self.inode
         if inode is None or inode.mode & S_IFMT != S_IFREG:
             return False
@@ -60,10 +60,10 @@ class _Frame:
         self.path: bytes = path
         self.upper: TmpfsDir | None = upper
         self.below: list[Inode] = below
-        self.is_in_place: bool = is_in_place  # `upper` merges `below` by itself
+        self.is_in_place: bool = is_in_place  # `upper` already merges `below`
         self.names: list[bytes] = []
         self.is_listed: bool = False
-        self.last: Change | None = None  # what has come in its place
+        self.last: Change | None = None  # the change that has replaced the directory
 
 
 def _differs(inode: Inode, base: Inode) -> bool:
@@ -103,7 +103,7 @@ class Changes:
         self.ctx: Context = ctx
         self.layer: Layer = layer
         self.wanted: list[bytes] = wanted
-        self.seen: set[bytes] = set()  # known paths that are still there
+        self.seen: set[bytes] = set()  # known paths that still exist
         self.stack: list[_Frame] = []
         self.linked: dict[int, Inode] | None = None  # changed files of several names, by number
 
@@ -128,7 +128,7 @@ class Changes:
                 yield change
 
     def _ask(self, work: "Callable[[], T]") -> "Generator[None, None, T]":
-        """What `work` returns, which may ask the host and changes nothing.  Raises LinuxError."""
+        """Run `work`, which may ask the host and must change nothing; returns its result. Raises LinuxError."""
         patience = self.patience
         if patience is None:
             return work()
@@ -139,7 +139,7 @@ class Changes:
         return found[0]
 
     def _linked(self, ino: int) -> Inode | None:
-        """The changed file of several names that has this number, if nobody has looked it up by the name at hand."""
+        """The changed file with several names that has this number, if it was not looked up by the present name."""
         return self.linked.get(ino) if self._has_linked() and self.linked is not None else None
 
     def _has_linked(self) -> bool:
@@ -234,7 +234,7 @@ class Changes:
                 if is_in_place and not isinstance(above, TmpfsInode):
                     above = self._linked(entry.ino)
                     if above is None:
-                        return  # nobody has looked at it
+                        return  # it was not looked into
         if frame.is_in_place and isinstance(upper, OverlayDir):
             if not is_in_place and name in upper.removed:
                 below = yield from self._look(upper.lowers, name)
@@ -255,7 +255,7 @@ class Changes:
         return found
 
     def _differ(self, path: bytes, above: Inode | None, below: Inode | None) -> Iterator[Change | None]:
-        """What is at a path that is not the one that is below."""
+        """The changes at a path where the file is not the one from below."""
         is_wanted = self._is_wanted(path)
         known = self.layer.known.get(path)
         if known is not None and above is not None:
@@ -267,7 +267,7 @@ class Changes:
             and not above.is_dir()
             and path not in self.layer.firsts
         ):
-            below = None  # what is there now the host has got since
+            below = None  # the host has created the file since
         is_same_kind = above is not None and below is not None and above.is_dir() == below.is_dir()
         if is_wanted and below is not None and not is_same_kind and known is None:
             yield Change(DELETED, path, None, below)
@@ -278,7 +278,8 @@ class Changes:
             elif is_same_kind and below is not None:
                 yield from self._compare(path, above, below)
             elif below is not None and below.is_dir():
-                last = Change(ADDED, path, above, None)  # after all that is gone with the directory
+                # after everything that was removed with the directory
+                last = Change(ADDED, path, above, None)
             else:
                 yield Change(ADDED, path, above, None)
         hidden = [below] if below is not None and below.is_dir() else []
@@ -289,7 +290,7 @@ class Changes:
             self.stack.append(frame)
 
     def _compare(self, path: bytes, inode: Inode, base: Inode) -> Iterator[Change | None]:
-        """The same kind of thing on both sides."""
+        """Compare files of the same type on both sides."""
         known = self.layer.known.get(path)
         if known is not None:
             self.seen.add(path)
@@ -313,7 +314,7 @@ class Changes:
 
 
 def remember(ctx: Context, layer: Layer) -> None:
-    """All that there is now is the start's work.  Raises LinuxError."""
+    """Record all present files as made by the start. Raises LinuxError."""
     known: dict[bytes, Known] = {}
     for change in Changes(ctx, layer, []).walk():
         if change is None or change.inode is None:
@@ -329,6 +330,7 @@ def remember(ctx: Context, layer: Layer) -> None:
 
 
 def open_inode(ctx: Context, layer: Layer, inode: Inode) -> FileDescription:
-    """A file of a layer, open for reading whatever its name is, with one reference.  Raises LinuxError."""
-    mount = Mount(0, layer.fs, Dentry(b"", None, layer.fs.root_inode))  # guests may have unmounted theirs
+    """Open a file of a layer for reading by its inode; it has one reference. Raises LinuxError."""
+    # guests may have unmounted their own mount
+    mount = Mount(0, layer.fs, Dentry(b"", None, layer.fs.root_inode))
     return inode.open(ctx, Path(mount, Dentry(b"", None, inode)), 0).get()

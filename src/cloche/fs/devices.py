@@ -1,7 +1,7 @@
 """The memory devices: null, zero, full, random, urandom; and /dev/tty, /dev/console and /dev/ptmx by number.
 
-`register_devices` is called by boot once; the nodes themselves are made by whoever builds /dev, with the
-numbers of Documentation/admin-guide/devices.txt.
+`register_devices` is called by boot once; the nodes themselves are made with /dev, with the numbers of
+Documentation/admin-guide/devices.txt.
 """
 
 import os
@@ -33,7 +33,7 @@ _MAX_MEMFDS: Final = 64
 
 
 class MemoryDevice(FileDescription):
-    """Base of the devices of drivers/char/mem.c: positions mean nothing, nothing ever blocks."""
+    """Base of the devices of drivers/char/mem.c: positions have no effect, and nothing blocks."""
 
     def lseek(self, ctx: Context, offset: int, whence: int) -> int:
         """null_lseek: the position is always 0."""
@@ -60,7 +60,7 @@ class NullDevice(MemoryDevice):
         return 0
 
     def pwrite(self, ctx: Context, src: IovIter, offset: int, flags: int = 0) -> int:
-        """Swallows everything without looking at it: even a bad address succeeds (write_iter_null)."""
+        """Accepts everything without reading it: even a bad address succeeds (write_iter_null)."""
         return src.remaining()
 
 
@@ -121,7 +121,7 @@ class FullDevice(ZeroDevice):
 
 
 class RandomDevice(FileDescription):
-    """/dev/random and /dev/urandom, from the host's generator; writes are accepted and change nothing."""
+    """/dev/random and /dev/urandom, from the host's generator; writes are accepted without effect."""
 
     def __init__(self, path: Path, inode: Inode, flags: int, *, has_queue: bool) -> None:
         super().__init__(path, inode, flags)

@@ -82,7 +82,7 @@ class DevptsFs(DevptsPaths):
         inode = terminal.inode
         if inode is not None:
             inode.nlink = 0
-            terminal.inode = None  # they refer to each other
+            terminal.inode = None  # the two refer to each other
         if self.terminals.get(terminal.index) is terminal:
             del self.terminals[terminal.index]
 

@@ -17,12 +17,12 @@ class DirEntry:
         self.inode: Inode | None = inode
         self.ino: int = ino
         self.kind: int = kind  # DT_*
-        self.cookie: int = cookie  # its offset in the directory; 0 once it is gone
-        self.is_lower: bool = False  # overlay: as a lower layer has it
+        self.cookie: int = cookie  # its offset in the directory; 0 once it is removed
+        self.is_lower: bool = False  # overlay: the entry of a lower layer, unchanged
         self.charged: int = 0
 
     def charge(self) -> None:
-        """Count it: a guest has made it."""
+        """Charge the memory of an entry that a guest has made."""
         self.charged = NAME_BYTES + len(self.name)
         KERNEL_MEMORY.take(self.charged)
 

@@ -1,7 +1,7 @@
 """Signals about what happens in a directory: F_NOTIFY of fcntl(2) (fs/notify/dnotify).
 
 A notice belongs to one open directory and one table of descriptors, and ends when a descriptor of the two is closed.
-It rides on the inode's watches of `fs.inotify`.
+It is one of the inode's watches of `fs.inotify`.
 """
 
 from typing import Final
@@ -45,7 +45,7 @@ _MASKS: Final[list[tuple[int, int]]] = [
 
 
 class DnotifyNotice(DirectoryNotice):
-    """What one open directory's owner wants to hear."""
+    """The events that the owner of one open directory has asked for."""
 
     def __init__(self, kernel: Kernel, file: FileDescription, table: FdTable, fd: int) -> None:
         super().__init__(file, table)

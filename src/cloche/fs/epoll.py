@@ -1,11 +1,12 @@
 """epoll(7): interest lists, ready lists and waits (fs/eventpoll.c).
 
-Owns `EpollFile` and its items.  An item sits on the wait queue of the file it watches; a wake-up puts it on
-the ready list, and a wait asks only the files on that list, so it costs what is ready and not what is
-watched.  Notification is a hint: an event is reported only if the file's `poll` still shows it.
+Owns `EpollFile` and its items. An item is on the wait queue of the file it watches; a wake-up puts it on the ready
+list. A wait asks only the files on that list, so its cost depends on how many are ready, not on how many are watched.
+Notification is a hint: an event is reported only if the file's `poll` still shows it.
 
-No instance keeps the loop (I8): a wait asks `LOOKS` files at a time, a file has `MAX_WATCHERS` at most, all of whom it
-notifies, and a new edge between two instances is refused when it would take more than `_PATH_STEPS` to check it.
+No instance holds up the loop (I8): a wait asks `LOOKS` files at a time; a file has at most `MAX_WATCHERS`, because it
+notifies all of them; and a new edge between two instances is refused if checking it would take more than
+`_PATH_STEPS`.
 """
 
 from collections import OrderedDict
@@ -46,9 +47,9 @@ PATH_LIMITS: Final = (
     50,
     10,
 )  # paths of a file upward, by their length; the first is not enforced
-MAX_ITEMS: Final = 262144  # of one epoll: a quota of the sentry
-MAX_WATCHERS: Final = 4096  # of one open file, and each of its events is told to all: likewise
-LOOKS: Final = 2048  # files that are asked before others have their turn
+MAX_ITEMS: Final = 262144  # of one epoll: a limit of the sentry's own
+MAX_WATCHERS: Final = 4096  # of one open file, which notifies all of them: a limit of the sentry's own
+LOOKS: Final = 2048  # files that are asked in one slice
 _PATH_STEPS: Final = 1 << 16  # of 50 ns
 _CHECK_STEPS: Final = 8  # of a file that several watch
 _SHOWN: Final = 64  # lines of fdinfo that are made at once
@@ -90,7 +91,7 @@ class EpollItem(Waiter):
         return is_waited
 
     def register(self) -> None:
-        """Stand on the file's queue with the current events."""
+        """Wait on the file's queue for the current events."""
         events = self.events
         mask = events & ~_PRIVATE
         if mask & POLLRDNORM:
@@ -115,7 +116,7 @@ def unlist(item: EpollItem) -> None:
     listeners = item.file.epoll_items
     if listeners is None:
         return
-    # The newest is the first that a closed instance takes off
+    # A closed instance removes the newest first
     for index in range(len(listeners) - 1, -1, -1):
         listener = listeners[index]
         if isinstance(listener, ItemCloser) and listener.item is item:
@@ -124,9 +125,9 @@ def unlist(item: EpollItem) -> None:
 
 
 class Farewell(Chore):
-    """The items of an instance that is closed give up what they wait on, some at a time (I8).
+    """Removes the items of a closed instance from their queues, some at a time (I8).
 
-    Until then a file that is closed takes its own out of `items`, as before.
+    Until then a file that is closed still removes its own from `items`.
     """
 
     def __init__(self, items: "dict[tuple[int, FileDescription], EpollItem]") -> None:
@@ -152,9 +153,9 @@ class EpollFile(AnonFile):
         super().__init__(kernel, b"[eventpoll]")
         self.items: dict[tuple[int, FileDescription], EpollItem] = {}
         self.nested: dict[EpollItem, None] = {}  # those of other instances
-        self.ready: OrderedDict[EpollItem, None] = OrderedDict()  # any of them may go at any time
+        self.ready: OrderedDict[EpollItem, None] = OrderedDict()  # items may be removed at any time
         self.waiters: WaitQueue = WaitQueue()  # tasks in epoll_wait, exclusive
-        self.queue: WaitQueue = WaitQueue()  # those who poll the epoll itself
+        self.queue: WaitQueue = WaitQueue()  # waiters of poll(2) on the epoll itself
         self.busy_us: int = 0  # of EPIOCSPARAMS
         self.busy_budget: int = 0
         self.prefers_busy: int = 0
@@ -171,7 +172,7 @@ class EpollFile(AnonFile):
         while ready:
             item = next(iter(ready))
             if looks == 0 or item.file.poll(ctx) & item.events & ~_PRIVATE:
-                return _READY  # (or perhaps: who then waits here finds out)
+                return _READY  # (or perhaps not: a wait on this epoll finds out)
             del ready[item]
             item.is_ready = False
             looks -= 1
@@ -187,7 +188,7 @@ class EpollFile(AnonFile):
             self.kernel.chores.append(farewell)
 
     def ioctl(self, ctx: Context, command: int, arg: int) -> int:
-        """EPIOCSPARAMS and EPIOCGPARAMS (ioctl_eventpoll(2)): kept; nothing here polls a device busily."""
+        """EPIOCSPARAMS and EPIOCGPARAMS (ioctl_eventpoll(2)): stored, without effect."""
         if not isinstance(ctx, Task):
             return -EINVAL
         if command == _EPIOCGPARAMS:
@@ -218,7 +219,7 @@ class EpollFile(AnonFile):
 
     # -- the interest list -----------------------------------------------------------------------------
     def forget(self, item: EpollItem) -> None:
-        """Remove an item; the file's own list is the caller's affair."""
+        """Remove an item; the caller removes it from the file's own list."""
         if self.items.pop((item.fd, item.file), None) is not None:
             KERNEL_MEMORY.give(RECORD_BYTES)
         self.nested.pop(item, None)
@@ -229,7 +230,7 @@ class EpollFile(AnonFile):
 
     def add(self, ctx: Context, fd: int, file: FileDescription, events: int, data: int) -> None:
         """EPOLL_CTL_ADD.  Raises LinuxError: EPERM, EEXIST, ELOOP, ENOSPC, EINVAL (too many paths)."""
-        mask = file.poll(ctx)  # before the rest: a signalfd's queue is that of the task that polled last
+        mask = file.poll(ctx)  # polled first, because a signalfd's queue is that of the task that polled last
         queue = file.wait_queue()
         if queue is None:
             raise LinuxError(EPERM)
@@ -271,7 +272,7 @@ class EpollFile(AnonFile):
         self.forget(item)
 
     def _check(self, item: EpollItem, mask: int) -> None:
-        """Report at once what is ready already."""
+        """Report events that are ready already."""
         if mask & item.events & ~_PRIVATE and not item.is_ready:
             item.is_ready = True
             self.ready[item] = None
@@ -281,7 +282,7 @@ class EpollFile(AnonFile):
     def collect(self, ctx: Context, limit: int) -> bytes:
         """Up to `limit` packed struct epoll_event of what is ready; applies EPOLLET and EPOLLONESHOT.
 
-        If there are none and `ready` is not empty, there is more to ask.
+        If there are none and `ready` is not empty, call it again.
         """
         ready = self.ready
         parts: list[bytes] = []
@@ -302,7 +303,7 @@ class EpollFile(AnonFile):
         return b"".join(parts)
 
     def pass_on(self) -> None:
-        """A waiter is done and off the queue: if something is still ready, it is the next one's."""
+        """A waiter is done: if something is still ready, wake the next one."""
         if self.ready:
             self.waiters.wake(_READY)
 
@@ -405,10 +406,11 @@ def _watchers(file: FileDescription) -> list[EpollFile]:
 
 # -- how many paths a wake-up may take (reverse_path_check) -------------------------------------------------
 def check_paths(outer: EpollFile, added: FileDescription) -> None:
-    """`outer` has begun to watch `added`.  Raises LinuxError(EINVAL) if from some file too many paths lead upward.
+    """Check the paths after `outer` has begun to watch `added`.
 
-    Each of them is walked when the file wakes: without the limit their number grows exponentially with the nesting.
-    It is also given where there are too many files to look at (not so in Linux).
+    Raises LinuxError(EINVAL) if too many paths lead upward from a file. Each is walked when the file is woken, and
+    without the limit their number would grow exponentially with the nesting. Also raised if there are too many files
+    to check (not so in Linux).
     """
     if not isinstance(added, EpollFile) and not outer.epoll_items:
         return
@@ -440,7 +442,7 @@ def check_paths(outer: EpollFile, added: FileDescription) -> None:
                         raise LinuxError(EINVAL)
                     _check_file(file, known)
             if epoll.items:
-                _check_limits(_paths_above(epoll, known))  # for all that only it watches
+                _check_limits(_paths_above(epoll, known))  # for all files that only it watches
         level = following
 
 
@@ -460,7 +462,9 @@ def _check_limits(counts: list[int]) -> None:
 
 
 def _paths_above(epoll: EpollFile, known: dict[EpollFile, list[int]]) -> list[int]:
-    """How many ways lead from an epoll to one that nobody watches, by their length; the depth is at most MAX_NESTS."""
+    """The number of paths from an epoll to one that is not watched itself, by length; the depth is
+    at most MAX_NESTS.
+    """
     counts = known.get(epoll)
     if counts is not None:
         return counts

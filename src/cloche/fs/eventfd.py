@@ -43,7 +43,7 @@ class EventFile(AnonFile):
         if value == MAX_COUNT or len(data) < 8:
             return -EINVAL
         if MAX_COUNT - self.count <= value:
-            src.revert(8)  # the wait for room begins again with the same value
+            src.revert(8)  # the wait for room starts again with the same value
             return -EAGAIN
         self.count += value
         self.queue.wake(POLLIN)

@@ -4,17 +4,17 @@ May call the gofer client; blocks for one round trip (about 30 µs) per request.
 in `fs.gofer_inode`.
 
 Two ways to keep metadata:
-- Not shared (an image, or a directory that only this sandbox changes): a directory is fetched whole, once, with the
-  attributes of all its entries, and believed for ever; changes made through here are applied to what is known.
-- Shared (`is_shared`): the host may change it at any time.  Every lookup asks the gofer, unless the host would have
-  told of a change (`fs.gofer_watch`); the attributes of an open file (but for its owner) come from its descriptor.  The
-  same file (device, number, type) stays the same inode object while it is in use.
+- Not shared (an image, or a directory that only this sandbox changes): a directory is fetched once, with the
+  attributes of all its entries, and never asked for again; changes by guests are applied to the cached state.
+- Shared (`is_shared`): the host may change it at any time. Every lookup asks the gofer, unless the host would have
+  reported a change (`fs.gofer_watch`); the attributes of an open file (except its owner) come from its descriptor.
+  The same file (device, number, type) stays the same inode object while it is in use.
 
 An object is addressed by its directory's fid and its name, or by a fid of its own while it is open; an unlinked one
-lives on its descriptors.  A regular file has at most two descriptors, one to read and one to write, shared by
-everything that has it open (positions are kept here, so only positioned calls are used).  Those to read stay open for
-later, up to a limit, unless the directory is shared and not watched: an open descriptor is what keeps the host from
-reusing an inode number.
+exists by its descriptors. A regular file has at most two descriptors, one to read and one to write, shared by
+everything that has it open (positions are kept here, so only positioned calls are used). Descriptors for reading stay
+open for later, up to a limit, unless the directory is shared and not watched. (An open descriptor also keeps the host
+from reusing the inode number.)
 """
 
 import os
@@ -83,7 +83,7 @@ class GoferFs(GoferHost):
                 known.update(attr)
                 known.target = entry.target
                 if self.is_shared:
-                    known.set_address(parent, entry.name)  # the newest is the surest
+                    known.set_address(parent, entry.name)  # the latest address is the most reliable
                 elif parent is not None:
                     known.add_name(parent, entry.name)
                 return known
@@ -100,7 +100,7 @@ class GoferFs(GoferHost):
         return GoferFile(path, inode, flags)
 
     def begin_watch(self, fid: int, names: KnownNames) -> None:
-        """Have a directory watched, if that can be.  Raises HostWait."""
+        """Have a directory watched, if possible. Raises HostWait."""
         try:
             number, fd = self.client.watch(fid)
         except LinuxError:
@@ -109,7 +109,7 @@ class GoferFs(GoferHost):
         self.client.names.begin(number, fd, names)
 
     def end_watch(self, names: KnownNames) -> None:
-        """It is not worth it."""
+        """Stop watching a directory, because it does not pay."""
         number = names.watch
         self.client.names.ended(number)
         self.client.unwatch(number)
@@ -122,18 +122,19 @@ class GoferDir(GoferInode):
         super().__init__(host, attr)
         self._fid: int = 0
         self._blob: bytes = b""
-        # Not shared: name -> offset in the blob, or -1 for what was made since.  None: not fetched yet.
+        # Not shared: name -> offset in the blob, or -1 for files made since. None: not fetched yet.
         self._index: dict[bytes, int] | None = None
         self._is_listed: bool = True
-        # The only names that there can be (not shared): of others nobody is asked
+        # The only possible names (not shared): the gofer is not asked for others
         self.only: set[bytes] | None = None
         self._children: dict[bytes, GoferInode] = {}  # inodes made so far (not shared)
         self._known: KnownNames = KnownNames()  # (shared)
         self._asked: int = 0  # names looked up one by one
-        self._order: list[bytes] = []  # as it was listed to a guest
-        self._position: int = 0  # in there: behind the file that was opened last
+        self._order: list[bytes] = []  # in the order in which it was listed to a guest
+        self._position: int = 0  # position in it, after the file that was opened last
         self._run: int = 0  # files that were opened in that order
-        self._before: tuple[list[bytes], int, int] = ([], 0, 0)  # these three before the last file
+        # the three fields above, before the last file
+        self._before: tuple[list[bytes], int, int] = ([], 0, 0)
 
     def fid(self) -> int:
         """The gofer's number for it.  Raises LinuxError.
@@ -155,7 +156,7 @@ class GoferDir(GoferInode):
         return self._fid
 
     def drop_fid(self) -> None:
-        """It was removed."""
+        """The directory was removed: forget its fid."""
         self.host.clunk(self._fid)
         self._fid = 0
 
@@ -189,7 +190,7 @@ class GoferDir(GoferInode):
         if self.only is not None and name not in self.only:
             return None
         if self._index is None and self._asked < SINGLE_LOOKUPS:
-            # A program that wants one file of a directory of thousands shall not wait for all of them.
+            # A program that opens one file of a directory of thousands need not wait for all of them.
             child = self._lookup_now(name)
             self._asked += 1
             if child is not None:
@@ -242,7 +243,7 @@ class GoferDir(GoferInode):
                 return None
             raise LinuxError(-found)
         known = self._children.pop(name, None) if self.host.is_shared else None
-        if known is not None:  # from before a change was lost
+        if known is not None:  # cached before a change was lost
             self.host.remember(known)
         child = self.host.make(self, found)
         child.checked_ns = time.monotonic_ns()
@@ -277,9 +278,10 @@ class GoferDir(GoferInode):
         return out
 
     def next_files(self, opened: GoferInode) -> list[GoferInode]:
-        """What a guest that reads one file of this directory after the other will open next; of others nothing.
+        """The files that a guest is likely to open next: if it has listed this directory and opens the files in that
+        order.
 
-        Such a guest has listed it, and opens in the order of the list.
+        Otherwise empty.
         """
         order, index = self._order, self._index
         self._before = (order, self._position, self._run)
@@ -291,7 +293,7 @@ class GoferDir(GoferInode):
                 at = here
                 break
         if at < 0:
-            self._order = []  # until it is listed again
+            self._order = []  # no prediction until it is listed again
             return []
         self._position = at + 1
         self._run += 1
@@ -318,7 +320,7 @@ class GoferDir(GoferInode):
 
     # -- changing --------------------------------------------------------------------------------------
     def _added(self, name: bytes, inode: GoferInode) -> None:
-        """A name is there now."""
+        """A name was added."""
         self.is_stale = True
         self._known.names.pop(name, None)
         if not self.host.is_shared:
@@ -329,7 +331,7 @@ class GoferDir(GoferInode):
                 index[name] = -1
 
     def _removed(self, name: bytes) -> None:
-        """A name is gone."""
+        """A name was removed."""
         self.is_stale = True
         self._known.names.pop(name, None)
         self._children.pop(name, None)
@@ -352,7 +354,8 @@ class GoferDir(GoferInode):
         if inode.write_fd >= 0:
             os.close(fd)
             host.clunk(pin)
-            raise LinuxError(ESTALE)  # a number in use cannot be a new file's: the gofer is confused
+            # a new file cannot have a number that is in use: the gofer is inconsistent
+            raise LinuxError(ESTALE)
         host.clunk(inode.pin)
         inode.pin = pin
         inode.write_fd = fd  # for the open that follows
@@ -437,7 +440,7 @@ class GoferDir(GoferInode):
         self.host.client.rmdir(self.fid(), name)
         self._removed(name)
         self.nlink = max(self.nlink - 1, 0)
-        inode.nlink = 1  # lost_name takes it
+        inode.nlink = 1  # lost_name subtracts one
         inode.lost_name(self, name)
         inode.drop_fid()
 

@@ -1,4 +1,4 @@
-"""Questions to the gofer: one method per operation of `wire.gofer`; what holds for all of them is in `fs.gofer_link`.
+"""Requests to the gofer: one method per operation of `wire.gofer`. What they have in common is in `fs.gofer_link`.
 
 A failed operation raises LinuxError with the gofer's errno.  Methods that programs make fail often (`stat`) return the
 errno as a value instead.
@@ -97,7 +97,7 @@ class GoferClient(GoferLink):
     def worker(self, index: int, *, always_waits: bool = False) -> "GoferClient":
         """A client of the worker that serves attach point number `index`: this one, if it has none of its own.
 
-        `always_waits`: each answer is waited for on the spot, whoever asks, but those of `patiently`.
+        `always_waits`: each answer is waited for on the spot, except after `patiently`.
         """
         frame = self._exchange(OP_CONNECT, pack_u32(index), 0, 0)
         if frame.code < 0 or len(frame.fds) > 1:
@@ -143,7 +143,7 @@ class GoferClient(GoferLink):
 
     def _listing(self, op: int, body: bytes, fid: int) -> Listing:
         frame = self._exchange(op, body, fid, 0)
-        if frame.code < 0:  # perhaps the directory could not be read to its end
+        if frame.code < 0:  # the directory may not have been readable to its end
             raise LinuxError(-frame.code)
         try:
             reader = Reader(frame.body)
@@ -196,7 +196,7 @@ class GoferClient(GoferLink):
         """Several regular files of a directory, to read: (name, device, inode number) each, at most 1 + MAX_AHEAD.
 
         A descriptor and the attributes of the first, as `open` gives them; of those others that could be opened
-        (index, descriptor, attributes).  All descriptors are the caller's.
+        (index, descriptor, attributes).  The caller owns all descriptors.
         """
         name, dev, ino = names[0]
         parts = [pack_target(fid, name), pack_u64(dev, ino), pack_u32(len(names) - 1)]
@@ -233,8 +233,8 @@ class GoferClient(GoferLink):
     def text(self, fid: int, name: bytes, dev: int, ino: int) -> tuple[int, bool, Attr]:
         """The patched text (wire/textfile.py) of a regular file: a descriptor, -1 if it needs none; and its attributes.
 
-        And whether it may be used again for as long as size and times stay the same, or this once only.
-        Raises LinuxError; EAGAIN if the answer is not known yet, after at most a few milliseconds when others wait too.
+        And whether it stays valid as long as size and times stay the same; otherwise it is for this one use. Raises
+        LinuxError; EAGAIN if the answer is not known yet, after at most a few milliseconds if other tasks wait.
         """
         alone = self.is_alone
         patience_ms = _PATIENCE_ALONE_MS if alone is not None and alone() else _PATIENCE_MS
@@ -280,12 +280,14 @@ class GoferClient(GoferLink):
     def read(
         self, fid: int, name: bytes, dev: int, ino: int, offset: int, length: int, *, wants_data: bool
     ) -> bytes:
-        """What a regular file holds, at most MAX_READ_BYTES; without `wants_data` it is only brought into memory."""
+        """Read at most MAX_READ_BYTES of a regular file; without `wants_data` they are only brought into the host's
+        memory.
+        """
         body = pack_target(fid, name) + pack_u64(dev, ino, offset) + pack_u32(length)
         return self._call(OP_READ, body + (b"\1" if wants_data else b"\0"), fid)
 
     def seek(self, fid: int, name: bytes, dev: int, ino: int, offset: int, whence: int) -> int:
-        """SEEK_DATA and SEEK_HOLE in a regular file.  Raises LinuxError (ENXIO: there is none behind `offset`)."""
+        """SEEK_DATA and SEEK_HOLE in a regular file.  Raises LinuxError (ENXIO: there is none after `offset`)."""
         body = pack_target(fid, name) + pack_u64(dev, ino, offset) + pack_u32(whence)
         try:
             return Reader(self._call(OP_SEEK, body)).u64()
@@ -295,8 +297,8 @@ class GoferClient(GoferLink):
     def write(self, pin: int, offset: int, data: bytes, *, is_at_end: bool) -> tuple[int, Attr]:
         """Write at most MAX_WRITE_BYTES to an open file: the bytes written, and its attributes afterwards.
 
-        Raises LinuxError; EBADF if the gofer has it not open to write.  What several writes of one call have in the
-        journal is theirs in the order in which they were asked for.
+        Raises LinuxError; EBADF if the gofer has it not open to write. Several writes of one call find their answers
+        in the journal in the order in which they were sent.
         """
         waits = self._waits
         body = pack_u64(pin)
@@ -328,9 +330,10 @@ class GoferClient(GoferLink):
 
     # -- what others change ----------------------------------------------------------------------------
     def watch(self, fid: int) -> tuple[int, int]:
-        """Have a directory watched: the number of the watch, and a descriptor of the worker's events, the caller's.
+        """Have a directory watched.
 
-        Raises LinuxError where that cannot be.
+        Returns the number of the watch, and a descriptor of the worker's events, which the caller owns. Raises
+        LinuxError where that is not possible.
         """
         frame = self._exchange(OP_WATCH, pack_u64(fid), fid, 0)
         fds = frame.fds
@@ -345,7 +348,7 @@ class GoferClient(GoferLink):
             raise self._broken()
 
     def unwatch(self, watch: int) -> None:
-        """No longer.  Nobody waits for it.  Raises LinuxError(EIO)."""
+        """End a watch, without waiting for that. Raises LinuxError(EIO)."""
         self._send(OP_UNWATCH, 0, pack_u32(watch))
 
     # -- changes of the tree ---------------------------------------------------------------------------
@@ -369,7 +372,7 @@ class GoferClient(GoferLink):
         self._call(OP_UNLINK, pack_target(fid, name), fid)
 
     def unlink_later(self, fid: int, name: bytes) -> None:
-        """The same without waiting: whether it went well is nobody's concern.  Raises LinuxError(EIO)."""
+        """The same without waiting; its result is ignored. Raises LinuxError(EIO)."""
         request = GoferRequest(self, OP_UNLINK, pack_target(fid, name), (0, 0))
         request.is_forgotten = request.was_taken = True
         self.submit_late(request)
@@ -387,8 +390,7 @@ class GoferClient(GoferLink):
         moved_fid: int = 0,
         exchanged_fid: int = 0,
     ) -> None:
-        """renameat2(2).  Fids of directories that move with it stay valid if they are told (0: not a
-        directory)."""
+        """renameat2(2).  Fids of directories that are moved stay valid if they are passed (0: not a directory)."""
         body = pack_target(fid, name) + pack_target(new_fid, new_name) + pack_u32(flags)
         self._call(OP_RENAME, body + pack_u64(moved_fid, exchanged_fid), fid, new_fid)
 

@@ -28,7 +28,8 @@ from cloche.vfs.attr import remove_privs
 from cloche.vfs.objects import Context, FileDescription, Path
 from cloche.wire.gofer import MAX_READ_BYTES, MAX_WRITE_BYTES
 
-_MAX_ASKED: Final = 8  # times that a read asks for what is not in memory, before it waits for it on the spot
+# times that a read asks the gofer to bring data into memory, before it waits for it on the spot
+_MAX_ASKED: Final = 8
 
 
 class GoferFile(FileDescription):
@@ -47,7 +48,7 @@ class GoferFile(FileDescription):
         return dst.read_fd(fd, offset, dst.remaining(), flags, node.content_key)
 
     def _read_patiently(self, dst: IovIter, offset: int, fd: int) -> int:
-        """Read what the host has in memory; of the rest ask the gofer, which may take its time (HostWait)."""
+        """Read what the host has in memory; ask the gofer for the rest, which may take long (HostWait)."""
         node = self._node
         host = node.host
         want = dst.remaining()
@@ -75,7 +76,7 @@ class GoferFile(FileDescription):
             done += count
             if not host.is_shared and offset + done >= node.size:
                 return done
-        if done < want:  # it does not stay in memory, or its file system cannot tell
+        if done < want:  # the data does not stay in memory, or the file system cannot tell
             count = dst.read_fd(fd, offset + done, want - done, 0, node.content_key)
             return done if count < 0 and done else done + count
         return done
@@ -96,7 +97,7 @@ class GoferFile(FileDescription):
         return True
 
     def _fetch(self, dst: IovIter, offset: int, length: int, done: int) -> bytes:
-        """What the file holds, from the gofer.  Raises HostWait, LinuxError."""
+        """Read the range through the gofer. Raises HostWait, LinuxError."""
         node = self._node
         fid, name = node.address()
         try:
@@ -135,7 +136,7 @@ class GoferFile(FileDescription):
             if done != -EBADF:
                 if done <= 0 or done == length or host.must_ask():
                     return done
-                # The rest of what is long: the disk is quick.
+                # The rest of a long write: the disk has answered quickly.
                 count = self._write_now(
                     ctx, src, fd, offset if flags & RWF_APPEND else offset + done, length - done, flags
                 )
@@ -145,7 +146,9 @@ class GoferFile(FileDescription):
     def _write_now(
         self, ctx: Context, src: IovIter, fd: int, offset: int, length: int, flags: int, start_ns: int = 0
     ) -> int:
-        """Write on the spot; if that takes long others have their turn.  `start_ns`: when the write began, if known."""
+        """Write on the spot; if that takes long other tasks run meanwhile. `start_ns`: when the write began, if
+        known.
+        """
         node = self._node
         client = node.host.client
         client.commit()
@@ -163,9 +166,9 @@ class GoferFile(FileDescription):
         return count
 
     def _write_patiently(self, src: IovIter, offset: int, length: int, flags: int) -> int:
-        """Have the gofer write, which may take its time (HostWait); EBADF if it cannot.
+        """Have the gofer write, which may take long (HostWait); EBADF if it cannot.
 
-        Not all of it, if it turns out that the storage is quick.
+        If the storage proves to be quick, not all of the data is written.
         """
         node = self._node
         host = node.host
@@ -205,7 +208,7 @@ class GoferFile(FileDescription):
             if count > 0:
                 self.pos += count
             return count
-        # RWF_APPEND: others on the host may append too.
+        # RWF_APPEND: programs on the host may append, too.
         count = self.pwrite(ctx, src, 0, flags | RWF_APPEND)
         if count > 0:
             self.pos = self._node.size
@@ -231,7 +234,7 @@ class GoferFile(FileDescription):
             except LinuxError as refusal:
                 if refusal.errno == ENXIO:
                     return -ENXIO
-                # It is not there any more: our descriptor is what is left of it.
+                # The host's file is gone: only the sentry's descriptor is left.
         try:
             self.pos = os.lseek(fd, offset, whence)
         except OSError as error:
@@ -287,13 +290,13 @@ class GoferFile(FileDescription):
     def mmap_fd(self, ctx: Context, prot: int, flags: int) -> int:
         node = self._node
         if flags & MAP_SHARED and self.is_writable():
-            # mprotect may add PROT_WRITE later: what the file was opened for decides.
+            # mprotect may add PROT_WRITE later: the file's access mode decides.
             node.is_stale = True
             return node.fd_to_write()
         if flags & MAP_SHARED and prot & PROT_WRITE:
             raise LinuxError(EACCES)
         if flags & MAP_SHARED == 0 and not node.has_address and node.read_fd < 0:
-            return node.fd_to_read()  # unlinked: a private mapping cannot write through it
+            return node.fd_to_read()  # unlinked; a private mapping cannot write to it
         return node.fd_to_map()
 
     def patched_text(self) -> PatchedText | None:

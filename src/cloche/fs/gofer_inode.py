@@ -1,11 +1,10 @@
-"""What all objects of the host have that the gofer serves, and what its inodes are.
+"""Inodes of files and directories of the host, which the gofer serves, and the shared state of an attach point.
 
-Owns the descriptors that the gofer donated, and per attach point what is kept for all inodes; the directories are
-`fs.gofer`'s, whose docstring says how metadata are kept.  Open files are `fs.gofer_file`'s.  May call the gofer client.
-
-Who owns an object is what the gofer saw, and nothing else: the sentry is in a user namespace, in which stat(2) shows
-nearly every owner as nobody.  What a descriptor's own stat tells of the rest is as good as the gofer's.  A file that is
-open and may be changed has a fid of its own (`pin`), which stays good under whatever name, or none.
+Owns the descriptors that the gofer donated. Directories are in `fs.gofer`, whose docstring says how metadata are
+cached; open files are in `fs.gofer_file`. May call the gofer client. Owners always come from the gofer: the sentry is
+in a user namespace, in which stat(2) shows nearly every owner as nobody. All other attributes may also come from
+fstat(2) of a descriptor. A file that is open and may be changed has a fid of its own (`pin`), which stays valid when
+the file is renamed or removed.
 """
 
 import os
@@ -54,10 +53,10 @@ MAX_SHARED_INODES: Final = 32768
 CLUNK_BATCH: Final = 64
 # A lookup has just asked the gofer; within this time the same call need not ask again for the attributes.
 FRESH_NS: Final = 200_000
-# A disk of the host's that has changed something at once is taken to do so again within this time.
+# A local disk that has made a change at once is expected to do so again within this time.
 TRUST_NS: Final = 10_000_000
 _QUICK_NS: Final = 1_000_000
-_MUCH_FREED: Final = 1 << 20  # bytes of a file: giving them back takes long
+_MUCH_FREED: Final = 1 << 20  # bytes of a file: freeing more takes long
 _OTHER_DEVICE_SHIFT: Final = 56  # inode numbers stay below it on every file system of Linux in practice
 
 
@@ -78,7 +77,7 @@ class OwnerMap:
 
 
 class GoferHost(FileSystem, ChangeObserver):
-    """One attach point of the gofer, and what is kept for all of its inodes; `fs.gofer` knows the directories."""
+    """One attach point of the gofer, and the state shared by its inodes; `fs.gofer` adds the directories."""
 
     def __init__(
         self,
@@ -98,7 +97,7 @@ class GoferHost(FileSystem, ChangeObserver):
         self.has_stable_dentries = not is_shared
         self.is_readonly = not root.is_writable
         self.reads_ahead: bool = self.is_readonly and not is_shared
-        # A sandbox has a few of these file systems: together they leave most descriptors to what is open.
+        # A sandbox has a few of these file systems: together they leave most descriptors to open files.
         self.max_idle_fds: int = min(MAX_IDLE_FDS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 32)
         self.max_shared_inodes: int = MAX_SHARED_INODES
         self.owners: OwnerMap = owners if owners is not None else OwnerMap()
@@ -108,24 +107,25 @@ class GoferHost(FileSystem, ChangeObserver):
         self._idle: dict[GoferInode, None] = {}  # unused files with a descriptor, the oldest first
         self._dead_fids: list[int] = []
         self.reads_at_once: bool = True  # its files can be read as far as they are in memory (RWF_NOWAIT)
-        self.is_remote: bool = self.magic in REMOTE_MAGICS  # a process or a machine serves it, which may hang
+        # served by a process or another machine, which may hang
+        self.is_remote: bool = self.magic in REMOTE_MAGICS
         if self.is_remote:
             client.probe_fid = root.fid
-        self.quick_ns: int = 0  # when something was last changed at once
-        self.looked_ns: int = 0  # ... and when that was last compared with the clock
-        self.away: int = 0  # calls of ours on its files that take long now (kernel.lanes)
+        self.quick_ns: int = 0  # when a change was last made at once
+        self.looked_ns: int = 0  # when the clock was last read for `quick_ns`
+        self.away: int = 0  # host calls on its files that are taking long (kernel.lanes)
         self.root_attr: Attr = root.attr
         client.observers.append(self)
 
     def change_lost(self) -> None:
-        """What is known of names may be wrong: from now on they are asked for, as on a shared attach point."""
+        """Cached names may be wrong: from now on they are asked for, as on a shared attach point."""
         self.is_shared = True
         self.has_stable_dentries = False
 
     def must_ask(self) -> bool:
-        """Whether a change is the gofer's: the storage may hang, or has not shown lately that it does not.
+        """Whether the gofer must make a change: if the storage may hang, or has not answered quickly of late.
 
-        Or the running call has waited: what it has asked for is not to be done here, too.
+        Also if the running call has waited: what it has requested must not be done here a second time.
         """
         if self.is_remote or self.away or self.client.is_again() or self.client.is_last_lane():
             return True
@@ -133,17 +133,17 @@ class GoferHost(FileSystem, ChangeObserver):
         return now - self.quick_ns >= TRUST_NS
 
     def storage_away(self, *, is_away: bool) -> None:
-        """A change that was made on the spot takes long, or is over."""
+        """A change on the spot takes long (`is_away`), or is over."""
         self.away += 1 if is_away else -1
         self.quick_ns = 0
 
     def changed_since(self, start_ns: int) -> None:
-        """What was begun then was done on the spot, just now."""
+        """A change that began at `start_ns` has just been made on the spot."""
         now = time.monotonic_ns()
         self.quick_ns = now if now - start_ns < _QUICK_NS else 0
 
     def has_answered(self) -> None:
-        """The gofer has made a change: at once, if the call has not had to wait."""
+        """The gofer has made a change; quickly, if the call did not have to wait."""
         if not self.client.is_again():
             self.quick_ns = time.monotonic_ns()
 
@@ -184,24 +184,24 @@ class GoferHost(FileSystem, ChangeObserver):
         raise NotImplementedError
 
     def remember(self, inode: "GoferInode") -> None:
-        """It has got a second name."""
+        """An inode has got a second name: remember it by its number."""
         self._inodes[(inode.host_dev, inode.host_ino)] = inode
 
     def forget(self, inode: "GoferInode") -> None:
-        """Its last name is gone."""
+        """Forget an inode whose last name is gone."""
         key = (inode.host_dev, inode.host_ino)
         if self._inodes.get(key) is inode:
             del self._inodes[key]
 
     def _trim(self) -> None:
-        """Drop inodes that nobody uses.  Directories stay: somebody may be in them."""
+        """Drop unused inodes. Directories stay, because a task may be in them."""
         for key, inode in list(self._inodes.items()):
             if inode.is_idle() and not inode.is_dir():
                 inode.close_fds()
                 del self._inodes[key]
 
     def park(self, inode: "GoferInode") -> None:
-        """The last user of a file is gone: keep its descriptor for the next, or not."""
+        """The last user of a file is gone: keep its descriptor for the next one, or close it."""
         if not inode.has_address or (self.is_shared and not inode.is_name_kept()):
             inode.close_fds()
             return
@@ -212,7 +212,7 @@ class GoferHost(FileSystem, ChangeObserver):
         self._close_oldest()
 
     def park_new(self, inode: "GoferInode") -> None:
-        """A file was made; an open will follow, or its descriptor will be closed in time."""
+        """A file was made: keep its descriptor for the open that follows; otherwise it is closed later."""
         self._idle[inode] = None
         self._close_oldest()
 
@@ -223,26 +223,26 @@ class GoferHost(FileSystem, ChangeObserver):
             oldest.close_fds()
 
     def unpark(self, inode: "GoferInode") -> None:
-        """Somebody uses it again."""
+        """An inode is used again."""
         self._idle.pop(inode, None)
 
     def is_parked(self, inode: "GoferInode") -> bool:
-        """Whether it is kept open for the next who opens it."""
+        """Whether it is kept open for a later open."""
         return inode in self._idle
 
     def is_known(self, inode: "GoferInode") -> bool:
-        """Whether it is what stands for that file here."""
+        """Whether it is the known inode of its file."""
         return self._inodes.get((inode.host_dev, inode.host_ino)) is inode
 
     def clunk(self, fid: int) -> None:
-        """A directory is gone; the gofer is told in batches."""
+        """Release a directory's fid; the gofer is told in batches."""
         if fid:
             self._dead_fids.append(fid)
             if len(self._dead_fids) >= CLUNK_BATCH:
                 self.flush_dead()
 
     def flush_dead(self) -> None:
-        """Have the gofer let go of what is not used any more: it would keep the blocks of a file without a name."""
+        """Have the gofer release unused fids: they would keep the blocks of files without a name."""
         if self._dead_fids:
             fids = self._dead_fids
             self._dead_fids = []
@@ -270,21 +270,21 @@ class GoferInode(Inode, KnownChild):
         self.target: bytes = b""  # of a symbolic link
         self.read_fd: int = -1
         self.write_fd: int = -1
-        self.pin: int = 0  # a fid for the open file itself, whatever its name
-        self.has_writer: bool = False  # the gofer holds it open to write, for its pin
-        self.openers: int = 0  # GoferFiles, not all of `users`: who may need the descriptors
+        self.pin: int = 0  # a fid for the open file itself, independent of its name
+        self.has_writer: bool = False  # the gofer has it open for writing, by its pin
+        self.openers: int = 0  # open GoferFiles (a part of `users`), which may need the descriptors
         self.is_write_fd_readable: bool = False
         self.is_stale: bool = False  # written through a descriptor since the attributes were seen
         self.content_key: int = CONTENT_KEYS.next() if host.is_readonly else 0  # of HostThread.read_fd_into
         self.text: PatchedText | None = None  # of the state `text_key`
         self.text_key: tuple[int, int, int] = (-1, -1, -1)
-        self.checked_ns: int = 0  # when the gofer was last asked, monotonic
-        self.owner_ctime_ns: int = 0  # the ctime when the gofer last said who owns it
+        self.checked_ns: int = 0  # when the gofer was last asked (CLOCK_MONOTONIC)
+        self.owner_ctime_ns: int = 0  # the ctime when the gofer last reported its owner
         self.update(attr)
 
     # -- identity --------------------------------------------------------------------------------------
     def set_address(self, parent: "GoferInode | None", name: bytes) -> None:
-        """Where the gofer finds it."""
+        """Set the directory and name by which the gofer finds it."""
         self.parent = parent
         self.name = name
         self.has_address = True
@@ -296,7 +296,7 @@ class GoferInode(Inode, KnownChild):
         return self.name_address()
 
     def name_address(self) -> tuple[int, bytes]:
-        """The same, of one of its names."""
+        """The same, by one of its names."""
         if not self.has_address:
             raise LinuxError(ESTALE)
         parent = self.parent
@@ -305,7 +305,7 @@ class GoferInode(Inode, KnownChild):
         return parent.fid(), self.name
 
     def is_idle(self) -> bool:
-        """Whether nothing but a cache refers to it."""
+        """Whether only a cache refers to it."""
         return (
             self.users == 0
             and self.write_count == 0
@@ -316,7 +316,7 @@ class GoferInode(Inode, KnownChild):
         )
 
     def add_name(self, parent: "GoferInode", name: bytes) -> None:
-        """It has this name too."""
+        """Add a further name."""
         if not self.has_address:
             self.set_address(parent, name)
         elif (self.parent is not parent or self.name != name) and (parent, name) not in self._other_names:
@@ -331,7 +331,7 @@ class GoferInode(Inode, KnownChild):
         self.ctime_ns = time.time_ns()
 
     def moved(self, parent: "GoferInode", name: bytes, new_parent: "GoferInode", new_name: bytes) -> None:
-        """One of its names is another now."""
+        """One of its names was changed."""
         self._drop_name(parent, name)
         self.add_name(new_parent, new_name)
         self.is_stale = True  # ctime
@@ -352,15 +352,15 @@ class GoferInode(Inode, KnownChild):
         raise LinuxError(ENOTDIR)
 
     def next_files(self, opened: "GoferInode") -> list["GoferInode"]:
-        """What a guest that reads this directory's files one after the other will open next."""
+        """For a directory: the files that a guest which reads them in order will open next."""
         return []
 
     def rewind(self) -> None:
-        """The call that asked `next_files` will ask once more."""
+        """The call that has used `next_files` will be run again: undo its effect."""
 
     # -- attributes ------------------------------------------------------------------------------------
     def update(self, attr: Attr) -> None:
-        """Take over what the gofer said."""
+        """Take over the gofer's attributes."""
         self.mode = attr.mode
         self.nlink = attr.nlink
         self.rdev = attr.rdev
@@ -375,7 +375,7 @@ class GoferInode(Inode, KnownChild):
         self.gid = owners.guest_gid if attr.gid == owners.host_gid else attr.gid
 
     def _update_from_fd(self, fd: int) -> None:
-        """Take over what a descriptor tells: everything but the owner."""
+        """Take over the attributes of a descriptor: everything but the owner."""
         try:
             st = os.fstat(fd)
         except OSError as error:
@@ -390,13 +390,13 @@ class GoferInode(Inode, KnownChild):
         self.ctime_ns = st.st_ctime_ns
 
     def _ask(self) -> None:
-        """Take over what the gofer sees now, if it still finds this object."""
+        """Ask the gofer for the attributes, if it still finds this object."""
         if not self.pin and not self.has_address:
             return
         fid, name = self.address()
         found = self.host.client.stat(fid, name)
         if isinstance(found, int):
-            return  # gone from the host; what was known stays true of the object
+            return  # gone from the host; the cached attributes stay
         if found.attr.ino == self.host_ino and found.attr.dev == self.host_dev:
             self.checked_ns = time.monotonic_ns()
             self.is_stale = False
@@ -409,14 +409,15 @@ class GoferInode(Inode, KnownChild):
         if fd >= 0 and not self._must_ask():
             was_written = self.is_stale
             self._update_from_fd(fd)
-            # A change of the owner sets a ctime, and so does a write of ours, which need not be asked about.
+            # A change of the owner sets a ctime. So does a write by this sandbox, after which the gofer need not be
+            # asked.
             if self.ctime_ns != self.owner_ctime_ns and not was_written:
                 self._ask()
         elif self.is_stale or time.monotonic_ns() - self.checked_ns >= FRESH_NS:
             self._ask()
 
     def _must_ask(self) -> bool:
-        """Whether the descriptors are no way to the attributes: what serves the file may hang."""
+        """Whether attributes must not be read by the descriptors, because the file's storage may hang."""
         host = self.host
         return host.is_remote and host.client.may_wait() and (self.pin != 0 or self.has_address)
 
@@ -434,7 +435,7 @@ class GoferInode(Inode, KnownChild):
             valid &= ~ATTR_MTIME  # the host's truncate sets it
             if self.write_fd >= 0 and not (host.client.may_wait() and self._is_ftruncate_slow(attr.size)):
                 start_ns = time.monotonic_ns()
-                # Ftruncate, which has said of which file
+                # ftruncate, which has set the file (`is_about`)
                 if isinstance(ctx, Task) and host.client.lets_others():
                     result = slow.truncate(ctx.thread.ident(), self.write_fd, attr.size)
                     if result < 0:
@@ -470,13 +471,13 @@ class GoferInode(Inode, KnownChild):
         )
 
     def _is_ftruncate_slow(self, size: int) -> bool:
-        """Whether it had better be the gofer's."""
+        """Whether the gofer should make the truncation, because it may take long."""
         if not self.pin and not self.has_address:
             return False
         return self.host.must_ask() or self.blocks * 512 - size > _MUCH_FREED
 
     def _set_locally(self, valid: int, attr: SetAttr) -> None:
-        """Of what was removed and is no open file: nobody else can see it."""
+        """Change attributes of a removed file that is not open, which only this sandbox can see."""
         if valid & ATTR_SIZE:
             raise LinuxError(ESTALE)
         if valid & ATTR_MODE:
@@ -542,15 +543,15 @@ class GoferInode(Inode, KnownChild):
         return self.read_fd
 
     def _name_content(self, seen_ns: int) -> None:
-        """It is open to read now; `seen_ns`: its ctime when it was last seen.
+        """The file is open for reading now; `seen_ns`: its ctime when it was last seen.
 
-        While nobody had it open, the host may have given its number to a new file.
+        While it was not open, the host may have given its number to a new file: then it gets a new content key.
         """
         if self.content_key and self.ctime_ns != seen_ns:
             self.content_key = CONTENT_KEYS.next()
 
     def _open_with(self, ahead: list["GoferInode"]) -> int:
-        """Open to read, and the next files of the directory with it: one question to the gofer for all."""
+        """Open for reading, together with the next files of the directory, by one request to the gofer."""
         host, parent = self.host, self.parent
         assert parent is not None
         names = [(each.name, each.host_dev, each.host_ino) for each in [self, *ahead]]
@@ -574,7 +575,7 @@ class GoferInode(Inode, KnownChild):
         return fd
 
     def fd_to_write(self) -> int:
-        """A descriptor open for writing, and for reading too where the host lets us.  Raises LinuxError."""
+        """A descriptor open for writing, and for reading, too, where the host permits. Raises LinuxError."""
         if self.write_fd < 0:
             try:
                 self.write_fd = self._open(os.O_RDWR)
@@ -597,7 +598,7 @@ class GoferInode(Inode, KnownChild):
         return fd
 
     def patched_text(self) -> PatchedText | None:
-        """What to map in place of its executable pages, of the file as it is now."""
+        """The patched text of the file's present contents, to map in place of its executable pages."""
         if self.read_fd < 0:
             return None
         if self._must_ask():
@@ -617,7 +618,7 @@ class GoferInode(Inode, KnownChild):
         return text
 
     def _ask_for_text(self, key: tuple[int, int, int]) -> tuple[PatchedText | None, bool]:
-        """The text, and whether it is that of every later moment with this key."""
+        """The text, and whether it stays valid as long as the key is the same."""
         fid, name = self.address()
         try:
             fd, lasts, attr = self.host.client.text(fid, name, self.host_dev, self.host_ino)
@@ -630,13 +631,14 @@ class GoferInode(Inode, KnownChild):
         return (open_text(fd) if fd >= 0 else None), lasts
 
     def close_write_fd(self) -> None:
-        """Close the descriptor to write, after a last look at the attributes."""
+        """Close the descriptor for writing, after its attributes were taken over."""
         if self.write_fd >= 0:
             if self.is_stale and not self.host.is_remote:
                 self._update_from_fd(self.write_fd)
             self.host.client.close_fd(self.write_fd)
             self.write_fd = -1
-            if self.pin and (self.host.is_remote or self.has_writer):  # the gofer holds it for writes, too
+            # the gofer has a descriptor for writing, too
+            if self.pin and (self.host.is_remote or self.has_writer):
                 self.host.clunk(self.pin)
                 self.pin = 0
                 self.has_writer = False
@@ -655,12 +657,12 @@ class GoferInode(Inode, KnownChild):
                 self.host.flush_dead()
 
     def is_name_kept(self) -> bool:
-        """Whether somebody tells when its name becomes another file's."""
+        """Whether a change of its name to another file would be noticed."""
         parent = self.parent
         return parent is not None and parent.keeps(self.name, self)
 
     def keeps(self, name: bytes, child: "GoferInode") -> bool:
-        """Of a directory: whether it would be told."""
+        """For a directory: whether a change of `name` from `child` to another file would be noticed."""
         return False
 
     def may_be_known(self) -> bool:
@@ -683,13 +685,13 @@ class GoferInode(Inode, KnownChild):
         return self.ctime_ns == self.owner_ctime_ns and self.nlink == 1
 
     def add_user(self) -> None:
-        """An open file description more."""
+        """Count an open file description."""
         self.openers += 1
         if self.openers == 1:
             self.host.unpark(self)
 
     def drop_user(self) -> None:
-        """An open file description less."""
+        """An open file description was released."""
         self.openers -= 1
         if self.openers == 0:
             self.host.park(self)
@@ -697,7 +699,7 @@ class GoferInode(Inode, KnownChild):
     def open(self, ctx: Context, path: Path, flags: int) -> FileDescription:
         if self.mode & S_IFMT != S_IFREG:
             return open_special(ctx, path, self, flags)
-        # Now, not at the first read: the host may refuse what the mode bits allow.
+        # Opened now and not at the first read, because the host may refuse although the mode bits allow it.
         access = flags & 3
         if access != os.O_WRONLY:
             self.fd_to_read()

@@ -1,19 +1,19 @@
-"""The sentry's side of a connection to the gofer: questions, answers, who waits for them (`fs.gofer_client` asks).
+"""The sentry's side of a connection to the gofer: requests, answers, and waits (`fs.gofer_client` makes the requests).
 
-Owns the connection to one worker of the gofer.  A method waits for its answer for `PATIENCE_S` at most where the call
-that asks can wait otherwise (`kernel.host_wait`), and raises HostWait then; elsewhere until it comes.  A failed
-operation raises LinuxError with the gofer's errno; a broken connection or a reply that does not parse raises
-LinuxError(EIO), for this and every later call, because the stream is out of step.  Methods that programs make fail
+Owns the connection to one worker of the gofer. If the running call can be run again (`kernel.host_wait`), a method
+waits for its answer for at most `PATIENCE_S` and then raises HostWait; otherwise it waits until the answer comes. A
+failed operation raises LinuxError with the gofer's errno; a broken connection or a reply that does not parse raises
+LinuxError(EIO), for this and every later call, because the stream is out of step. Methods that programs make fail
 often (`stat`) return the errno as a value instead.
 
-With a gofer whose death ends the sandbox (`is_part`) nobody sees that error when it has gone: the keeper ends the
-sentry, and who asks meanwhile, or has asked, waits for that.
+If the gofer's death ends the sandbox (`is_part`) guests do not see that error: the keeper ends the sentry, and calls
+that ask, or have asked, wait for that.
 
-A change of a directory that is not answered yet keeps others from asking about that directory: they wait for their turn
-and begin anew, so that what is known here of a directory and what the host has never part.  If the caller dies
-meanwhile, nobody knows what has become of the names, and the observer is told.
+While a change of a directory is not answered, other calls about that directory wait and then start again, so that the
+cached state and the host's never diverge.
 
-Sending never waits: what the socket does not take stays here until it does.
+If the caller dies meanwhile, the state of the names is not known, and the observer is told. Sending never waits:
+bytes that the socket does not take are queued.
 """
 
 import os
@@ -74,15 +74,15 @@ _ONCE: Final = _TREE | frozenset([OP_SETATTR, OP_SETXATTR, OP_REMOVEXATTR, OP_WR
 
 @trait
 class ChangeObserver:
-    """Who keeps what is known of directories."""
+    """Keeps the cached state of directories."""
 
     def change_lost(self) -> None:
-        """A change was made, and who asked for it has not applied it to what is known."""
+        """A change was made, and the call that asked for it has not applied it to the cached state."""
         raise NotImplementedError
 
 
 class GoferRequest(HostRequest):
-    """One question, and its answer."""
+    """One request, and its answer."""
 
     def __init__(self, client: "GoferLink", op: int, body: bytes, fids: tuple[int, int]) -> None:
         super().__init__()
@@ -93,7 +93,7 @@ class GoferRequest(HostRequest):
         self.is_change = op in _TREE
         self.is_once = op in _ONCE
         self.ident: int = 0
-        self.is_late: bool = False  # it has been waited for long enough
+        self.is_late: bool = False  # a task waits for it
         self.is_spent: bool = False  # its descriptors were given away
         self.was_taken: bool = False
         self.is_forgotten: bool = False
@@ -118,30 +118,30 @@ class GoferLink(HostServer, FdWatcher):
         self._kernel: Kernel | None = kernel
         self._always_waits: bool = always_waits
         self._waits: HostWaits = kernel.host_waits if kernel is not None and not always_waits else HostWaits()
-        # It serves one call so far, which bears that others run while it waits
+        # It serves one call so far, which allows that others run while it waits
         self.bears_others: bool = False
         self._is_broken: bool = False
         self.is_part: bool = False  # its death ends the sandbox
-        self._is_gone: bool = False  # that has come
+        self._is_gone: bool = False  # the gofer has died
         self._last_ident: int = 0
         self._pending: dict[int, GoferRequest] = {}  # not answered, by their numbers
-        self._late: int = 0  # of these, for which tasks wait
+        self._late: int = 0  # how many of these tasks wait for
         self._writes: dict[int, GoferRequest] = {}  # of these, writes
         self._busy: dict[int, GoferRequest] = {}  # by the fid of a directory: the late change in it
-        self._out: bytes = b""  # what the socket has not taken yet
+        self._out: bytes = b""  # bytes that the socket has not taken yet
         self._token: int = 0  # of the watch, 0: none
-        self._events: int = 0  # that are watched for
-        # That this worker watches
+        self._events: int = 0  # events that are watched for
+        # The directories that this worker watches
         self.names: NameWatch = NameWatch(kernel.fds if kernel is not None else None)
         self.probe_fid: int = 0  # a directory to ask about whether the storage answers; 0: it always does
         self._probe: GoferRequest | None = None
-        self._closing: list[int] = []  # descriptors to close when it does
+        self._closing: list[int] = []  # descriptors to close once the storage has answered
         self._workers: list[GoferLink] = []
         self.observers: list[ChangeObserver] = []
-        self.fd_limit: int = 1 << 30  # of descriptors that guests may make this process hold
+        self.fd_limit: int = 1 << 30  # limit of descriptors that guests may make this process hold
         self.calls: int = 0  # for metrics and tests
         self.lost_changes: int = 0
-        self.is_alone: Callable[[], bool] | None = None  # whether nobody else waits while we do
+        self.is_alone: Callable[[], bool] | None = None  # whether no other guest would be kept waiting
 
     def fileno(self) -> int:
         """The socket's descriptor (readable while idle only when the gofer is gone)."""
@@ -162,7 +162,7 @@ class GoferLink(HostServer, FdWatcher):
             worker.shared()
 
     def patiently(self, *, is_on: bool) -> None:
-        """For a client that always waits: from here on the running call can wait otherwise, or not any more."""
+        """For a client that always waits: say whether the running call can be run again from here on."""
         kernel = self._kernel
         if kernel is not None and self._always_waits:
             self._waits = kernel.host_waits if is_on else HostWaits()
@@ -172,15 +172,15 @@ class GoferLink(HostServer, FdWatcher):
         return self._waits.may_wait
 
     def lets_others(self) -> bool:
-        """Whether the running call bears that others have their turn in the middle of it."""
+        """Whether the running call allows that others run in the middle of it."""
         return self._waits.bears_others
 
     def is_last_lane(self) -> bool:
-        """Whether nobody could take the turn from a call that takes long (kernel.lanes)."""
+        """Whether no other lane is left that could take the turn (kernel.lanes)."""
         return self._waits.lane_turn is not None
 
     def is_about(self, file: FileDescription) -> None:
-        """What is done now on the spot is about this file (kernel.lanes)."""
+        """Set the file on which a host call on the spot follows (kernel.lanes)."""
         self._waits.file = file
 
     def is_again(self) -> bool:
@@ -190,8 +190,8 @@ class GoferLink(HostServer, FdWatcher):
     def close_fd(self, fd: int) -> None:
         """Close a donated descriptor.
 
-        On storage that a process or another machine serves that may take long (FUSE's FLUSH): it is put off until an
-        answer has come, to whatever, from there.
+        On remote storage that may take long (FUSE's FLUSH), so it is delayed until the storage has answered any
+        request.
         """
         if self.probe_fid == 0 or self._kernel is None or self._is_broken:
             os.close(fd)
@@ -207,10 +207,12 @@ class GoferLink(HostServer, FdWatcher):
         try:
             self.submit_late(probe)
         except LinuxError:
-            pass  # then it is answered
+            pass  # the request was answered with an error
 
     def submit_late(self, request: GoferRequest) -> None:
-        """Send what the event loop takes the answer to.  Raises LinuxError(EIO): then it is answered."""
+        """Send a request whose answer the event loop handles. Raises LinuxError(EIO); the request is then answered
+        with that.
+        """
         request.is_late = True
         self._late += 1
         try:
@@ -219,11 +221,11 @@ class GoferLink(HostServer, FdWatcher):
             self._watch()
 
     def late_count(self) -> int:
-        """Questions whose answers the event loop waits for."""
+        """The number of requests whose answers the event loop waits for."""
         return self._late
 
     def _close_some(self) -> None:
-        """The storage answers."""
+        """The storage has answered: close delayed descriptors."""
         self._probe = None
         fds = self._closing if self._is_broken else self._closing[:_CLOSE_AT_ONCE]
         del self._closing[: len(fds)]
@@ -233,15 +235,15 @@ class GoferLink(HostServer, FdWatcher):
             self._ask_for_life()
 
     def commit(self) -> None:
-        """What the running call does from here on cannot be done again."""
+        """From here on the running call cannot be run again."""
         self._waits.commit()
 
     # -- transport -------------------------------------------------------------------------------------
     def _exchange(self, op: int, body: bytes, fid: int, other: int, data: bytes = b"") -> Frame:
-        """Ask; the reply, in one frame whatever its length.  `fid`, `other`: the directories that it is about.
+        """Send a request; returns the reply as one frame, however long.
 
-        `data` follows the body and is not looked at in the journal: a program may have changed it since it was sent.
-        Raises LinuxError(EIO), HostWait.
+        `fid`, `other`: the directories that it concerns. `data` follows the body and is not compared with the
+        journal, because the program may have changed it since. Raises LinuxError(EIO), HostWait.
         """
         waits = self._waits
         if waits.is_again:
@@ -271,7 +273,7 @@ class GoferLink(HostServer, FdWatcher):
         return Frame(request.code, 0, b"".join(request.parts), fds)
 
     def _in_journal(self, op: int, body: bytes) -> GoferRequest | None:
-        """The same question, if an earlier run of the call has asked it.  Raises HostWait if it is not answered."""
+        """The same request, if an earlier run of the call has sent it. Raises HostWait if it is not answered."""
         found = self._find_in_journal(op, body)
         if found is not None and not found.is_answered:
             raise HostWait(found)
@@ -291,7 +293,7 @@ class GoferLink(HostServer, FdWatcher):
         return None
 
     def _take(self, request: GoferRequest) -> Frame:
-        """The answer out of the journal, where it stays: its descriptors are given as duplicates."""
+        """The answer from the journal, where it stays: its descriptors are duplicated."""
         self._settle(request)
         request.is_taken = request.was_taken = True
         fds: list[int] = []
@@ -305,7 +307,7 @@ class GoferLink(HostServer, FdWatcher):
         return Frame(request.code, 0, b"".join(request.parts), fds)
 
     def _settle(self, request: GoferRequest) -> None:
-        """Whoever waits for a directory that it has changed may have it."""
+        """The change is applied: let calls go on that wait for its directories."""
         request.is_settled = True
         for fid in request.fids:
             if self._busy.get(fid) is request:
@@ -316,7 +318,7 @@ class GoferLink(HostServer, FdWatcher):
         """Wait while a change of one of these directories is under way.  Raises HostWait, LinuxError."""
         for mine in self._waits.journal:
             if mine.is_change and not mine.is_settled:
-                return  # who might wait for us does not wait for those
+                return  # no deadlock: those calls do not wait for this one
         for each in (fid, other):
             change = self._busy.get(each)
             if change is None:
@@ -348,7 +350,7 @@ class GoferLink(HostServer, FdWatcher):
             self._watch()
 
     def _flush(self) -> None:
-        """Send what the socket takes."""
+        """Send as much as the socket takes."""
         try:
             while self._out:
                 count = os.write(self._sock.fileno(), self._out)  # the socket's own method would poll first
@@ -364,7 +366,7 @@ class GoferLink(HostServer, FdWatcher):
         while request.ident in self._pending:
             if self._is_gone:
                 if is_patient:
-                    select.poll().poll()  # until the end
+                    select.poll().poll()  # wait for the end of the sandbox
                 return False
             if self.bears_others and is_patient and not self._out and not self._channel.has_frame():
                 self._wait_in_turns()
@@ -375,13 +377,14 @@ class GoferLink(HostServer, FdWatcher):
             if time.monotonic_ns() >= end_ns:
                 return False
         while self._late and self._channel.has_frame():
-            self._receive()  # what has been read with it: the socket will not tell of that
+            # frames that were read together with it, for which the socket is not readable again
+            self._receive()
         if self._is_broken:
             raise LinuxError(EIO)
         return True
 
     def _wait_in_turns(self) -> None:
-        """Others have their turn until something comes (kernel.lanes)."""
+        """Let others run until the socket can be read (kernel.lanes)."""
         self._waits.file = None
         if self._kernel is not None:
             self._kernel.host_waits.file = None
@@ -407,7 +410,7 @@ class GoferLink(HostServer, FdWatcher):
         return True
 
     def _lost(self) -> None:
-        """The gofer has gone: what has been asked is not answered any more, not even with an error, if all ends now."""
+        """The gofer has gone: requests stay unanswered, even by an error, if the sandbox ends now."""
         if not self.is_part:
             self._fail()
             return
@@ -447,7 +450,7 @@ class GoferLink(HostServer, FdWatcher):
             self._watch()
 
     def _fail(self) -> None:
-        """The connection is of no use any more: every question is answered, with EIO."""
+        """The connection is broken: answer every request with EIO."""
         self._is_broken = True
         self._is_gone = False
         self._out = b""
@@ -458,7 +461,7 @@ class GoferLink(HostServer, FdWatcher):
         self._watch()
 
     def _is_late(self, request: GoferRequest) -> None:
-        """A task is going to wait for it."""
+        """Mark a request that a task is going to wait for."""
         request.is_late = True
         self._late += 1
         if request.is_change:
@@ -468,7 +471,7 @@ class GoferLink(HostServer, FdWatcher):
         self._watch()
 
     def _watch(self) -> None:
-        """Have the event loop tell when there is something to do, while there is."""
+        """Have the event loop watch the socket, while there is something to wait for."""
         kernel = self._kernel
         if kernel is None:
             return
@@ -494,14 +497,14 @@ class GoferLink(HostServer, FdWatcher):
                 self._receive()
 
     def forget_request(self, request: GoferRequest) -> None:
-        """Nobody is interested in the answer any more."""
+        """Drop a request whose answer is not needed any more."""
         if not request.is_forgotten:
             request.is_forgotten = True
             if request.is_answered:
                 self._discard(request)
 
     def _discard(self, request: GoferRequest) -> None:
-        """Give back what came with an answer that nobody has taken, and note what it has changed."""
+        """Close the descriptors of an answer that was not taken, release its fid, and report its change."""
         for fd in request.fds:
             self.close_fd(fd)
         request.fds = []
@@ -556,7 +559,7 @@ class GoferLink(HostServer, FdWatcher):
             raise self._broken()
 
     def forget(self, fids: list[int]) -> None:
-        """The same without waiting: it is done before whatever is asked for next."""
+        """The same without waiting; the gofer handles it before the next request."""
         for start in range(0, len(fids), 1024):
             self._send(OP_FORGET, 0, pack_u64(*fids[start : start + 1024]))
 

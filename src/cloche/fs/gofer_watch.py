@@ -1,12 +1,12 @@
-"""Names of shared directories, known as long as nobody changes them.
+"""A cache of names in shared directories, valid as long as the host reports no change.
 
-On a shared attach point every name is asked for each time, as the host may have changed it.  Of directories that are
-asked about often the gofer has the host's kernel tell of changes (`gofer.watches`).  It does so before the call that
-changed something returns, so as long as no event waits here, what was answered still holds: names that there are, that
-there are not, and which directories and links they stand for.  Attributes of files are another matter: a hard link
-elsewhere can change them, so a file is known only as long as a descriptor of it shows no change.
+On a shared attach point every name is asked for each time, as the host may have changed it. For directories that are
+asked about often, the gofer has the host's kernel report changes (`gofer.watches`). It does so before the call that
+makes the change returns. So while no event is pending, earlier answers are still true: which names exist, which do
+not, and which directories and links they name. Attributes of files are another matter: a hard link elsewhere can
+change them, so a file is known only as long as a descriptor of it shows no change.
 
-What has no event (somebody mounts something over a directory) is found out within `TRUST_NS`.
+Changes without an event (a mount over a directory) are found out within `TRUST_NS`.
 """
 
 import fcntl
@@ -23,11 +23,11 @@ from cloche.abi.poll import EPOLLIN
 from cloche.kernel.host_fds import FdWatcher, HostFds
 
 TRUST_NS: Final = 1_000_000_000
-WATCH_AFTER: Final = 24  # names that a directory is asked for until it is watched
-MAX_NAMES: Final = 256  # that are known of one directory
-# Names until a directory that could not be watched, or was not worth it, is tried again
+WATCH_AFTER: Final = 24  # lookups in a directory before it is watched
+MAX_NAMES: Final = 256  # cached names of one directory
+# Lookups before watching is tried again in a directory where it was impossible, or did not pay
 _NOT_AGAIN: Final = 1024
-_WORTH: Final = 16  # events that a watched directory may have beyond what it has saved
+_WORTH: Final = 16  # events of a watched directory, beyond the lookups it has saved, before it is given up
 _READ_BYTES: Final = 65536
 _READS: Final = 16  # at a time
 _EVENT: Final = Struct("<iIII")  # struct inotify_event
@@ -36,35 +36,37 @@ _NONE_WAITS: Final = bytes(4)
 
 @trait
 class KnownChild:
-    """What a name stands for."""
+    """The file of a cached name."""
 
     def may_be_known(self) -> bool:
-        """Whether every change of it is told of, or shows on its descriptor."""
+        """Whether every change of it is reported, or can be seen on its descriptor."""
         raise NotImplementedError
 
     def is_as_known(self) -> bool:
-        """Whether it is still in use, and of a file: whether a descriptor shows the attributes that are known."""
+        """Whether it is still in use and, for a file, whether a descriptor shows the cached attributes."""
         raise NotImplementedError
 
     def close_unused(self) -> None:
-        """Close what is open for the next who opens it."""
+        """Close descriptors that are kept for a later open."""
         raise NotImplementedError
 
 
 class KnownNames:
-    """What is known of the names of one directory that is watched, or may be."""
+    """The cached names of one directory that is watched, or may be."""
 
     def __init__(self) -> None:
         self.watch: int = 0  # its number, 0 for none
         self.names: dict[bytes, KnownChild | None] = {}
         self.since_ns: int = 0  # when the oldest of them was asked for
-        self.epoch: int = 0  # how often all of it has become doubtful
+        self.epoch: int = 0  # how often the cache was invalidated
         self.asked: int = 0
         self.hits: int = 0
         self.events: int = 0
 
     def find(self, name: bytes) -> tuple[bool, KnownChild | None]:
-        """Whether it is known, and what it is, None if there is nothing.  The caller has seen that no event waits."""
+        """Whether a name is cached, and its file, None if it does not exist. The caller has checked that no event is
+        pending.
+        """
         names = self.names
         if not names:
             return False, None
@@ -75,13 +77,13 @@ class KnownNames:
             return False, None
         child = names[name]
         if child is not None and not child.is_as_known():
-            child.close_unused()  # on an overlay a mapping of what is open shows what was there before
+            child.close_unused()  # on an overlay, mapping the open file would show its earlier contents
             return False, None
         self.hits += 1
         return True, child
 
     def add(self, name: bytes, child: KnownChild | None) -> None:
-        """The answer to a question that was asked after the directory had been watched, with no event since."""
+        """Cache an answer to a request that was sent after the watch began, with no event since."""
         if child is not None and not child.may_be_known():
             return
         if not self.names:
@@ -90,7 +92,7 @@ class KnownNames:
             self.names[name] = child
 
     def forget(self) -> None:
-        """All of it is doubtful: what was kept open for the next who opens it is closed."""
+        """Invalidate the cache, and close descriptors that are kept for later opens."""
         self.epoch += 1
         names = self.names
         self.names = {}
@@ -99,7 +101,7 @@ class KnownNames:
                 child.close_unused()
 
     def is_kept(self, name: bytes, child: KnownChild) -> bool:
-        """Whether somebody would tell if this name became another file's."""
+        """Whether a change of this name to another file would be reported."""
         return self.watch != 0 and self.names.get(name) is child
 
 
@@ -124,7 +126,7 @@ class NameWatch(FdWatcher):
         self.known.setdefault(watch, []).append(names)
 
     def is_quiet(self) -> bool:
-        """Whether nothing has changed that is not known of; else it is now, unless there is more and more of it."""
+        """Whether no events are pending. Pending ones are taken; False only if more keep coming."""
         try:
             if fcntl.ioctl(self.fd, FIONREAD, _NONE_WAITS) == _NONE_WAITS:
                 return True
@@ -133,7 +135,7 @@ class NameWatch(FdWatcher):
         return self.take()
 
     def fd_ready(self, token: int, events: int) -> None:
-        """Something has changed."""
+        """There are events."""
         self.take()
 
     def take(self) -> bool:
@@ -147,7 +149,7 @@ class NameWatch(FdWatcher):
                 return True
             except OSError:
                 data = b""
-            if not data:  # what no kernel does: it is something else
+            if not data:  # no inotify descriptor behaves so: it is something else
                 self.close()
                 return False
             self._look(data)
@@ -155,7 +157,7 @@ class NameWatch(FdWatcher):
         return False
 
     def close(self) -> None:
-        """Nothing is watched any more."""
+        """Close the descriptor; nothing is watched any more."""
         if self.fd < 0:
             return
         if self.fds is not None:
@@ -188,7 +190,7 @@ class NameWatch(FdWatcher):
                 self.ended(watch)
 
     def ended(self, watch: int) -> None:
-        """It is watched no longer."""
+        """A watch has ended."""
         for each in self.known.pop(watch, []):
             each.forget()
             each.watch = each.events = each.hits = 0
@@ -196,10 +198,12 @@ class NameWatch(FdWatcher):
 
 
 def is_worth_it(names: KnownNames) -> bool:
-    """Whether watching a directory saves more than it costs: every change in it is read, and makes all doubtful."""
+    """Whether watching a directory saves more than it costs: every change in it has to be read, and invalidates the
+    cache.
+    """
     return names.events <= names.hits + _WORTH
 
 
 def refused(names: KnownNames) -> None:
-    """The gofer does not watch it."""
+    """The gofer has refused to watch a directory."""
     names.asked = -_NOT_AGAIN

@@ -1,9 +1,9 @@
 """`-t`: a terminal of the host bridged to a pseudo-terminal of the sandbox.
 
-The process that owns the host's terminal has put it into raw mode; here its bytes become what is typed at
-the master, and what the sandbox's terminal shows is written back.  Never blocks: reads and writes happen
-only when the descriptor says ready, in pieces that it takes at once.  `flush` at the end waits (a little)
-so that no output is lost.
+The process that owns the host's terminal has put it into raw mode; here its bytes are written to the master as keys,
+and the output of the sandbox's terminal is written back. It never blocks: reads and writes are made only when the
+descriptor is ready, in pieces that it takes at once. Only `flush`, at the end, waits a little, so that no output is
+lost.
 """
 
 import errno
@@ -42,7 +42,7 @@ class TerminalBridge(Waiter, TimerOwner, FdWatcher):
         self.is_writing: bool = False
         self.is_closed: bool = False
         self.on_drained: Callable[[], None] | None = None
-        self.left_bytes: int = 0  # of output, at the last look of `_give_up`
+        self.left_bytes: int = 0  # bytes of output left when `_give_up` last checked
 
     def start(self) -> None:
         """Begin: watch the keyboard and the sandbox's output."""
@@ -76,7 +76,7 @@ class TerminalBridge(Waiter, TimerOwner, FdWatcher):
                 self.hang_up()
             return
         if not self.in_poller.poll(0):
-            return  # reported twice, and read the first time: reading again would wait for a key
+            return  # a second event for data that was read already: another read would wait for a key
         try:
             data = os.read(self.in_fd, min(room, _READ_BYTES))
         except OSError as error:
@@ -97,7 +97,7 @@ class TerminalBridge(Waiter, TimerOwner, FdWatcher):
         return True
 
     def _pump(self) -> None:
-        """Write what is there; wait for the descriptor if it does not take everything."""
+        """Write pending output; wait for the descriptor if it does not take everything."""
         if self.is_closed:
             self.tty.take_output(len(self.tty.out))
         elif not self._write_ready() and not self.is_writing:
@@ -108,7 +108,7 @@ class TerminalBridge(Waiter, TimerOwner, FdWatcher):
             self.is_writing = True
 
     def _write_ready(self) -> bool:
-        """Write while the descriptor is ready; whether everything went out."""
+        """Write while the descriptor is ready; returns whether everything was written."""
         tty = self.tty
         poller = select.poll()
         poller.register(self.out_fd, POLLOUT)
@@ -136,7 +136,7 @@ class TerminalBridge(Waiter, TimerOwner, FdWatcher):
 
     # -- the end ---------------------------------------------------------------------------------------
     def hang_up(self) -> None:
-        """The host's terminal is gone: so is the sandbox's."""
+        """The host's terminal is gone: hang the sandbox's up."""
         if self.is_closed:
             return
         self._close()
@@ -149,8 +149,8 @@ class TerminalBridge(Waiter, TimerOwner, FdWatcher):
     def drain(self, done: Callable[[], None]) -> None:
         """The program has ended, the sandbox goes on.
 
-        The line is hung up for whatever still has it open; `done` is called once the output is out, or the host's
-        terminal has taken nothing for a while.
+        The line is hung up for processes that still have it open; `done` is called once the output is written, or the
+        host's terminal has taken nothing for a while.
         """
         if self.is_closed:
             done()
@@ -185,7 +185,7 @@ class TerminalBridge(Waiter, TimerOwner, FdWatcher):
             done()
 
     def close(self) -> None:
-        """Nothing was started on it."""
+        """Close a bridge on which no program was started."""
         if not self.is_closed:
             self._close()
             self.tty.master_closed()

@@ -3,10 +3,10 @@
 Owns `HostFd`, its inode and its descriptions.  Reads and writes go straight between the descriptor and
 guest memory.
 
-Never blocks the sentry (with files on disks others have their turn, kernel.lanes), and never sets O_NONBLOCK (that flag
-would be seen by everybody who holds the same open file): transfers use RWF_NOWAIT; where the host does not have it for
-this kind of file (terminals, older kernels) the descriptor is asked with poll(2) first and moved in pieces that cannot
-block.  Readiness comes from an edge-triggered watch that exists only while somebody waits.
+Never blocks the sentry (for files on disks other tasks run meanwhile, kernel.lanes), and never sets O_NONBLOCK (other
+holders of the same open file would be affected): transfers use RWF_NOWAIT; where the host does not support that for
+the kind of file (terminals, older kernels) the descriptor is polled first, and data is moved in pieces that cannot
+block. Readiness comes from an edge-triggered watch that exists only while a task waits.
 
 Boot calls `host_file` once per donated descriptor.
 """
@@ -110,7 +110,7 @@ def is_blocking_device(rdev: int) -> bool:
 
 
 class HostWaitQueue(WaitQueue):
-    """A wait queue that watches the host descriptor while somebody waits."""
+    """A wait queue that watches the host descriptor while it has waiters."""
 
     def __init__(self, host: "HostFd") -> None:
         super().__init__()
@@ -145,9 +145,9 @@ class HostFd(FdWatcher):
             self.has_nowait = False
         else:
             self.kind = PLAIN
-        self.is_disk: bool = kind in (S_IFREG, S_IFBLK)  # which may take long
-        self.away: int = 0  # calls on it that take long now (kernel.lanes)
-        self.turn: StorageTurn = StorageTurn()  # what others wait for meanwhile
+        self.is_disk: bool = kind in (S_IFREG, S_IFBLK)  # calls on it may take long
+        self.away: int = 0  # calls on it that are taking long (kernel.lanes)
+        self.turn: StorageTurn = StorageTurn()  # other calls wait for this meanwhile
         self.is_tty: bool = self.kind == TERMINAL and os.isatty(fd)
         self.queue: HostWaitQueue = HostWaitQueue(self)
         self.poller: select.poll = select.poll()
@@ -237,7 +237,9 @@ class HostFd(FdWatcher):
         return done
 
     def read_disk(self, dst: IovIter, offset: int) -> int:
-        """What the host has in memory; if there is nothing, others may have their turn while it is brought there."""
+        """Read what the host has in memory; if it has none of the data, other tasks may run while it is read from
+        disk.
+        """
         want = dst.remaining()
         if self.has_nowait:
             count = dst.read_fd(self.fd, offset, want, RWF_NOWAIT)
@@ -254,16 +256,17 @@ class HostFd(FdWatcher):
         return dst.copy_to(data) if data else 0
 
     def storage_away(self, *, is_away: bool) -> None:
-        """A call takes long, or is over."""
+        """A host call takes long (`is_away`), or is over."""
         self.away += 1 if is_away else -1
         if self.away == 0:
             turn, self.turn = self.turn, StorageTurn()
             turn.come()
 
     def begin_slowly(self, ctx: Context, file: "HostFile") -> int:
-        """A call follows that may take long, for the guest thread that is returned, or (-1) on the spot.
+        """Prepare for a host call that may take long.
 
-        Raises HostWait while there is another, or all lanes but one are away.
+        Returns the guest thread for which it is made, or -1: on the spot. Raises HostWait while another such call is
+        under way, or all lanes but one are away.
         """
         if not self.is_disk or not isinstance(ctx, Task):
             return -1
@@ -310,7 +313,7 @@ class HostFd(FdWatcher):
             self.close()
 
     def close(self) -> None:
-        """Give the descriptor back, terminal attributes included."""
+        """Close the descriptor, after terminal attributes were restored."""
         if self.fd < 0:
             return
         self.disarm()
@@ -334,11 +337,13 @@ _MAX_OWNERS: Final = 4096  # in Kernel.donated_owners
 
 
 def remember_owner(kernel: Kernel, fd: int, owner: tuple[int, int]) -> None:
-    """(uid, gid) of a file as its giver saw it: in the sentry's user namespace stat(2) shows most owners as nobody."""
+    """Record the (uid, gid) of a file as its donor saw them: in the sentry's user namespace stat(2) shows most owners
+    as nobody.
+    """
     st = os.fstat(fd)
     owners = kernel.donated_owners
     if len(owners) >= _MAX_OWNERS:
-        owners.clear()  # of old descriptors; what is open has its own copy
+        owners.clear()  # entries of old descriptors; open files have their own copy
     owners[(st.st_dev, st.st_ino)] = owner
 
 
@@ -368,10 +373,10 @@ class HostInode(Inode):
             self._fill(os.fstat(self.host.fd))
 
     def setattr(self, ctx: Context, attr: SetAttr) -> None:
-        """Truncation only: modes, owners and times of the host's files are not the guest's to change."""
+        """Truncation only: guests may not change modes, owners and times of donated files."""
         if attr.valid & ATTR_SIZE and self.is_regular():
             waits = self.host.kernel.host_waits
-            if waits.bears_others and isinstance(ctx, Task):  # ftruncate, which has said of which file
+            if waits.bears_others and isinstance(ctx, Task):  # ftruncate, which has set the file
                 result = slow.truncate(ctx.thread.ident(), self.host.fd, attr.size)
                 if result < 0:
                     raise LinuxError(-result)

@@ -4,8 +4,8 @@ Names and attributes come from the image's tree (`wire.imagetree`), which the go
 devices are those of the image although an ordinary user may have unpacked it.  Contents are plain files with numbers
 for names, in a directory for each layer, which the gofer opens as it opens any file of the host (`fs.gofer`).
 
-The tree is believed no more than a guest: rows are checked when they are read, blocks have a bounded size, and the
-names in a directory are read when somebody asks for them.
+The tree is not trusted: rows are checked when they are read, blocks have a bounded size, and the names in a directory
+are read when they are needed.
 """
 
 import os
@@ -69,7 +69,7 @@ class ImageFs(FileSystem):
         directory = layer.lookup(ctx, group) if layer is not None else None
         found = directory.lookup(ctx, name) if directory is not None else None
         if found is None or not found.is_regular():
-            raise LinuxError(EIO)  # somebody has removed it
+            raise LinuxError(EIO)  # it was removed from the store
         return found
 
 
@@ -144,7 +144,9 @@ class ImageDirDescription(DirectoryDescription):
         self._directory: ImageDir = directory
 
     def iterate(self, ctx: Context, emitter: DirEmitter) -> int:
-        """What is left of a block of names; `pos` is the number of the block and, below, of the row in it."""
+        """Emit the rest of a block of names; `pos` holds the number of the block and, in its lower bits, of the row
+        in it.
+        """
         try:
             names = self._directory.directory()
             at, index = divmod(self.pos, ROWS)
@@ -157,7 +159,7 @@ class ImageDirDescription(DirectoryDescription):
                 at += 1
                 self.pos = at * ROWS
                 if index < len(rows):
-                    return 0  # one block is as much as may be read in one piece
+                    return 0  # only one block may be read at once
                 index = 0
         except LinuxError as error:
             return -error.errno

@@ -1,7 +1,7 @@
 """inotify(7): watches on inodes and the queue of events (fs/notify/inotify).
 
-Events come from `vfs.namei` and `vfs.objects.notify_path` through `Inode.watches`, which is None while
-nobody watches. Only what happens inside the sandbox is seen.
+Events come from `vfs.namei` and `vfs.objects.notify_path` through `Inode.watches`, which is None while there are
+none. Only events inside the sandbox are seen.
 """
 
 from collections.abc import Generator
@@ -52,7 +52,7 @@ class Watch:
 
 
 class DirectoryNotice:
-    """A table's wish to be signalled about an open directory; `fs.dnotify` derives from it."""
+    """A descriptor table's request for signals about an open directory; `fs.dnotify` derives from it."""
 
     def __init__(self, file: FileDescription, table: Holder) -> None:
         self.file: FileDescription = file
@@ -82,8 +82,8 @@ class WatchSet(InodeWatches):
             self.look(None)
 
     def look(self, leaving: Task | None) -> bool:
-        """The last name is gone, and nobody has it open: tell that it is no more, unless a task other than `leaving`
-        works there (`_look` comes again then); whether it has told.
+        """The last name is gone and the file is not open: send IN_DELETE_SELF, unless a task other than `leaving` has
+        it as its root or working directory; it is called again then. Returns whether it was sent.
         """
         if self.watches and self.inode.is_dir():
             kernel = self.watches[0].inotify.kernel
@@ -118,7 +118,7 @@ class WatchSet(InodeWatches):
 
 
 def install(kernel: Kernel) -> None:
-    """Be told when a task works elsewhere, or ends: it may have been the last in a removed directory."""
+    """Install the hooks for tasks that change directory or end, which may have been the last in a removed directory."""
     kernel.hooks.moved = _moved
     kernel.hooks.at_exit["inotify"] = _task_exits
 
@@ -174,14 +174,14 @@ class InotifyFile(AnonFile):
         self.last: tuple[int, int, bytes] = (0, 0, b"")
         self.event_bytes: int = 0
         self.has_overflowed: bool = False
-        self.is_released: bool = False  # its watches go bit by bit
+        self.is_released: bool = False  # its watches are being removed
         self.queue: WaitQueue = WaitQueue()
 
     # -- events ----------------------------------------------------------------------------------------
     def queue_event(self, wd: int, mask: int, cookie: int, name: bytes) -> None:
         """Add an event unless it repeats the newest one.
 
-        Past the limit one IN_Q_OVERFLOW stands for the rest.
+        Beyond the limit one IN_Q_OVERFLOW replaces the rest.
         """
         if self.is_released:
             return
@@ -227,12 +227,12 @@ class InotifyFile(AnonFile):
         return watch.wd
 
     def drop_watch(self, watch: Watch) -> None:
-        """Remove a watch and say so (IN_IGNORED)."""
+        """Remove a watch, with IN_IGNORED."""
         if self._detach(watch):
             self.queue_event(watch.wd, IN_IGNORED, 0, b"")
 
     def detach_some(self) -> bool:
-        """When it is closed: let some watches go; whether there are more."""
+        """After the instance was closed: remove some watches; returns whether there are more."""
         for _number in range(_BATCH):
             if not self.watches:
                 return False
@@ -281,7 +281,7 @@ class InotifyFile(AnonFile):
         except LinuxError:
             done = 0
         if done < total:
-            # The event that could not be copied whole is gone, too; those behind it are not.
+            # An event that could not be copied whole is lost, too; later ones stay.
             total = count = whole = 0
             while total <= done:
                 whole = total

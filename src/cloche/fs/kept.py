@@ -5,27 +5,26 @@ A directory of the host (an attach point of the gofer that no guest sees) holds
     journal    the tree, as a log of what files are and where: frames of u32 length, u32 CRC-32, CBOR
     N          the contents of regular file number N, if they are not in the journal
 
-Each frame is a list of rows and holds together: names that change places at once are in one frame.  A frame that is
-torn, and all behind it, was never written.  Rows (`layer` counts the file systems in the order of the spec; `label` is
-a number that a file has for the life of the journal; 1 is a layer's root):
+Each frame is a list of rows and is atomic: names that are exchanged are in one frame. A torn frame, and everything
+after it, counts as not written. Rows (`layer` counts the file systems in the order of the spec; `label` is a number
+that a file has for the life of the journal; 1 is a layer's root):
 
     [0, layer, label, origin, path, mode, uid, gid, rdev, nlink, size, atime_ns, mtime_ns, ctime_ns, btime_ns, target,
-        xattrs, contents]    a file is so.  `origin`: 0 new, 1 it was at `path` when the sandbox started (the host's, or
-                             made by the start).  `xattrs`: pairs, or null: as below.  `contents`: bytes, the number of
-                             a file, or true: as below, null: not a regular file
-    [1, layer, label of a directory, name, label]    a name; label 0: it is gone
-    [2, layer, label]                                the file is gone
-    [3, layer, 1, path, mode, uid, gid, size, mtime_ns, ctime_ns]    what the host had at `path` when it was first
-                             looked at, of a file that was changed or removed: so the host's changes are told
+        xattrs, contents] a file with these attributes. `origin`: 0 new, 1 it was at `path` when the sandbox started
+                             (the host's, or made by the start). `xattrs`: pairs, or null: as below. `contents`:
+                             bytes, the number of a file, or true: as below, null: not a regular file
+    [1, layer, label of a directory, name, label] a name; label 0: it was removed [2, layer, label] the file was removed
+    [3, layer, 1, path, mode, uid, gid, size, mtime_ns, ctime_ns] the host's file at `path` when it was first looked
+at, for a file that was changed or removed: so later changes by the host are recognized
 
-Later rows outweigh earlier ones; replaying all of them gives the layer.  At each start the log is written anew, short,
+Later rows override earlier ones; replaying all of them gives the layer.  At each start the log is written anew, short,
 as `journal.new`, and renamed.
 
 Guarantees: the journal is written between two calls of guests, at most about FLUSH_NS after a change, so a crash of
 any process loses no more, and once more at the orderly end of the container (`close`), which loses nothing; with
-fsync(2) and its kin contents, then the journal, are on the disk before the call returns.  The number of a file whose
-contents nobody needs is only given up after that is written.  A journal that cannot be written (a full disk) stays as
-it is, whole, and `close` says so.  Everything that is read here is checked: the layer may be anybody's.
+fsync(2) and its kin contents, then the journal, are on the disk before the call returns. The number of a file whose
+contents are not needed any more is freed only after that is written. A journal that cannot be written (a full disk)
+stays valid as it is, and `close` reports it. Everything that is read here is checked: a layer may come from anywhere.
 """
 
 import os
@@ -51,14 +50,14 @@ from cloche.vfs.objects import Context, Inode
 from cloche.wire.cbor import CborError, decode, encode
 
 FLUSH_NS: Final = 200_000_000
-MANY: Final = 64  # files and names that have changed, which are written at once
+MANY: Final = 64  # changed files and names after which they are written
 INLINE_BYTES: Final = 1 << 14
 MAX_FRAME_BYTES: Final = 64 << 20
 ROOT_LABEL: Final = 1
 _HEAD: Final = Struct("<II")
 _READ_BYTES: Final = 1 << 20
-_UNLINKS: Final = 32  # numbers that are given up in one go
-_MAX_UNLINKS: Final = 128  # that are not answered yet
+_UNLINKS: Final = 32  # numbers that are freed at a time
+_MAX_UNLINKS: Final = 128  # unanswered requests to remove files
 _FILE: Final = 0
 _NAME: Final = 1
 _GONE: Final = 2
@@ -69,7 +68,7 @@ _JOURNAL_NEW: Final = b"journal.new"
 
 
 class _State:
-    """What the journal says of one file system."""
+    """The journal's state of one file system."""
 
     def __init__(self) -> None:
         self.files: dict[int, list[object]] = {}  # by label
@@ -78,7 +77,7 @@ class _State:
 
 
 class _Flusher(Chore):
-    """Writes soon, between calls; the files that this needs are asked for before."""
+    """Writes changes soon, between calls, after the files that this needs were made."""
 
     def __init__(self, store: "LayerStore") -> None:
         self.store: LayerStore = store
@@ -102,14 +101,14 @@ class LayerStore(LayerDisk, TimerOwner, LayerLog, Keeping):
         super().__init__(kernel, client, index)
         self.layers: list[Layer] = []
         self.number_of: dict[MemoryFs, int] = {}
-        self.paths: dict[TmpfsInode, bytes] = {}  # of what the start has made
+        self.paths: dict[TmpfsInode, bytes] = {}  # paths of files that the start has made
         self.changed_files: dict[TmpfsInode, None] = {}
         self.changed_names: dict[TmpfsDir, dict[bytes, None]] = {}
         self.gone: list[tuple[int, int]] = []  # layer and label of files that have lost their last name
-        self.firsts: list[object] = []  # rows of what the host had
+        self.firsts: list[object] = []  # rows of the host's files, to be written
         self.known_firsts: list[set[bytes]] = []  # the paths of such rows from before, by layer
         self.next_label: int = ROOT_LABEL + 1
-        self.doomed: list[int] = []  # numbers to give up
+        self.doomed: list[int] = []  # numbers to free
         self.fd: int = -1
         self.end: int = 0  # of the journal
         self.is_armed: bool = False
@@ -117,16 +116,16 @@ class LayerStore(LayerDisk, TimerOwner, LayerLog, Keeping):
         self.flusher: _Flusher = _Flusher(self)
         self.is_closed: bool = False
         self.error: int = 0  # the journal cannot be written any more
-        self.unknown: int = 0  # then: numbers from here on are in no journal
-        self.progress: Callable[[], None] | None = None  # while the rest is written
+        self.unknown: int = 0  # after an error: numbers from here on are in no journal
+        self.progress: Callable[[], None] | None = None  # called while the rest is written
 
     # -- what file systems tell ------------------------------------------------------------------------------
     def changed(self, inode: TmpfsInode) -> None:
         if self.error:
-            return  # nothing more will be written, so nothing is remembered
+            return  # nothing more will be written
         if inode.backing is not None and not inode.is_first_kept:
             self._remember(inode, inode.backing)
-        if inode.nlink == 0:  # it must not live for longer because of us
+        if inode.nlink == 0:  # the journal must not keep it alive
             self.changed_files.pop(inode, None)
             if inode.label:
                 self.gone.append((self._number(inode), inode.label))
@@ -136,9 +135,9 @@ class LayerStore(LayerDisk, TimerOwner, LayerLog, Keeping):
         self._arm()
 
     def _remember(self, inode: TmpfsInode, below: Inode) -> None:
-        """What the host has, as it was first seen."""
+        """Record the host's file as it was first seen."""
         if isinstance(inode, TmpfsDir) and inode.nlink:
-            return  # of directories only that they are gone
+            return  # for directories only their removal is recorded
         inode.is_first_kept = True
         if inode in self.paths:
             return
@@ -178,7 +177,7 @@ class LayerStore(LayerDisk, TimerOwner, LayerLog, Keeping):
 
     # -- contents --------------------------------------------------------------------------------------------
     def make_files(self) -> bool:
-        """Have files for the contents that are to be written and do not fit into the journal, and a disk that answers.
+        """Make the files for contents that do not fit into the journal, and check that the disk answers.
 
         Raises HostWait.
         """
@@ -196,9 +195,9 @@ class LayerStore(LayerDisk, TimerOwner, LayerLog, Keeping):
 
     # -- writing ---------------------------------------------------------------------------------------------
     def flush(self, *, is_chore: bool = False) -> None:
-        """Write what has changed, then delete a few of the files that nobody needs any more.
+        """Write changes, then delete a few of the files that are not needed any more.
 
-        `is_chore`: others may have their turn if that takes long.
+        `is_chore`: other tasks may run if that takes long.
         """
         if self.fd < 0:
             return
@@ -255,18 +254,18 @@ class LayerStore(LayerDisk, TimerOwner, LayerLog, Keeping):
                 rows.append([_GONE, number, label])
             rows += self.firsts
             self.gone, self.firsts = [], []
-        if rows and not self.error:  # else the contents of some file are nowhere
+        if rows and not self.error:  # otherwise the contents of a file might be lost
             self._write(rows, is_chore=is_chore)
 
     def _fail(self, errno: int) -> None:
-        """The journal stays as it is: what is on the disk is whole, and nothing that comes later can be kept."""
+        """Stop writing the journal: what is on the disk is consistent, and later changes cannot be stored."""
         self.error = errno
         self.changed_files, self.changed_names, self.gone, self.firsts = {}, {}, [], []
-        # Files that the journal knows stay, whatever becomes of them here; younger ones come and go.
+        # Files that are in the journal are not deleted any more; newer ones may be.
         self.doomed = [number for number in self.doomed if number >= self.unknown]
 
     def _all_names(self, directory: TmpfsDir, rows: list[object]) -> None:
-        """A directory that the journal has not had: all that is in it and new."""
+        """Add the rows of a directory that is not in the journal yet, with all new files in it."""
         stack = [directory]
         while stack:
             each = stack.pop()
@@ -294,7 +293,7 @@ class LayerStore(LayerDisk, TimerOwner, LayerLog, Keeping):
         return inode.label
 
     def _row(self, inode: TmpfsInode) -> list[object] | None:
-        """The row of a file as it is now; None if nothing needs to be known of it."""
+        """The present row of a file; None if none is needed."""
         number = self._number(inode)
         if inode.nlink == 0:
             return None
@@ -313,7 +312,7 @@ class LayerStore(LayerDisk, TimerOwner, LayerLog, Keeping):
         ]
 
     def _contents(self, file: TmpfsFile, *, is_for_file: bool = False) -> object:
-        """What its row says of them; `is_for_file`: it is only to have a file, if it needs one."""
+        """The contents for its row; `is_for_file`: only make the file for them, if one is needed."""
         if isinstance(file, OverlayFile) and file.is_below:
             return True
         storage = file.storage
@@ -333,7 +332,7 @@ class LayerStore(LayerDisk, TimerOwner, LayerLog, Keeping):
         return storage.number
 
     def _origin(self, inode: TmpfsInode) -> bytes | None:
-        """Where it was when the sandbox started; None for what is new."""
+        """Its path when the sandbox started; None for a new file."""
         known = self.paths.get(inode)
         if known is not None:
             return known
@@ -357,10 +356,10 @@ class LayerStore(LayerDisk, TimerOwner, LayerLog, Keeping):
         try:
             data = encode(rows)
             if len(data) > MAX_FRAME_BYTES:
-                raise OSError(EFBIG, "")  # which nobody would read
+                raise OSError(EFBIG, "")  # a reader would refuse it
             frame = _HEAD.pack(len(data), crc32(data)) + data
             at = self.end
-            self.end += len(frame)  # who writes meanwhile writes behind it
+            self.end += len(frame)  # a later write goes after it
             if is_chore:
                 self.write_in_turns(self.fd, frame, at)
             else:
@@ -374,11 +373,11 @@ class LayerStore(LayerDisk, TimerOwner, LayerLog, Keeping):
             self._fail((failure.errno or EIO) if isinstance(failure, OSError) else EIO)
 
     def sync(self, inode: TmpfsInode | None) -> int:
-        """Have the disk hold what was changed, by a helper of the gofer's (HostWait, and again from the start)."""
+        """Have the changes on disk, by a helper of the gofer (HostWait, and again from the start)."""
         if isinstance(inode, TmpfsFile) and inode.storage.is_mapped:
             self.changed(inode)
         self.make_files()
-        self.flush()  # before the next question: nothing is left to write when the call is made again
+        self.flush()  # before the next request, so that nothing is left to write when the call is run again
         client = self.client
         client.patiently(is_on=True)
         try:
@@ -403,7 +402,7 @@ class LayerStore(LayerDisk, TimerOwner, LayerLog, Keeping):
         while self.doomed:
             self.flush()
         self.progress = None
-        self.is_closed = True  # what is dropped from now on is not deleted
+        self.is_closed = True  # files that are dropped from now on are not deleted
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
@@ -411,7 +410,7 @@ class LayerStore(LayerDisk, TimerOwner, LayerLog, Keeping):
 
     # -- reading ---------------------------------------------------------------------------------------------
     def open(self, ctx: Context, layers: list[Layer]) -> None:
-        """Bring what was kept into the file systems, which have just been made.  Raises LinuxError."""
+        """Restore the layer into the file systems, which have just been made. Raises LinuxError."""
         states = [_State() for _layer in layers]
         self.layers = layers
         self._read(states)
@@ -432,7 +431,7 @@ class LayerStore(LayerDisk, TimerOwner, LayerLog, Keeping):
         listing = self.client.relist(self.fid)
         for name in listing.index:
             if name.isdigit() and int(name) not in used:
-                self.client.unlink(self.fid, name)  # nobody came to know of it
+                self.client.unlink(self.fid, name)  # it is not in the journal
             if name.isdigit():
                 self.next_number = max(self.next_number, int(name) + 1)
         self._begin(states)
@@ -477,7 +476,7 @@ class LayerStore(LayerDisk, TimerOwner, LayerLog, Keeping):
             os.close(fd)
 
     def _take(self, body: bytes, states: list[_State]) -> bool:
-        """One frame; False for what no store writes."""
+        """Apply one frame; False if it is malformed."""
         try:
             rows = decode(body)
         except CborError:
@@ -521,7 +520,7 @@ class LayerStore(LayerDisk, TimerOwner, LayerLog, Keeping):
         return True
 
     def _begin(self, states: list[_State]) -> None:
-        """Write the journal anew, and open it for more.  Raises LinuxError."""
+        """Write the journal anew, and open it for appending. Raises LinuxError."""
         try:
             self.client.unlink(self.fid, _JOURNAL_NEW)
         except LinuxError:
@@ -576,12 +575,12 @@ def is_path(path: bytes) -> bool:
 
 
 def are_numbers(items: list[object], count: int) -> bool:
-    """Whether these are so many integers."""
+    """Whether this is a list of `count` integers."""
     return len(items) == count and all(isinstance(each, int) and not isinstance(each, bool) for each in items)
 
 
 def first_row(number: int, path: bytes, first: First) -> list[object]:
-    """The row of what the host had."""
+    """The row of the host's file."""
     return [
         *(_FIRST, number, ROOT_LABEL, path),
         *(first.mode, first.uid, first.gid, first.size, first.mtime_ns, first.ctime_ns),
@@ -617,7 +616,7 @@ def _number_at(row: list[object], index: int) -> int:
 
 
 class _Replay:
-    """Makes one file system what the journal says."""
+    """Restores one file system from the journal's state."""
 
     def __init__(self, ctx: Context, store: LayerStore, fs: MemoryFs, state: _State, used: set[int]) -> None:
         self.ctx: Context = ctx
@@ -629,7 +628,7 @@ class _Replay:
         self.placed: set[TmpfsInode] = set()  # directories that have got a name
 
     def run(self) -> None:
-        """All of it.  Raises LinuxError."""
+        """Restore everything. Raises LinuxError."""
         root = self.fs.root_inode
         if not isinstance(root, TmpfsInode):
             raise LinuxError(EIO)
@@ -657,13 +656,13 @@ class _Replay:
             for name, child in names.items():
                 self._name(directory, name, child)
         for label, row in self.state.files.items():
-            inode = self.made[label]  # names have changed counts and sizes
+            inode = self.made[label]  # making names has changed link counts and sizes
             inode.nlink = max(_number_at(row, 9), 1)
             if isinstance(inode, TmpfsDir):
                 inode.size = max(_number_at(row, 10), 0)
 
     def _find(self, row: list[object]) -> TmpfsInode | None:
-        """What is there at the start; None if that is gone, or of another type."""
+        """The file that is there at the start; None if it is gone, or of another type."""
         path = row[4]
         if row[3] != _STARTED or not isinstance(path, bytes):
             return None
@@ -684,7 +683,7 @@ class _Replay:
         return at
 
     def _make(self, row: list[object]) -> TmpfsInode:
-        """Something new.  Raises LinuxError(ENOSPC)."""
+        """Make a new file. Raises LinuxError(ENOSPC)."""
         fs = self.fs
         mode, uid, gid = _number_at(row, 5), _number_at(row, 6), _number_at(row, 7)
         fs.account.charge_inode()
@@ -704,7 +703,7 @@ class _Replay:
         return inode
 
     def _fill(self, inode: TmpfsInode, row: list[object]) -> None:
-        """Attributes and contents.  Raises LinuxError."""
+        """Restore attributes and contents. Raises LinuxError."""
         inode.mode = inode.mode & S_IFMT | _number_at(row, 5) & 0o7777
         inode.uid, inode.gid, inode.rdev = _number_at(row, 6), _number_at(row, 7), _number_at(row, 8)
         contents = row[17]
@@ -721,7 +720,7 @@ class _Replay:
                 except LinuxError as error:
                     if error.errno != ENOENT:
                         raise
-                    row[17] = b""  # somebody has removed it: a hole
+                    row[17] = b""  # the file was removed: a hole
             inode.size = size
             inode.blocks = inode.storage.pages * 8
         elif isinstance(inode, OverlayFile) and contents is True:
@@ -738,7 +737,7 @@ class _Replay:
         inode.is_changed = True
 
     def _unname(self, path: bytes, inode: TmpfsInode) -> None:
-        """A directory that the start has made is not at its first place any more."""
+        """Remove the first name of a directory that the start has made."""
         above, _slash, name = path.rpartition(b"/")
         at: TmpfsInode | None = None
         root = self.fs.root_inode
@@ -754,7 +753,7 @@ class _Replay:
                 self._name(at, name, 0)
 
     def _name(self, directory: TmpfsDir, name: bytes, child: int) -> None:
-        """A name is, or is gone."""
+        """Make or remove a name."""
         if isinstance(directory, OverlayDir):
             directory.removed.add(name)
         old = directory.entries.pop(name, None)
@@ -764,7 +763,7 @@ class _Replay:
         if inode is None or inode is self.fs.root_inode:
             return
         if isinstance(inode, TmpfsDir):
-            # One name each, and not where it was at the start as well: no journal makes circles.
+            # A directory gets one name only, and loses its first one, so no journal can make circles.
             if inode in self.placed:
                 return
             self.placed.add(inode)

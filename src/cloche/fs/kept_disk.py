@@ -1,10 +1,9 @@
-"""The disk behind a kept layer (fs.kept): files with numbers in a directory of the host, and how one waits for it.
+"""The disk of a kept layer (fs.kept): numbered files in a directory of the host, and the waits for it.
 
-Files come and go, are synchronised and brought into memory by the gofer, which may take its time (kernel.host_wait).
-They are written and changed on the spot, because the way through another process is ten times as long.  If nothing was
-done so lately the gofer is asked to change something first (`prove`); so who begins when the disk has stopped waits
-like everybody who asks the gofer.  Who is in the middle of a series is in a call of the host that takes long
-(kernel.lanes).
+The gofer makes, removes and syncs the files and brings them into memory, which may take long (kernel.host_wait). They
+are written and changed on the spot, because a request to another process takes ten times as long. If that was not
+done lately, the gofer is first asked to change something (`prove`). So a call that begins when the disk has stopped
+waits for the gofer's answer; a call in the middle of a series is in a host call that takes long (kernel.lanes).
 """
 
 import os
@@ -30,7 +29,7 @@ class InFlight(HostRequest):
     """A part of the journal that is being written."""
 
     def settle(self) -> None:
-        """It is there, or never will be."""
+        """The write is over: wake the waiters."""
         self.is_answered = self.is_settled = True
         self.queue.wake()
 
@@ -42,13 +41,13 @@ class LayerDisk(FileMaker):
     """The directory of one layer."""
 
     def __init__(self, kernel: Kernel, client: GoferClient, index: int) -> None:
-        """`client` waits for every answer but those of `patiently`.  Raises LinuxError."""
+        """`client` waits for every answer, except after `patiently`. Raises LinuxError."""
         self.kernel: Kernel = kernel
         self.client: GoferClient = client
         self.fid: int = client.attach(index).fid
         self.next_number: int = 1
-        self.away: int = 0  # calls on the spot that take long now
-        self.quick_ns: int = 0  # when something was last changed at once
+        self.away: int = 0  # calls on the spot that are taking long
+        self.quick_ns: int = 0  # when a change was last made at once
         self.in_flight: InFlight | None = None
 
     def make_file(self) -> tuple[int, int]:
@@ -64,7 +63,8 @@ class LayerDisk(FileMaker):
                 except LinuxError as error:
                     if error.errno != EEXIST:
                         raise
-                    self.next_number = number + 1  # whoever had asked for it died before the answer
+                    # the task that had asked for the file died before the answer
+                    self.next_number = number + 1
         finally:
             client.patiently(is_on=False)
 
@@ -84,11 +84,12 @@ class LayerDisk(FileMaker):
         client.patiently(is_on=True)
         try:
             if client.may_wait():
-                client.setattr(self.fid, JOURNAL, SET_MODE, MODE)  # it waits for what any change waits for
+                # any change of attributes will do: it waits for the disk
+                client.setattr(self.fid, JOURNAL, SET_MODE, MODE)
                 if not self.away:
                     self.quick_ns = monotonic_ns()
         except LinuxError:
-            pass  # it answers
+            pass  # an error is an answer, too
         finally:
             client.patiently(is_on=False)
 
@@ -116,7 +117,7 @@ class LayerDisk(FileMaker):
             client.patiently(is_on=False)
 
     def write_in_turns(self, fd: int, data: bytes, at: int) -> None:
-        """Write a part of the journal; others may have their turn if that takes long.  Raises OSError."""
+        """Write a part of the journal; other tasks may run if that takes long. Raises OSError."""
         in_flight = InFlight()
         self.in_flight = in_flight
         self.kernel.host_waits.file = None
@@ -132,7 +133,9 @@ class LayerDisk(FileMaker):
             in_flight.settle()
 
     def wait_for_flight(self) -> None:
-        """What is behind a gap in the journal counts for nothing: one part after the other.  Raises HostWait."""
+        """Parts must be written one after the other, because everything after a gap in the journal is ignored. Raises
+        HostWait.
+        """
         in_flight = self.in_flight
         if in_flight is not None and self.kernel.host_waits.may_wait:
             raise HostWait(in_flight)

@@ -1,13 +1,12 @@
-"""The line discipline N_TTY: what happens between keys and reads, and between writes and the screen.
+"""The line discipline N_TTY: the processing between keys and reads, and between writes and the screen.
 
 After termios(3) and n_tty.c.
 
 Owns `LineDiscipline`: the attributes of a terminal, its input (lines that are complete, the line being
-edited, or raw bytes), echo, and output processing.  Knows nothing of processes or files: what must reach
-those goes through the methods that a terminal overrides (`output`, `signal_foreground`, `input_arrived`,
-`packet_event`).
+edited, or raw bytes), echo, and output processing. It knows no processes or files; it calls methods that a terminal
+overrides (`output`, `signal_foreground`, `input_arrived`, `packet_event`).
 
-Input that finds no room stays in `pending` and is taken up when somebody has read.
+Input without room stays in `pending` until a reader has made room.
 """
 
 from typing import Final
@@ -86,7 +85,7 @@ _NEWLINE: Final = 10
 _RETURN: Final = 13
 _BACKSPACE: Final = 8
 _ERASE_ECHO: Final = b"\b \b"
-# What a plain output pass must look at; with any of these set, characters are handled one by one.
+# With any of these set, output characters are handled one by one.
 _SLOW_OUTPUT: Final = OCRNL | ONOCR | ONLRET | OLCUC
 _COOKED_INPUT: Final = ISTRIP | IUCLC | IGNCR | ICRNL | INLCR | IXON | PARMRK
 
@@ -158,7 +157,7 @@ def is_control(char: int) -> bool:
 
 
 def is_word(char: int) -> bool:
-    """What VWERASE takes as part of a word (isalnum of the kernel's Latin-1 table, and `_`)."""
+    """Whether VWERASE counts it as part of a word (isalnum of the kernel's Latin-1 table, and `_`)."""
     if char < 128:
         return 48 <= char <= 57 or 65 <= char <= 90 or 97 <= char <= 122 or char == 95
     return char >= 0xC0 and char != 0xD7 and char != 0xF7
@@ -179,9 +178,9 @@ class LineDiscipline:
         self.is_stopped: bool = False  # by VSTOP
         self.is_output_off: bool = False  # by TCOOFF
         self.column: int = 0
-        self.canon_column: int = 0  # where the line being edited began
+        self.canon_column: int = 0  # column at which the line being edited began
         self.held_echo: bytearray = bytearray()
-        self.special: set[int] = set()  # characters that mean something with these attributes
+        self.special: set[int] = set()  # characters with a special function under these attributes
         self.is_cooked: bool = True
         self._derive()
 
@@ -195,18 +194,18 @@ class LineDiscipline:
         raise NotImplementedError
 
     def input_arrived(self) -> None:
-        """A reader may find something."""
+        """Input may be available to readers."""
         raise NotImplementedError
 
     def output_possible(self) -> None:
-        """A writer may go on."""
+        """Writers may go on."""
         raise NotImplementedError
 
     def flush_output(self) -> None:
         """Drop output that the other side has not received (tty_driver_flush_buffer)."""
 
     def packet_event(self, bits: int) -> None:
-        """TIOCPKT_* for the other side, should it want packets."""
+        """TIOCPKT_* for the other side, if it is in packet mode."""
         raise NotImplementedError
 
     # -- attributes --------------------------------------------------------------------------------------
@@ -317,7 +316,7 @@ class LineDiscipline:
 
     # -- output ------------------------------------------------------------------------------------------
     def process_output(self, data: bytes) -> bytes:
-        """OPOST: what a program's bytes become on the way to the screen; keeps the column."""
+        """OPOST: process a program's output, and keep track of the column."""
         oflag = self.termios.oflag
         if not oflag & OPOST:
             return data
@@ -407,7 +406,7 @@ class LineDiscipline:
 
     # -- input -------------------------------------------------------------------------------------------
     def buffered(self) -> int:
-        """Bytes in the read buffer, what ends lines included (read_cnt)."""
+        """Bytes in the read buffer, ends of lines included (read_cnt)."""
         return self.line_bytes + len(self.edit) + len(self.raw)
 
     def receive(self, data: bytes) -> None:
@@ -426,7 +425,7 @@ class LineDiscipline:
             if room <= 0:
                 if not self.is_canonical() or self.lines:
                     break
-                # A line that is too long keeps taking its last character, or a newline could never end it.
+                # A full line still accepts one character, which replaces the last, so that a newline can end it.
                 if room < 0 and self.edit:
                     del self.edit[len(self.edit) - 1]
                 room = 1
@@ -455,7 +454,7 @@ class LineDiscipline:
             self.input_arrived()
 
     def _plain_run(self, pending: bytearray, room: int) -> int:
-        """How many bytes from the start mean nothing special; 0 if this mode looks at every one."""
+        """How many bytes from the start are ordinary; 0 if the mode handles every byte."""
         mode = self.termios
         if mode.iflag & (ISTRIP | IUCLC | PARMRK) or mode.lflag & EXTPROC or self.is_stopped:
             return 0
@@ -485,7 +484,7 @@ class LineDiscipline:
             self.raw.append(char)
 
     def _receive_char(self, char: int) -> None:
-        """One character with everything that it may mean."""
+        """Handle one character."""
         mode = self.termios
         if mode.iflag & ISTRIP:
             char &= 0x7F
@@ -638,7 +637,7 @@ class LineDiscipline:
                 head -= 1
             first = edit[head]
             if self._is_continuation(first):
-                break  # never half a character
+                break  # erase multi-byte characters whole
             if is_word_erase:
                 if is_word(first):
                     has_word = True
@@ -732,7 +731,7 @@ class LineDiscipline:
         return self.lines[0].data[:limit]
 
     def take_line(self, count: int) -> None:
-        """The first `count` bytes of the first line have been read; with all of it goes its end."""
+        """The first `count` bytes of the first line were read; remove the line when it was read whole."""
         line = self.lines[0]
         if count >= len(line.data):
             del self.lines[0]

@@ -80,7 +80,7 @@ def memfd_create(ctx: Context, place: MemfdMount, name: bytes, flags: int) -> Fi
 
 
 def get_seals(file: FileDescription) -> int:
-    """fcntl(F_GET_SEALS); -EINVAL for what is not in memory."""
+    """fcntl(F_GET_SEALS); -EINVAL for other files."""
     inode = file.inode
     return inode.seals if isinstance(inode, TmpfsFile) and inode.tmpfs.kind == "tmpfs" else -EINVAL
 

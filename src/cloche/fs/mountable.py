@@ -26,13 +26,15 @@ from cloche.vfs.userns import UserNamespace
 
 
 def _require(ctx: Context, owner: UserNamespace | None) -> None:
-    """Only for whoever owns the namespace that the file system shows (mount_capable).  Raises LinuxError(EPERM)."""
+    """Require CAP_SYS_ADMIN over the namespace that the file system shows (mount_capable). Raises
+    LinuxError(EPERM).
+    """
     if not ctx.creds.capable_in(owner, CAP_SYS_ADMIN):
         raise LinuxError(EPERM)
 
 
 def quota_of(ctx: Context) -> StorageQuota:
-    """What the container's in-memory files count towards.  Raises LinuxError(ENXIO) for one without any."""
+    """The quota of the container's in-memory files. Raises LinuxError(ENXIO) if it has none."""
     fs = container_of(ctx).memory_fs
     if not isinstance(fs, TmpFs):
         raise LinuxError(ENXIO)
@@ -102,7 +104,7 @@ class _Factories:
         return cgroup_fs(self.kernel)
 
 
-# -- what fsconfig(2) lets pass (the fs_parameter_spec tables); each raises LinuxError(EINVAL) -------------------
+# -- options that fsconfig(2) accepts (the fs_parameter_spec tables); each raises LinuxError(EINVAL) -------------------
 def refuse_option(option: bytes) -> None:
     if option:
         raise LinuxError(EINVAL)

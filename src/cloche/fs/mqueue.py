@@ -1,8 +1,8 @@
 """POSIX message queues and their file system (mq_overview(7), ipc/mqueue.c).
 
-Each IPC namespace has one instance, which every mount of type mqueue in it shows.  A message goes straight to the
-receiver that has waited longest; room goes straight to the sender that has.  What a queue may hold counts against
-its maker's RLIMIT_MSGQUEUE when it is made; the messages themselves against the sandbox's IPC quota.
+Each IPC namespace has one instance, which every mount of type mqueue in it shows. A message is handed directly to the
+receiver that has waited longest, and room to the sender that has. A queue's capacity counts against its maker's
+RLIMIT_MSGQUEUE when it is made; the messages themselves against the sandbox's IPC quota.
 """
 
 import time
@@ -45,7 +45,7 @@ HARD_MSGSIZEMAX: Final = 16 * 1024 * 1024
 _DIRENT_SIZE: Final = 20
 _FILE_SIZE: Final = 80  # st_size of a queue
 _HEAD_BYTES: Final = 48  # struct msg_msg, and a node of the tree of priorities
-_MESSAGE_BYTES: Final = 160  # what a message takes here besides its text
+_MESSAGE_BYTES: Final = 160  # memory of a message besides its text
 
 
 class QueueMessage:
@@ -69,11 +69,11 @@ class QueueWait(Blocked):
         self.message: QueueMessage | None = message
         self.is_sender: bool = message is not None
         self.is_done: bool = False
-        self.addr: int = 0  # where a receiver wants text and priority
+        self.addr: int = 0  # address for a receiver's text and priority
         self.priority_addr: int = 0
 
     def finish(self, message: QueueMessage | None) -> None:
-        """It has what it waited for: a message, or that its own was taken."""
+        """The wait is over: a message has arrived, or the sender's own was taken."""
         self.is_done = True
         self.message = message
         self.task.make_ready()
@@ -110,7 +110,7 @@ def copy_message(task: TaskBase, message: QueueMessage, addr: int, priority_addr
 
 
 class Notification:
-    """Whom mq_notify(3) registered."""
+    """The process that mq_notify(3) has registered."""
 
     def __init__(self, group: ThreadGroup, method: int, signo: int, value: int) -> None:
         self.group: ThreadGroup = group
@@ -139,7 +139,7 @@ class QueueInode(MemoryAttrInode):
         self.size = _FILE_SIZE
         self.charged_uid: int = task.creds.uid
         self.charged_bytes: int = 0
-        self.is_charged: bool = False  # for itself, in the quota
+        self.is_charged: bool = False  # the queue itself is charged to the quota
         self.usage: UserCounts = task.kernel.mqueue_bytes
         self.atime_ns = self.mtime_ns = self.ctime_ns = time.time_ns()
 
@@ -247,7 +247,7 @@ class QueueFile(FileDescription):
 
 
 class QueueDir(PseudoDir):
-    """The directory of all queues; whoever may write makes queues with open(2) too."""
+    """The directory of all queues; a process with write permission can make queues with open(2), too."""
 
     def __init__(self, fs: "MqueueFs") -> None:
         super().__init__(fs, 0o1777, 1)
@@ -318,7 +318,7 @@ class MqueueFs(PseudoFs):
     def __init__(self, dev: int, namespace: IpcNamespace) -> None:
         super().__init__("mqueue", MQUEUE_MAGIC, dev)
         self.quota: IpcQuota = namespace.quota  # not the namespace, which a queue must not keep alive
-        self.next_attr: tuple[int, int] = (DFLT_MSG, DFLT_MSGSIZE)  # of the queue that is made next
+        self.next_attr: tuple[int, int] = (DFLT_MSG, DFLT_MSGSIZE)  # for the next queue
         self.root_inode = QueueDir(self)
         self.mount: Mount = new_mount(self, MS_NOSUID | MS_NODEV | MS_NOEXEC)  # the namespace's own
 

@@ -30,13 +30,13 @@ from cloche.vfs.objects import Context, FileDescription, FileSystem, Inode, Moun
 from cloche.vfs.pseudo import anonymous_path
 from cloche.vfs.userns import FIRST_USER_INO, UserNamespace
 
-NS_MNT_GET_INFO: Final = 10  # these are told by their numbers, whatever the size of the struct
+NS_MNT_GET_INFO: Final = 10  # these are recognized by their numbers, with any size of the struct
 NS_MNT_GET_NEXT: Final = 11
 NS_MNT_GET_PREV: Final = 12
 _NSIO: Final = 0xB7
 _MNT_NS_INFO: Final = Struct("<IIQ")  # size, number of mounts, id
 FIRST_TIME_INO: Final = 0xEFFFFFFA  # PROC_TIME_INIT_INO
-# What readlink of /proc/PID/ns/NAME calls the kind of NAME, where that differs.
+# The kind in readlink of /proc/PID/ns/NAME, where it differs from NAME.
 KINDS: Final[dict[bytes, bytes]] = {b"pid_for_children": b"pid", b"time_for_children": b"time"}
 _CLONE_FLAGS: Final[dict[bytes, int]] = {
     b"cgroup": 0x02000000,
@@ -49,7 +49,7 @@ _CLONE_FLAGS: Final[dict[bytes, int]] = {
     b"uts": 0x04000000,
 }
 
-# What a file stands for; None: the initial namespace.
+# The namespace of a file; None: the initial one.
 Namespace = (
     UtsNamespace
     | IpcNamespace
@@ -86,7 +86,7 @@ class NamespaceDescription(FileDescription):
     """An open namespace: setns(2) and the NS_GET ioctls take it."""
 
     def lseek(self, ctx: Context, offset: int, whence: int) -> int:
-        return -ESPIPE  # there is no llseek, though pread finds out only later
+        return -ESPIPE  # there is no llseek
 
     def ioctl(self, ctx: Context, command: int, arg: int) -> int:
         inode = self.inode
@@ -188,7 +188,7 @@ def owner_of(held: Namespace) -> UserNamespace | None:
 
 
 def _open_owner(task: Task, inode: NamespaceInode) -> int:
-    """ns_get_owner: EPERM for what is outside the caller's user namespace."""
+    """ns_get_owner: EPERM if it is outside the caller's user namespace."""
     if inode.kind == b"user" and inode.held is None:
         return -EPERM
     owner = owner_of(inode.held)
@@ -199,7 +199,7 @@ def _open_owner(task: Task, inode: NamespaceInode) -> int:
 
 
 def _open_pid_parent(task: Task, inode: NamespaceInode) -> int:
-    """pidns_get_parent: EPERM for what is outside the caller's pid namespace."""
+    """pidns_get_parent: EPERM if it is outside the caller's pid namespace."""
     held = inode.held
     if not isinstance(held, PidNamespace):
         return -EPERM

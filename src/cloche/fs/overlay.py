@@ -3,11 +3,11 @@
 The upper layer is tmpfs's inodes (`fs.tmpfs`).  A directory of a lower layer is an `OverlayDir`, whose entries
 come from below until they are replaced or removed; a regular file of a lower layer is an `OverlayFile`, whose
 attributes are in memory from the first lookup on and whose contents stay below (`lower`) until they are
-changed. What is made new is plain tmpfs.  So there are no whiteout files or opaque attributes in the upper
-layer: they are state, a directory can be renamed without a copy, and inode numbers never change.
+changed. New files are plain tmpfs.
 
-The lower layers are believed for ever: they must not change while they are mounted.  `changes` tells what
-differs.
+So the upper layer needs no whiteout files or opaque attributes, since these are part of its state; a directory can be
+renamed without a copy, and inode numbers never change. The lower layers must not change while they are mounted.
+`changes` lists the differences.
 """
 
 import os
@@ -46,7 +46,7 @@ from cloche.vfs.waitqueue import WaitQueue
 
 COPY_AT_ONCE: Final = 4 << 20  # bytes; a larger file is copied up a step at a time while the writer waits
 _FIRST_NEW_INO: Final = 1 << 48  # numbers of new files; a lower layer's own are below
-_SOME_NAMES: Final = 256  # of a lower directory that are read between two looks at the clock
+_SOME_NAMES: Final = 256  # names of a lower directory that are read between two looks at the clock
 _LAYER_SHIFT: Final = 57  # numbers from the second layer on carry its index
 _OPAQUE: Final = b"trusted.overlay.opaque"
 
@@ -80,7 +80,7 @@ class OverlayFs(TmpFs):
 
     def make_root(self, options: TmpfsOptions) -> None:
         top = self.lowers[0]
-        if top.mode & S_IFMT == S_IFREG:  # to be mounted on a file
+        if top.mode & S_IFMT == S_IFREG:  # for a mount on a file
             self.root_inode = OverlayFile(self, top)
             return
         if not top.is_dir():
@@ -91,12 +91,12 @@ class OverlayFs(TmpFs):
         return ""
 
     def ino_of(self, lower: Inode) -> int:
-        """The number that a lower inode has here."""
+        """The overlay's inode number for a lower inode."""
         index = self.layer_of.get(lower.fs, 0)
         return lower.ino if index == 0 else lower.ino | (index << _LAYER_SHIFT)
 
     def wrap(self, ctx: Context, lowers: list[Inode]) -> TmpfsInode:
-        """The overlay inode of a lower one; of several directories that are merged."""
+        """The overlay inode for a lower inode, or for several directories that are merged."""
         lower = lowers[0]
         kind = lower.mode & S_IFMT
         if kind == S_IFDIR:
@@ -125,9 +125,9 @@ class OverlayFs(TmpFs):
             self.linked.pop(inode.backing, None)
 
     def changes(self, ctx: Context) -> Iterator[tuple[str, bytes, Inode | None]]:
-        """What differs from the lower layers: (ADDED, CHANGED or DELETED, path, inode), parents first.
+        """The differences from the lower layers: (ADDED, CHANGED or DELETED, path, inode), parents first.
 
-        A directory that was moved here shows as ADDED with all that it holds.
+        A directory that was moved is listed as ADDED, with everything in it.
         """
         root = self.root_inode
         assert isinstance(root, OverlayDir)
@@ -165,7 +165,7 @@ class OverlayFs(TmpFs):
 
 
 def _was_dir(ctx: Context, directory: TmpfsDir, name: bytes) -> bool:
-    """Whether a replaced name was a directory below."""
+    """Whether a replaced name was a directory in the lower layers."""
     if isinstance(directory, OverlayDir):
         for layer in directory.lowers:
             found = layer.lookup(ctx, name)
@@ -212,7 +212,7 @@ class OverlayFile(TmpfsFile):
         return super().write_at(ctx, src, offset, path)
 
     def _must_wait(self, ctx: Context) -> bool:
-        """Whether the contents are being copied up, from now on if need be.  Raises LinuxError(ENOSPC, EIO …)."""
+        """Whether the writer must wait for a copy; starts the copy if necessary. Raises LinuxError(ENOSPC, EIO …)."""
         copying = self.copying
         if copying is None:
             chores = self.tmpfs.account.quota.reaper.chores
@@ -234,7 +234,7 @@ class OverlayFile(TmpfsFile):
             return
         keep = min(size, self.size)
         if isinstance(ctx, Task) and keep > COPY_AT_ONCE:
-            ctx.kernel.host_waits.commit()  # too much to be kept in a journal
+            ctx.kernel.host_waits.commit()  # too much data for a journal
         copying = self.copying
         if copying is not None:
             copying.abandon()
@@ -288,7 +288,7 @@ def _copy(ctx: Context, source: FileDescription, file: OverlayFile, length: int)
 
 
 class CopyUp(Chore):
-    """The copy of a large lower file, a step at a time; it reads as before until all is there."""
+    """Copies a large lower file in steps; reads use the lower file until it is done."""
 
     def __init__(self, ctx: Context, file: OverlayFile) -> None:
         self.ctx: Context = ctx
@@ -330,12 +330,12 @@ class CopyUp(Chore):
         return False
 
     def _read(self, source: FileDescription, count: int) -> bytes:
-        """What can be written now.  Raises HostWait."""
+        """Read what can be written now. Raises HostWait."""
         self.file.storage.prove()
         return source.read_bytes(self.ctx, self.done, count)
 
     def abandon(self) -> None:
-        """Somebody cannot wait, and copies at once."""
+        """Give up, because a call that cannot wait copies the file at once."""
         self.file.storage.free()
         self._end()
 
@@ -424,7 +424,7 @@ class OverlayDescription(TmpfsDescription):
 
 # -- directories -----------------------------------------------------------------------------------------
 class OverlayDir(TmpfsDir):
-    """A directory of lower layers, merged; `entries` holds what was looked up, listed or changed."""
+    """A directory of lower layers, merged; `entries` holds names that were looked up, listed or changed."""
 
     def __init__(self, fs: OverlayFs, lowers: list[Inode]) -> None:
         top = lowers[0]
@@ -432,9 +432,9 @@ class OverlayDir(TmpfsDir):
         _adopt(self, top)
         self.overlay: OverlayFs = fs
         self.lowers: list[Inode] = lowers
-        self.removed: set[bytes] = set()  # names that exist below and do not show here
-        self.is_listed: bool = False  # every lower name that shows is in `entries`
-        self.listing: Listing | None = None  # so many of them are
+        self.removed: set[bytes] = set()  # names that exist below and are hidden
+        self.is_listed: bool = False  # `entries` has every visible lower name
+        self.listing: Listing | None = None  # the state of a listing under way
 
     # -- looking below -----------------------------------------------------------------------------------
     def _below(self, ctx: Context, name: bytes) -> TmpfsInode | None:
@@ -483,7 +483,7 @@ class OverlayDir(TmpfsDir):
         return below
 
     def _add_lower(self, name: bytes, inode: Inode | None, ino: int, kind: int) -> None:
-        """A name of a lower layer: no change of this directory's own attributes."""
+        """Add a name of a lower layer, without changing this directory's own attributes."""
         cookie = self.next_cookie
         self.next_cookie = cookie + 1
         entry = DirEntry(name, inode, ino, kind, cookie)
@@ -491,7 +491,7 @@ class OverlayDir(TmpfsDir):
         self.entries[name] = entry
 
     def _list(self, ctx: Context) -> None:
-        """Fetch all lower names, once.  Where the call can be made again it takes turns with others (I8)."""
+        """Fetch all lower names, once. If the call can be run again, in slices (I8)."""
         if self.is_listed:
             return
         listing = self.listing
@@ -503,7 +503,7 @@ class OverlayDir(TmpfsDir):
             if layer is None:
                 break
             listing.read(ctx, layer, self.overlay)
-            while listing.at < len(listing.rows):  # a look below may have the call made again
+            while listing.at < len(listing.rows):  # a lookup below may make the call run again
                 row = listing.rows[listing.at]
                 self._show_lower(ctx, listing, layer, row[0], row[1], row[2])
                 listing.at += 1
@@ -517,7 +517,7 @@ class OverlayDir(TmpfsDir):
     def _show_lower(
         self, ctx: Context, listing: "Listing", layer: Inode, name: bytes, ino: int, kind: int
     ) -> None:
-        """A name that was found in a lower layer, unless something hides it."""
+        """Add a name found in a lower layer, unless it is hidden."""
         if name == b"." or name == b".." or name in listing.hidden:
             return
         if len(self.lowers) > 1:
@@ -554,22 +554,24 @@ class OverlayDir(TmpfsDir):
 
 
 class Listing:
-    """How far the lower directories of an OverlayDir have been listed: `rows[at:]` are read and do not show yet."""
+    """How far the lower directories of an OverlayDir were listed: `rows[at:]` are read and not shown yet."""
 
     def __init__(self, lowers: list[Inode]) -> None:
         self.lowers: list[Inode] = lowers
         self.index: int = 0
         self.file: FileDescription | None = None  # the directory that is being read
-        self.hidden: set[bytes] = set()  # by upper layers: what they have, or have removed
+        self.hidden: set[bytes] = set()  # names that upper layers have, or have removed
         self.rows: list[tuple[bytes, int, int, int]] = []
         self.at: int = 0
 
     def layer(self) -> Inode | None:
-        """What is read; None at the end."""
+        """The directory being read; None at the end."""
         return self.lowers[self.index] if self.index < len(self.lowers) else None
 
     def read(self, ctx: Context, layer: Inode, overlay: "OverlayFs") -> None:
-        """Have further rows of the layer, if there are none; behind its last go on to the next.  Raises LinuxError."""
+        """Read further rows of the layer, if there are none left; after its last go on to the next layer. Raises
+        LinuxError.
+        """
         if self.at < len(self.rows):
             return
         file = self.file

@@ -42,7 +42,7 @@ class PidFile(AnonFile):
         return self.group.exit_wait
 
     def pid(self) -> int:
-        """The kernel pid of what it stands for, -1 once reaped."""
+        """The kernel pid of its process or thread, -1 once reaped."""
         if self.group.end.is_reaped:
             return -1
         return self.thread.tid if self.thread is not None else self.group.tgid

@@ -1,7 +1,8 @@
-"""Generated files that can be long: made piece by piece, and a read ends where a piece does, as in Linux at a page.
+"""Generated files that can be long. They are made piece by piece, and a read ends at the end of a piece, as in Linux
+at a page.
 
-A read at an offset where no piece was expected makes all pieces before it, in slices (I8): it finds that it has to wait
-(EAGAIN), and a chore wakes it for the next slice.
+A read at an unexpected offset makes all pieces before it, in slices (I8): it returns EAGAIN to wait, and a chore
+wakes it for the next slice.
 """
 
 from collections.abc import Generator
@@ -16,8 +17,8 @@ from cloche.vfs.objects import Context, Path
 from cloche.vfs.pseudo import GeneratedDescription, GeneratedInode
 from cloche.vfs.waitqueue import WaitQueue
 
-ENOUGH = 4096  # bytes of a piece whose parts are short
-_PARTS = 32  # that may be empty
+ENOUGH = 4096  # bytes of a piece that is put together from short parts
+_PARTS = 32  # parts in a row that may be empty
 
 
 class PiecedDescription(GeneratedDescription):
@@ -29,8 +30,8 @@ class PiecedDescription(GeneratedDescription):
         self.base: int = 0  # where `made` begins in the file
         self.is_over: bool = False
         self.following: int = -1  # where the next read is expected
-        self.sought: int = -1  # where a read is that has begun; a retry goes on, also from the beginning
-        self.is_walking: bool = False  # a reader is between two slices
+        self.sought: int = -1  # offset of a read under way, which a retry continues
+        self.is_walking: bool = False  # a reader waits for its next slice
         self.walkers: WaitQueue = WaitQueue()
 
     def check(self, ctx: Context) -> None:
@@ -85,7 +86,7 @@ class PartsDescription(PiecedDescription):
 
     def __init__(self, path: Path, inode: GeneratedInode, flags: int) -> None:
         super().__init__(path, inode, flags)
-        self.rest: Generator[str, None, None] | None = None  # made anew, up to `base`, if it is not there
+        self.rest: Generator[str, None, None] | None = None  # if it is missing it is made anew, up to `base`
         self.is_done: bool = False
 
     def parts(self, ctx: Context) -> Generator[str, None, None]:
@@ -119,7 +120,7 @@ class PartsDescription(PiecedDescription):
 
 
 class Walk(Chore):
-    """Wakes the readers that are on their way to an offset, until there are none."""
+    """Wakes readers that are making pieces before their offset, until there are none."""
 
     def __init__(self, file: PiecedDescription) -> None:
         self.file: PiecedDescription = file

@@ -4,8 +4,7 @@ Owns the ring of a pipe, its two ends, and the protocol by which open(2) of a FI
 Capacity is counted in slots of a page, as Linux counts it: a write that does not fit into the rest of the
 newest page takes a new slot, so full and empty come at the same points.
 
-A FIFO's inode keeps its `Pipe` in `inode.pipe` while anybody has it open; `open_fifo` is what file systems
-call.
+A FIFO's inode has its `Pipe` in `inode.pipe` while it is open; `open_fifo` is what file systems call.
 """
 
 import time
@@ -49,7 +48,7 @@ from cloche.vfs.objects import Context, FifoBuffer, FileDescription, FileSystem,
 from cloche.vfs.waitqueue import ANY, WaitQueue
 
 PAGE: Final = 4096
-COMPACT: Final = 65536  # read bytes that a chunk may keep
+COMPACT: Final = 65536  # read bytes that a chunk may still hold
 
 _READABLE: Final = POLLIN | POLLRDNORM
 _WRITABLE: Final = POLLOUT | POLLWRNORM
@@ -62,7 +61,7 @@ class Chunk:
         self.data: bytes = data
         self.offset: int = 0  # bytes already read
         self.is_packet: bool = is_packet
-        self.is_sealed: bool = False  # nothing is added to it (no PIPE_BUF_FLAG_CAN_MERGE)
+        self.is_sealed: bool = False  # nothing may be added to it (no PIPE_BUF_FLAG_CAN_MERGE)
 
     def slots(self) -> int:
         """Pages that still hold unread bytes."""
@@ -84,8 +83,8 @@ class Pipe(FifoBuffer):
         self.write_opens: int = 1
         self.queue: WaitQueue = WaitQueue()
         self.is_polled: bool = False  # edge-triggered waiters then see every write (poll_usage)
-        self.charged: int = 0  # of the sandbox's kernel memory
-        self.is_held: bool = False  # a splice moves its oldest bytes to storage that has yet to answer
+        self.charged: int = 0  # bytes charged to the sandbox's kernel memory
+        self.is_held: bool = False  # a splice is moving its oldest bytes to slow storage
 
     def __del__(self) -> None:
         KERNEL_MEMORY.give(self.charged)
@@ -94,15 +93,16 @@ class Pipe(FifoBuffer):
         return self.max_slots << 12
 
     def account(self) -> None:
-        """Bring the charge in line with what the ring holds."""
+        """Update the charge to the ring's contents."""
         held = self.size + self.used * BUFFER_BYTES
         KERNEL_MEMORY.take(held - self.charged)
         self.charged = held
 
     def append(self, src: IovIter, *, is_packet: bool) -> int:
-        """Take from `src` what there is room for; the bytes, -EAGAIN if none, -ENOMEM at the sandbox's limit.
+        """Append from `src` as much as there is room for.
 
-        Up to a page goes in whole or not at all (PIPE_BUF).
+        Returns the bytes, -EAGAIN if there is no room, -ENOMEM at the sandbox's limit. Up to a page is appended as a
+        whole or not at all (PIPE_BUF).
         """
         if not KERNEL_MEMORY.has_room(min(src.remaining(), self.max_slots - self.used << 12) + BUFFER_BYTES):
             return -ENOMEM
@@ -144,7 +144,7 @@ class Pipe(FifoBuffer):
             data = src.copy_from(whole << 12)
             got = len(data)
             if got < whole << 12 and got > PAGE:
-                # A fault cut it: keep the shape of whole pages and one partial page.
+                # A fault has cut it short: keep whole pages, or one partial page.
                 cut = got & ~(PAGE - 1)
                 self._push(Chunk(data[:cut], is_packet=False), cut >> 12)
                 data = data[cut:]
@@ -162,7 +162,7 @@ class Pipe(FifoBuffer):
         return done
 
     def seal_last(self) -> None:
-        """What is written next begins a page of its own."""
+        """The next write begins a new page."""
         if self.head < len(self.chunks):
             self.chunks[len(self.chunks) - 1].is_sealed = True
 
@@ -173,7 +173,7 @@ class Pipe(FifoBuffer):
             self.size += len(chunk.data)
 
     def drain(self, dst: IovIter) -> int:
-        """Move unread bytes into `dst`, at most one packet; the bytes."""
+        """Move unread bytes into `dst`, at most one packet. Returns the bytes."""
         done = 0
         chunks = self.chunks
         while self.head < len(chunks):
@@ -195,7 +195,7 @@ class Pipe(FifoBuffer):
                     break
                 raise
             if copied < len(piece) and isinstance(dst, UserIovIter):
-                # A fault: a page of which not all could be copied stays as it was.
+                # A fault: a page that was copied only in part stays unread.
                 kept = 0 if chunk.is_packet else max((offset + copied & ~(PAGE - 1)) - offset, 0)
                 dst.revert(copied - kept)
                 copied = kept
@@ -230,7 +230,7 @@ class Pipe(FifoBuffer):
         return done
 
     def _compact(self) -> None:
-        """Do not keep much that was read because of a few bytes that were not."""
+        """Free the read part of a chunk, if it is large compared to the unread rest."""
         if self.head < len(self.chunks):
             chunk = self.chunks[self.head]
             read = chunk.offset & ~(PAGE - 1)
@@ -277,19 +277,19 @@ class Pipe(FifoBuffer):
         return b"".join(parts)
 
     def hold(self) -> None:
-        """Nobody else reads until `let_go`: Linux keeps the pipe locked while a splice writes (iter_file_splice_write).
+        """Lock the pipe for reading until `let_go`, as Linux does while a splice writes (iter_file_splice_write).
 
-        Writers go on, behind what is there; readers wait, those with O_NONBLOCK, too.
+        Writers still append; readers wait, even those with O_NONBLOCK.
         """
         self.is_held = True
 
     def let_go(self) -> None:
-        """Others may read again."""
+        """Unlock the pipe."""
         self.is_held = False
         self.queue.wake(_READABLE if self.writers else _READABLE | POLLHUP)
 
     def wake_other_side(self) -> None:
-        """One side is gone and the other is not (pipe_release)."""
+        """One side is gone: wake the other (pipe_release)."""
         self.queue.wake(_READABLE | _WRITABLE | POLLERR | POLLHUP)
 
 
@@ -301,9 +301,9 @@ class PipeFile(FileDescription):
         self.pipe: Pipe = pipe
         self.can_read: bool = flags & O_ACCMODE != O_WRONLY
         self.can_write: bool = flags & O_ACCMODE != O_RDONLY
-        # no POLLHUP while write_opens is still this (a FIFO that never had a writer)
+        # No POLLHUP while write_opens still has this value (a FIFO that never had a writer)
         self.silent_until: int = 0
-        # the counter of the other side when open(2) began to wait, 0: does not wait
+        # The other side's counter when open(2) began to wait, 0: does not wait
         self.awaited_opens: int = 0
 
     def is_seekable(self) -> bool:
@@ -499,7 +499,7 @@ def pipe_fcntl(ctx: Context, file: FileDescription, command: int, arg: int) -> i
     if slots > pipe.max_slots and slots << 12 > PIPE_MAX_SIZE and not ctx.creds.capable(CAP_SYS_RESOURCE):
         return -EPERM
     if slots << 12 > PIPE_MAX_SIZE * 64:
-        return -EPERM  # a quota of the sentry's own, even for root
+        return -EPERM  # a limit of the sentry's own, even for root
     if slots < pipe.used:
         return -EBUSY
     was_full = pipe.used >= pipe.max_slots

@@ -1,7 +1,7 @@
 """/proc/PID/uid_map, gid_map, projid_map and setgroups (user_namespaces(7), kernel/user_namespace.c).
 
-A map is written once, by somebody in the namespace or in its parent; what it may say depends on the capabilities of
-both the writer and whoever opened the file.
+A map is written once, by a process in the namespace or in its parent. Its allowed contents depend on the capabilities
+of both the writer and the opener of the file.
 """
 
 from typing import Final
@@ -132,7 +132,7 @@ class IdMapDescription(GeneratedDescription):
         for task in writer.kernel.tasks.values():
             inside = task.creds.user_ns
             if inside is not None and inside.is_within(ns):
-                withdraw(task)  # it has other ids now
+                withdraw(task)  # its ids have changed
 
 
 def _maps_root(wanted: list[Extent]) -> bool:
@@ -144,7 +144,7 @@ def _is_permitted(
 ) -> bool:
     """new_idmap_permitted: one's own id without privilege, anything with the capability over the parent."""
     if cap == CAP_SETUID and _maps_root(wanted):
-        # Whoever is root in the parent could give a file capabilities there.
+        # Root in the parent could give a file capabilities there.
         if opener.user_ns is ns:
             if not ns.parent_could_setfcap:
                 return False

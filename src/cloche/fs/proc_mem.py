@@ -1,4 +1,4 @@
-"""/proc/PID/mem and pagemap, and texts that stand in the task's own memory."""
+"""/proc/PID/mem and pagemap, and texts that are read from the task's memory."""
 
 from typing import Final
 
@@ -25,8 +25,8 @@ from cloche.vfs.pseudo import (
 from cloche.vfs.waitqueue import WaitQueue
 
 _MEM_STEP: Final = 1 << 20
-_PAGES_STEP: Final = 1 << 12  # pages of which the host is asked at once
-_MEM_FORCED: Final = 1 << 16  # as much at a time where protections must change
+_PAGES_STEP: Final = 1 << 12  # pages that the host is asked for at once
+_MEM_FORCED: Final = 1 << 16  # bytes at a time where protections must change
 
 
 class MemInode(GeneratedInode):
@@ -52,7 +52,7 @@ class MemInode(GeneratedInode):
         return self.open_checked(path, flags)
 
     def open_checked(self, path: Path, flags: int) -> FileDescription:
-        """Its description, for somebody who may have it."""
+        """Open it after the permission check."""
         return MemDescription(path, self, flags, self.task)
 
 
@@ -84,7 +84,7 @@ class MemDescription(FileDescription):
             data = b"" if self.access is not None else space.process.read(offset + done, want)
             if data:
                 if dst.copy_to(data) < len(data):
-                    return -EFAULT  # even if whole pages came before it (mem_rw)
+                    return -EFAULT  # even if whole pages before it were transferred (mem_rw)
                 done += len(data)
             if len(data) == want:
                 continue
@@ -109,7 +109,7 @@ class MemDescription(FileDescription):
         if len(data) < want:
             src.revert(len(data))
             return -EFAULT
-        # While protections change, a write of ours might find them changed: what is under way comes first.
+        # A write must not see protections that are changed temporarily: wait for an access under way.
         wrote = space.process.write(offset, data) if data and self.access is None else 0
         if data and not wrote:
             piece = data[: _MEM_FORCED - (offset & (_MEM_FORCED - 1))]
@@ -123,7 +123,7 @@ class MemDescription(FileDescription):
         return wrote if wrote or not data else -EIO
 
     def _forced(self, ctx: Context, addr: int, length: int, data: bytes | None) -> "ForcedAccess | None":
-        """The access when it is done (or cannot be), None while it is under way: then try again."""
+        """The access when it is done or has failed; None while it is under way: try again later."""
         access = self.access
         if access is not None:
             if not access.is_done:
@@ -135,7 +135,8 @@ class MemDescription(FileDescription):
         caller, space = reader_of(ctx), self.space
         assert space is not None
         if access is not None:
-            made = ForcedAccess(space, addr, length, data)  # of somebody who gave up: is it needed for this?
+            # left by a caller that gave up: find out whether this one needs an access
+            made = ForcedAccess(space, addr, length, data)
             if made.move():
                 return made
         access = force(caller, space, self.task, addr, length, data)
@@ -172,7 +173,7 @@ class PageMapInode(MemInode):
 
 
 class PageMapDescription(MemDescription):
-    """pagemap_read of fs/proc/task_mmu.c, as who lacks CAP_SYS_ADMIN sees it: no page frames."""
+    """pagemap_read of fs/proc/task_mmu.c, as a process without CAP_SYS_ADMIN sees it: without page frames."""
 
     def pread(self, ctx: Context, dst: IovIter, offset: int, flags: int = 0) -> int:
         space = self.space

@@ -21,7 +21,7 @@ from cloche.abi.fs import (
 from cloche.abi.stat import major, minor
 from cloche.vfs.objects import Dentry, Mount, MountNamespace, Path
 
-UNIQUE_ID_BASE: Final = 1 << 31  # below it are the old numbers of mounts (MNT_UNIQUE_ID_OFFSET)
+UNIQUE_ID_BASE: Final = 1 << 31  # the old mount numbers are below it (MNT_UNIQUE_ID_OFFSET)
 
 _FLAG_NAMES: Final = (
     (MS_NOSUID, ",nosuid"),
@@ -35,7 +35,7 @@ _FLAG_NAMES: Final = (
 
 
 def unique_id(mount: Mount) -> int:
-    """The number of a mount that is never given again (STATX_MNT_ID_UNIQUE); nor is `ident`, here."""
+    """A number of a mount that is never used again (STATX_MNT_ID_UNIQUE); neither is `ident` here."""
     return UNIQUE_ID_BASE + mount.ident
 
 
@@ -86,7 +86,7 @@ def mount_point(root: Path, mount: Mount) -> bytes | None:
 
 
 def root_in_fs(mount: Mount) -> bytes:
-    """Which part of its file system a mount shows ("/" unless it is a bind mount of a subdirectory)."""
+    """The part of its file system that a mount shows ("/" unless it is a bind mount of a subdirectory)."""
     parts: list[bytes] = []
     dentry: Dentry | None = mount.root
     while dentry is not None and dentry.parent is not None:

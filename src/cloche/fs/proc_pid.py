@@ -1,9 +1,9 @@
 """The directories of /proc/PID and /proc/PID/task/TID (fs/proc/base.c): a table of names, modes and
 functions.
 
-A `PidDir` belongs to one task and lives as long as that task (or its zombie) does: looked up again, the
-same task gives the same inodes; afterwards every operation gives ESRCH or ENOENT.  Rights: files that show
-a process's insides need ptrace access (`kernel.access`), the rest is for everybody.
+A `PidDir` belongs to one task and exists as long as that task (or its zombie): looked up again, the
+same task gives the same inodes; afterwards every operation gives ESRCH or ENOENT. Rights: files that show a process's
+memory or descriptors need ptrace access (`kernel.access`); the others are readable by all.
 """
 
 from collections.abc import Callable, Generator
@@ -83,7 +83,7 @@ _NAMESPACES: Final = [
     b"uts",
 ]
 _ID_MAPS: Final = frozenset({b"uid_map", b"gid_map", b"projid_map", b"setgroups"})
-_MANY_ENTRIES: Final = 512  # of a directory at once: more than a usual buffer takes
+_MANY_ENTRIES: Final = 512  # entries of a directory at once: more than a usual buffer holds
 _FD_INO: Final = 0x1000  # inode numbers of fd/N and fdinfo/N, from their task's
 _FDINFO_INO: Final = 0x200000
 _LINKS: Final = frozenset({b"cwd", b"root", b"exe"})
@@ -108,14 +108,14 @@ class ProcFs(PseudoFs):
         self.net_dir: Inode | None = None  # what /proc/PID/net shows
 
     def self_name(self, ctx: Context) -> bytes:
-        """Where /proc/self leads.  Raises LinuxError(ENOENT) for a reader of another pid namespace."""
+        """The target of /proc/self. Raises LinuxError(ENOENT) for a reader of another pid namespace."""
         pid = pid_in(self.pid_ns, reader_of(ctx).group.tgid)
         if not pid:
             raise LinuxError(ENOENT)
         return b"%d" % pid
 
     def thread_self_name(self, ctx: Context) -> bytes:
-        """Where /proc/thread-self leads."""
+        """The target of /proc/thread-self."""
         return self.self_name(ctx) + b"/task/%d" % pid_in(self.pid_ns, reader_of(ctx).tid)
 
     def pid_dir(self, task: Task) -> "PidDir":
@@ -172,7 +172,7 @@ class TaskFile(GeneratedInode):
 
 
 class GuardedFile(TaskFile):
-    """A file that only those with ptrace access may open (maps, environ, auxv …)."""
+    """A file that can be opened only with ptrace access (maps, environ, auxv …)."""
 
     def open(self, ctx: Context, path: Path, flags: int) -> FileDescription:
         if not is_present(self.task):
@@ -223,7 +223,7 @@ class MountsFile(TaskFile):
 
 
 class MountsDescription(PiecedDescription):
-    """Open mounts or mountinfo; POLLERR and POLLPRI say once that mounts have changed (mounts_poll)."""
+    """Open mounts or mountinfo; POLLERR and POLLPRI report a change of mounts once (mounts_poll)."""
 
     def __init__(
         self, path: Path, inode: GeneratedInode, flags: int, task: Task, line: Callable[[Path, Mount], bytes]
@@ -431,7 +431,7 @@ class TaskDir(PseudoDir):
 
 
 class FdListing(PseudoDirDescription):
-    """An open fd/: the size that stat(2) shows is none for lseek(2)."""
+    """An open fd/: lseek(2) does not use the size that stat(2) shows."""
 
     def lseek(self, ctx: Context, offset: int, whence: int) -> int:
         if whence == SEEK_END:
@@ -494,7 +494,7 @@ class FdInfoFile(TaskFile):
         return FdInfoDescription(path, self, flags)
 
     def watched(self) -> FileDescription:
-        """What the number stands for now.  Raises LinuxError(ENOENT)."""
+        """The open file of the number now. Raises LinuxError(ENOENT)."""
         task = self.task
         file = task.files.find(self.fd) if not task.is_exited else None
         if file is None:
@@ -601,7 +601,7 @@ class ThreadsDir(TaskDir):
         return None
 
     def forget(self, name: bytes) -> None:
-        """A thread is gone."""
+        """A thread has ended: drop its directory."""
         self._dirs.pop(int(name), None)
 
     def entries(self, ctx: Context, start: int) -> list[DirEntry]:

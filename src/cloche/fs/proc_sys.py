@@ -1,9 +1,8 @@
 """/proc/sys: the parameters of sysctl(8), as a table (proc(5), Documentation/admin-guide/sysctl).
 
-Only what has an effect here can be written (names of the host, pid_max, ptrace_scope …); the rest is
-read-only, so that no write succeeds without doing anything.  As in Linux, root's capabilities do not
-override the mode of a parameter. Other packages add their own directories with `ProcSys.add` (net, SysV
-IPC).
+Only parameters that have an effect can be written (names of the host, pid_max, ptrace_scope …); the others are
+read-only, so that no write succeeds without effect. As in Linux, root's capabilities do not override the mode of a
+parameter. Other packages add their own directories with `ProcSys.add` (net, SysV IPC).
 """
 
 import os
@@ -115,7 +114,7 @@ class _NamespaceLimit:
         return b"%d\n" % self.kernel.namespace_limits.quota(self.kind).limit
 
     def store(self, ctx: Context, data: bytes) -> int:
-        """A new limit; never above what the sandbox can bear."""
+        """Set a limit, which stays below the sandbox's own maximum."""
         if not ctx.creds.capable(CAP_SYS_RESOURCE):
             return -EPERM
         value = parse_int(data)
@@ -238,7 +237,7 @@ class ProcSys(SysctlTree):
         return b"%d\n" % self.kernel.ptrace_scope
 
     def _set_ptrace_scope(self, ctx: Context, data: bytes) -> int:
-        """yama_dointvec_minmax: once 3, for ever 3."""
+        """yama_dointvec_minmax: the value 3 cannot be changed any more."""
         if not ctx.creds.capable(CAP_SYS_PTRACE):
             return -EPERM
         value = parse_int(data)

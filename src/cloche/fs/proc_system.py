@@ -1,7 +1,7 @@
-"""The files of /proc that speak of the whole system (proc(5)): processors, memory, load, counters.
+"""The files of /proc about the whole system (proc(5)): processors, memory, load, counters.
 
-Each is a function of the kernel.  Figures are the sandbox's own; what the host keeps (interrupts, disks,
-paging) is shown as empty or 0.
+Each is a function of the kernel. Figures are those of the sandbox; those that only the host has (interrupts, disks,
+paging) are shown as empty or 0.
 """
 
 from collections.abc import Callable
@@ -188,7 +188,7 @@ def interrupts_text(container: Container) -> bytes:
 
 
 def softirqs_text(container: Container) -> bytes:
-    """/proc/softirqs: nothing has happened."""
+    """/proc/softirqs: all zero."""
     kernel = container.kernel
     head = "                    " + "".join([f"CPU{cpu:<8}" for cpu in range(kernel.cpu_count)]) + "\n"
     names = ("HI", "TIMER", "NET_TX", "NET_RX", "BLOCK", "IRQ_POLL", "TASKLET", "SCHED", "HRTIMER", "RCU")
@@ -197,7 +197,7 @@ def softirqs_text(container: Container) -> bytes:
 
 
 def pid_shower(ns: PidNamespace | None) -> Callable[[int], int]:
-    """A function from kernel pids to those of a namespace, 0 for what is not visible there."""
+    """A function from kernel pids to those of a namespace, 0 if it is not visible there."""
 
     def shown(pid: int) -> int:
         return pid_in(ns, pid)

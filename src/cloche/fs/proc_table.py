@@ -232,7 +232,7 @@ def _coredump_filter(reader: Task, task: Task) -> bytes:
 
 
 def _set_coredump_filter(reader: Task, task: Task, data: bytes) -> int:
-    """Kept for who reads it: no core is ever written."""
+    """Stored without effect: no core is ever written."""
     if task.is_exited:
         return -ESRCH
     text = data[:-1] if data[-1:] == b"\n" else data
@@ -275,7 +275,7 @@ _TABLE: Final = [
     FileRow(b"sessionid", 0o444, _sessionid),
     FileRow(b"coredump_filter", 0o644, _coredump_filter, _set_coredump_filter, where=1),
     FileRow(b"io", 0o400, _io, is_guarded=True),
-    FileRow(b"uid_map", 0o644, no_text),  # these four are fs.proc_idmap's
+    FileRow(b"uid_map", 0o644, no_text),  # these four are made by fs.proc_idmap
     FileRow(b"gid_map", 0o644, no_text),
     FileRow(b"projid_map", 0o644, no_text),
     FileRow(b"setgroups", 0o644, no_text),
@@ -286,7 +286,7 @@ _TABLE: Final = [
 ROWS: Final = {row.name: row for row in _TABLE}
 PROCESS_FILES: Final = [row.name for row in _TABLE if row.where & 1]
 THREAD_FILES: Final = [row.name for row in _TABLE if row.where & 2]
-# Those that are read as a buffer: they have an end, at 0.
+# Files that are read as a buffer; SEEK_END works, with size 0.
 PLAIN_FILES: Final = [
     row.text
     for row in _TABLE
@@ -295,7 +295,7 @@ PLAIN_FILES: Final = [
 ]
 FAR_FILES: Final = [row.text for row in _TABLE if row.name == b"oom_score_adj"]  # default_llseek
 MOUNT_FILES: Final = [_mounts, _mountinfo, _mountstats]  # they have a read_iter
-# Those that are made piece by piece, because they can be long.
+# Files that are made piece by piece, because they can be long.
 PIECES: Final[dict[TaskText, proc_text.TaskPiece]] = {
     _maps: proc_text.maps_piece,
     _smaps: proc_text.smaps_piece,

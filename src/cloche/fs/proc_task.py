@@ -1,4 +1,4 @@
-"""What all of /proc/PID begins with: is the task there, who looks, whose is the file."""
+"""Checks shared by all of /proc/PID: whether the task exists, who reads, and who owns the file."""
 
 from typing import Final
 
@@ -14,14 +14,14 @@ _MAX_NAMES: Final = 8
 
 
 def note_names(task: Task, names: TaskNames) -> None:
-    """A task has been looked up; where that was in many instances of proc, the latest are remembered."""
+    """A task was looked up in an instance of proc: remember its directory; if there are many, only the latest."""
     if len(task.names) >= _MAX_NAMES:
         del task.names[0]
     task.names.append(names)
 
 
 def task_ino(tid: int, *, is_thread: bool) -> int:
-    """The inode number of /proc/TID or task/TID; what is below it follows, so that listings can tell."""
+    """The inode number of /proc/TID or task/TID; inode numbers below it follow, so that listings can compute them."""
     return 1 << 52 | tid << 26 | (1 << 25 if is_thread else 0)
 
 
@@ -32,7 +32,7 @@ def is_present(task: Task) -> bool:
 
 
 def reader_of(ctx: Context) -> Task:
-    """The task that looks; only guests read proc.  Raises LinuxError(EIO) for anyone else."""
+    """The task that reads. Raises LinuxError(EIO) if the caller is not a task."""
     if isinstance(ctx, Task):
         return ctx
     raise LinuxError(EIO)

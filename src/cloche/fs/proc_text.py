@@ -1,9 +1,8 @@
-"""The texts of /proc/PID: what is known about a task, byte for byte as fs/proc/array.c and task_mmu.c print
-it.
+"""The texts of /proc/PID, byte for byte as fs/proc/array.c and task_mmu.c print them.
 
 Plain functions of a task (and, where permissions matter, of the reader).  Guest memory is read through the
-address space's process.  Figures that the host keeps to itself (page faults, context switches, the resident
-size of a single area) are 0, or said to be estimates where they are made.
+address space's process. Figures that only the host has (page faults, context switches, the resident size of a single
+area) are 0, or estimates; then the docstring says so.
 """
 
 from collections.abc import Callable
@@ -43,7 +42,7 @@ PAGE: Final = 4096
 _MAPS_STEP: Final = 256  # areas in a piece of maps, which may have 65,000 (I8)
 _SMAPS_STEP: Final = 32
 NS_PER_TICK: Final = 10_000_000  # USER_HZ 100
-ARG_LIMIT: Final = 1 << 21  # the most of arguments or environment that one read of the file shows
+ARG_LIMIT: Final = 1 << 21  # bytes of arguments or environment that one read shows at most
 _PF_RANDOMIZE: Final = 0x400000
 _PF_FORKNOEXEC: Final = 0x40
 _STATE_NAMES: Final[dict[str, str]] = {
@@ -109,7 +108,7 @@ def signal_masks(task: Task) -> tuple[int, int]:
 
 
 def stat_text(reader: Task, task: Task, *, is_thread: bool) -> bytes:
-    """/proc/PID/stat (proc_pid_stat(5)): 52 fields; addresses only for those who may look."""
+    """/proc/PID/stat (proc_pid_stat(5)): 52 fields; addresses only for readers with ptrace access."""
     group, view = task.group, reader.proc_view
     space = space_of(task)
     may_look = may_access(reader, task, uses_real_ids=False)
@@ -347,7 +346,7 @@ def _kib(label: str, value: int) -> str:
 
 
 def _status_memory(space: AddressSpace, peak_kib: int) -> str:
-    """The Vm lines of status (task_mem): the resident parts are told apart in proportion to their areas."""
+    """The Vm lines of status (task_mem): resident sizes are split in proportion to the areas."""
     sizes = SizeFigures(space)
     rss = space_rss_bytes(space)
     from_file = min(sizes.file, rss // 2) & ~(PAGE - 1)
@@ -516,7 +515,7 @@ def _vm_flags(area: Area) -> str:
 
 
 def _locked_share(area: Area, resident: int) -> int:
-    """How much of an area is locked: all of it at once, or what of it was touched."""
+    """How much of an area is locked: all of it, or (MCL_ONFAULT) the part that was touched."""
     if not area.flags & AREA_LOCKED or not area.prot:
         return 0
     return resident if area.flags & AREA_ONFAULT else area.end - area.start
@@ -593,7 +592,7 @@ def cmdline_text(task: Task) -> bytes:
     start, end = space.arg_start, space.arg_end
     text = space.process.read(start, min(end - start, ARG_LIMIT))
     if len(text) == end - start and text[-1:] != b"\0" and space.env_start == end < space.env_end:
-        # The last byte was overwritten: the title goes on into the environment, up to a NUL.
+        # The last byte was overwritten: the title continues in the environment, up to a NUL.
         longer = space.process.read(start, min(space.env_end - start, ARG_LIMIT))
         return longer.split(b"\0", 1)[0] + b"\0" if b"\0" in longer else longer
     return text
@@ -666,7 +665,7 @@ def oom_score(task: Task) -> int:
 
 
 def sched_text(reader: Task, task: Task) -> bytes:
-    """/proc/PID/sched, the lines that mean something here."""
+    """/proc/PID/sched, the lines that have a meaning here."""
     user, system = task_cpu_ns(task)
     runtime = (user + system) / 1e6
     policy = policy_of(task)
@@ -684,7 +683,7 @@ def sched_text(reader: Task, task: Task) -> bytes:
 
 
 def schedstat_text(task: Task) -> bytes:
-    """/proc/PID/schedstat: time on the CPU; waiting and slices are the host's."""
+    """/proc/PID/schedstat: time on the CPU; waiting time and slices are not known."""
     user, system = task_cpu_ns(task)
     return f"{user + system} 0 0\n".encode()
 

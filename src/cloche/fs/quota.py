@@ -1,4 +1,4 @@
-"""What the contents of in-memory files may cost, who has been charged, and the freeing of large ones bit by bit."""
+"""Limits and accounts for the contents of in-memory files, and the freeing of large ones in steps."""
 
 import os
 import resource
@@ -19,7 +19,7 @@ from cloche.mm.quota import INODE_BYTES, KERNEL_MEMORY
 from cloche.platform import hostsys
 
 PAGE: Final = 4096
-FREE_STEP: Final = 1024 * 1024  # bytes that the host takes back, or allocates, in about a millisecond
+FREE_STEP: Final = 1024 * 1024  # bytes that the host frees, or allocates, in about a millisecond
 _FREE_ENOUGH: Final = 4096  # pages
 _DEMOTE_TRIES: Final = 64
 
@@ -30,21 +30,21 @@ def page_count(length: int) -> int:
 
 
 class Doomed:
-    """A memfd that is no file's any more, with pages that the host has yet to take back."""
+    """A memfd that no file uses any more, whose pages are being freed."""
 
     def __init__(self, host: HostHandle, account: "Account", pages: int) -> None:
         self.host: HostHandle = host
         self.account: Account = account
         self.pages: int = pages
-        self.at: int = 0  # nothing is left below
+        self.at: int = 0  # everything below is freed
 
     def step(self) -> bool:
-        """Give back a millisecond's worth; False when it is gone."""
+        """Free what takes about a millisecond; False when all is freed."""
         try:
             at = os.lseek(self.host.fd, self.at, os.SEEK_DATA) // PAGE * PAGE
             hostsys.fallocate(self.host.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, FREE_STEP)
         except OSError:  # ENXIO: that was all
-            os.ftruncate(self.host.fd, 0)  # for guests who have it beside their slots
+            os.ftruncate(self.host.fd, 0)  # for guests that have it mapped beside their slots (windows)
             self.host.close()
             self.account.charge_pages(-self.pages)
             return False
@@ -56,11 +56,11 @@ class Doomed:
 
 
 class StorageReaper(Chore):
-    """Frees large memfds bit by bit: to close one of 512 MiB takes the host half a second (I8)."""
+    """Frees large memfds in steps: closing one of 512 MiB takes the host half a second (I8)."""
 
     def __init__(self) -> None:
         self.doomed: deque[Doomed] = deque()
-        self.chores: deque[Chore] | None = None  # the kernel's, which call `step`; boot sets it
+        self.chores: deque[Chore] | None = None  # the kernel's chores, which call `step`; set by boot
 
     def add(self, doomed: Doomed) -> None:
         self.doomed.append(doomed)
@@ -76,42 +76,44 @@ class StorageReaper(Chore):
 
 @trait
 class FileMaker:
-    """Where contents go that last (`fs.kept`): files with numbers, in place of memfds."""
+    """Makes files for contents of kept layers (`fs.kept`): numbered files, in place of memfds."""
 
     def make_file(self) -> tuple[int, int]:
         """The number of a new, empty file, and a descriptor of it.  Raises LinuxError."""
         raise NotImplementedError
 
     def open_file(self, number: int) -> int:
-        """A descriptor of the file again.  Raises LinuxError."""
+        """Open the file again; returns a descriptor. Raises LinuxError."""
         raise NotImplementedError
 
     def give_up(self, number: int) -> None:
-        """Nobody needs it any more."""
+        """Remove a file that is not needed any more."""
         raise NotImplementedError
 
     def prove(self) -> None:
-        """Before something is changed on the spot: whether the storage answers, unless it has just now.
+        """To be called before a change on the spot: check that the storage answers, unless it has done so just now.
 
-        Raises HostWait, so nothing must be changed yet.
+        Raises HostWait, so nothing may be changed before it.
         """
         raise NotImplementedError
 
     def changed_since(self, start_ns: int) -> None:
-        """What was begun then was done on the spot, just now."""
+        """A change that began at `start_ns` has just been made on the spot."""
         raise NotImplementedError
 
     def storage_away(self, *, is_away: bool) -> None:
-        """What was begun on the spot takes long, or is over (kernel.lanes)."""
+        """A call on the spot takes long (`is_away`), or is over (kernel.lanes)."""
         raise NotImplementedError
 
     def bring(self, number: int, fd: int, offset: int, length: int) -> bool:
-        """Have some of a file brought into the host's memory; False if nobody can wait for it.  Raises HostWait."""
+        """Have a part of a file brought into the host's memory; False if the running call cannot wait. Raises
+        HostWait.
+        """
         raise NotImplementedError
 
 
 class LastingFile(HostHandle):
-    """A file with a number, open: in place of a memfd."""
+    """The handle of an open numbered file, in place of a memfd."""
 
     def __init__(self, maker: FileMaker, number: int) -> None:
         super().__init__()
@@ -123,24 +125,22 @@ class LastingFile(HostHandle):
 
 
 class Backed:
-    """What has a memfd, or a file in its place: the contents of a file, `fs.storage.Storage`."""
+    """File contents with a memfd, or a numbered file in its place: `fs.storage.Storage`."""
 
     def __init__(self) -> None:
-        self.is_mapped: bool = False  # guests may allocate pages behind our back
+        self.is_mapped: bool = False  # guests may allocate pages without a system call
 
     def measure(self) -> None:
-        """Bring the charge in line with what the memfd holds."""
+        """Update the charge to the pages of the memfd."""
         raise NotImplementedError
 
     def demote(self) -> bool:
-        """Do without the descriptor, if it can be; whether it is closed."""
+        """Close the descriptor, if the contents can do without it; returns whether it was closed."""
         raise NotImplementedError
 
 
 class StorageQuota:
-    """What all in-memory files of a sandbox may use together; -1: no limit, half of the descriptors for
-    memfds.
-    """
+    """The limit of all in-memory files of a sandbox together; -1: no limit, and half of the descriptors for memfds."""
 
     def __init__(self, byte_limit: int = -1, inode_limit: int = -1, memfd_limit: int = -1) -> None:
         self.page_limit: int = byte_limit // PAGE if byte_limit >= 0 else -1
@@ -154,7 +154,7 @@ class StorageQuota:
         self.backed: dict[Backed, None] = {}  # those that have a memfd, roughly the oldest first
 
     def make_room(self) -> bool:
-        """Whether there may be one more memfd; one that nobody uses is given up for it."""
+        """Whether one more memfd may be made; an unused one is given up if necessary."""
         backed = self.backed
         if len(backed) < self.memfd_limit:
             return True
@@ -184,7 +184,7 @@ class Account:
         """Pages that may still be charged."""
         if self.quota.reaper.doomed and self.is_limited():
             while self._free() < _FREE_ENOUGH and self.quota.reaper.step():
-                pass  # what waits to be freed must not be missing
+                pass  # pages that wait to be freed must not be missing
         return self._free()
 
     def _free(self) -> int:
@@ -196,7 +196,7 @@ class Account:
         return free
 
     def charge_pages(self, count: int) -> None:
-        """Add (or give back) pages without asking; callers have compared with free_pages()."""
+        """Add (or give back) pages without asking; callers have checked free_pages()."""
         self.pages += count
         self.quota.pages += count
 

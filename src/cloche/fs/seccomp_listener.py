@@ -35,7 +35,7 @@ _MASK64: Final = 0xFFFFFFFFFFFFFFFF
 
 
 class ReceiveWait(Blocked):
-    """SECCOMP_IOCTL_NOTIF_RECV, which waits whatever O_NONBLOCK says."""
+    """SECCOMP_IOCTL_NOTIF_RECV, which waits even with O_NONBLOCK."""
 
     def __init__(self, listener: Listener, address: int) -> None:
         super().__init__()
@@ -100,7 +100,7 @@ class ListenerFile(AnonFile):
             found = self.listener.find(ctx.user_memory().read_u64(arg))
             return 0 if found is not None and found.state == SENT else -ENOENT
         if command == _SET_FLAGS:
-            # Where the woken thread runs is the host's business.
+            # The host decides where the woken thread runs, so the flag has no effect.
             return -EINVAL if arg & ~bpf.SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP else 0
         if command & 0xC000FFFF == 0x40000000 | _ADDFD_NUMBER:
             return self._add_fd(ctx, arg, command >> 16 & 0x3FFF)
@@ -115,7 +115,7 @@ class ListenerFile(AnonFile):
         return result
 
     def _sent(self, ident: int) -> Notification:
-        """What waits for an answer.  Raises LinuxError."""
+        """A notification that waits for an answer. Raises LinuxError."""
         found = self.listener.find(ident)
         if found is None:
             raise LinuxError(ENOENT)

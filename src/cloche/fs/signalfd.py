@@ -1,7 +1,7 @@
 """signalfd(2) (fs/signalfd.c).
 
-What is read and polled are the signals of the *caller*, whoever made the descriptor.  `wait_queue`
-therefore answers for the task that polled or read last: callers poll (or read) first and wait then.
+It reads and polls the signals of the *caller*, not of the process that made the descriptor. Therefore `wait_queue`
+returns the queue of the task that polled or read last: callers must poll (or read) before they wait.
 """
 
 from typing import Final

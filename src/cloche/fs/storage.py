@@ -1,9 +1,9 @@
-"""The contents of in-memory regular files, and what they may cost.
+"""The contents of in-memory regular files, and their accounting.
 
 Small files are pieces of Python memory; a file that grows, that has holes, or that is mapped is a memfd,
-which holds the host's own sparse pages, can be mapped by guests, and lets data move between guest and file
-without a copy here.  Descriptors are scarce, so memfds are limited: files that nobody has open give theirs
-back first, and when none does, a file goes without (then it cannot be mapped: ENOMEM).
+which holds the host's own sparse pages, can be mapped by guests, and lets data move between guest and file without a
+copy in the sentry. Descriptors are scarce, so memfds are limited: files that are not open give theirs up first; if
+there are none, a file has to do without (then it cannot be mapped: ENOMEM).
 
 Every growth is charged in pages to an `Account` (`fs.quota`) before anything is changed.
 May call the host on memfds only.
@@ -39,8 +39,9 @@ SMALL_LIMIT: Final = 256 * 1024  # from this size on a memfd is better
 STEP: Final = 1024 * 1024  # the most that is copied through Python at once
 EAGER_LIMIT: Final = 64 * 1024 * 1024  # the most that fallocate(2) really allocates at once
 
-_MAX_ASKED: Final = 8  # times that a read asks for what is not in memory, before it waits for it on the spot
-MUCH_READ: Final = 1024 * 1024  # bytes read from pieces of memory, after which a memfd pays
+# times that a read asks the gofer to bring data into memory, before it waits for it on the spot
+_MAX_ASKED: Final = 8
+MUCH_READ: Final = 1024 * 1024  # bytes read from pieces, after which a memfd pays off
 
 _CHUNK_PAGES: Final = CHUNK // PAGE
 _MAX_EXTENTS: Final = 1024
@@ -68,17 +69,18 @@ class Storage(Backed):
         self.chunks: dict[int, bytearray] = {}
         self.host: HostHandle = CLOSED  # the memfd, once there is one
         self.pages: int = 0  # charged
-        self.dense: int = 0  # of a memfd: all pages below this offset are allocated (a multiple of PAGE)
-        self.was_mapped: bool = False  # privately, too
-        self.is_sealed: bool = False  # the host knows seals of the memfd
-        self.read_bytes: int = 0  # from pieces: a file that is read a lot had better be a memfd
+        self.dense: int = 0  # memfd: all pages below this offset are allocated (a multiple of PAGE)
+        self.was_mapped: bool = False  # also by private mappings
+        self.is_sealed: bool = False  # seals were set on the memfd itself
+        self.read_bytes: int = 0  # from pieces: a file that is read a lot becomes a memfd
         self.view: HostHandle = CLOSED  # the memfd again, open only for reading
         self.key: int = 0  # of the memfd, see HostThread.read_fd_into
         self.users: int = 0  # open file descriptions; a mapping holds one
-        self.number: int = 0  # of a file that lasts: that is `fd`, which is opened when it is needed
-        self.maker: FileMaker | None = None  # who has it
-        self.busy: int = 0  # writes under way, which may take long: its descriptor stays open
-        self.was_lost: bool = False  # what was written last went to a file that is not ours any more
+        # of a numbered file (kept layer), to which `fd` belongs; it is opened when needed
+        self.number: int = 0
+        self.maker: FileMaker | None = None  # the maker of the numbered file
+        self.busy: int = 0  # writes under way that may take long: the descriptor stays open
+        self.was_lost: bool = False  # the last write went to a file that was given up meanwhile
 
     @property
     def fd(self) -> int:
@@ -111,9 +113,9 @@ class Storage(Backed):
         self.dense = 0
         self._set_pages(0)
 
-    # -- files that last ---------------------------------------------------------------------------------
+    # -- numbered files of kept layers ---------------------------------------------------------------------------------
     def kept_bytes(self) -> int:
-        """About how much memory the pieces take; a hole makes it more than can be."""
+        """About how much memory the pieces take; a file with a hole counts as too much."""
         return (
             len(self.chunks) * CHUNK
             if len(self.chunks) > 1
@@ -121,7 +123,7 @@ class Storage(Backed):
         )
 
     def adopt(self, number: int, maker: FileMaker) -> None:
-        """The contents are in a file that lasts."""
+        """Use a numbered file for the contents."""
         self.number, self.maker = number, maker
         try:
             self.wake()
@@ -132,7 +134,7 @@ class Storage(Backed):
         self.sleep()
 
     def wake(self) -> None:
-        """Have the descriptor of a file that lasts.  Raises LinuxError."""
+        """Open the numbered file, if it is not open. Raises LinuxError."""
         maker = self.maker
         if maker is None or self.host.fd >= 0:
             return
@@ -145,7 +147,7 @@ class Storage(Backed):
         self.account.quota.backed[self] = None
 
     def sleep(self) -> bool:
-        """Do without the descriptor of a file that lasts, which nobody has open."""
+        """Close the descriptor of a numbered file that is not open in the guest."""
         if self.users or self.host.fd < 0:
             return False
         self.measure()
@@ -164,7 +166,7 @@ class Storage(Backed):
         self.view = CLOSED
 
     def _give_up(self) -> None:
-        """The file that lasts is not ours any more; what is in it stays until that is known for good."""
+        """Give the numbered file up; it is removed only after the journal says so."""
         maker = self.maker
         if self.host.fd >= 0:
             self._close_fds()
@@ -175,11 +177,11 @@ class Storage(Backed):
         self.was_mapped = False
 
     def can_start_anew(self) -> bool:
-        """Whether an emptied file may have another memfd: nobody has mapped this one, in any way."""
+        """Whether an emptied file may get another memfd: this one was never mapped in any way."""
         return not self.was_mapped and not self.is_sealed and not self.busy
 
     def next_data(self, offset: int, end: int) -> int:
-        """Where the memfd has pages, from `offset` on; `end` if nowhere below that."""
+        """The next offset from `offset` on where the memfd has pages; `end` if there is none below that."""
         try:
             return min(max(os.lseek(self.host.fd, offset, os.SEEK_DATA) // PAGE * PAGE, offset), end)
         except OSError:
@@ -219,7 +221,7 @@ class Storage(Backed):
         try:
             for index, chunk in self.chunks.items():
                 _write_all(host.fd, chunk, index * CHUNK)
-            os.ftruncate(host.fd, size)  # pieces that were preallocated may lie beyond
+            os.ftruncate(host.fd, size)  # preallocated pieces may lie beyond the size
         except OSError:
             self._drop_new(host)
             return False
@@ -232,13 +234,13 @@ class Storage(Backed):
         return True
 
     def _drop_new(self, host: HostHandle) -> None:
-        """There is no room for a memfd that was made, or a file that lasts."""
+        """Drop a new memfd or numbered file, because there is no room for it."""
         host.close()
         if self.number:
             self._give_up()
 
     def _dense_pieces(self) -> int:
-        """Where the first hole of the pieces is."""
+        """The offset of the first hole in the pieces."""
         index = 0
         while True:
             chunk = self.chunks.get(index)
@@ -249,19 +251,19 @@ class Storage(Backed):
             index += 1
 
     def memfd(self, size: int) -> int:
-        """The memfd, made now if need be.  Raises LinuxError(ENOMEM) when there are no more of them."""
+        """The memfd, made if there is none.  Raises LinuxError(ENOMEM) when there are no more of them."""
         if not self._try_memfd(size):
             raise LinuxError(ENOMEM)
         return self.host.fd
 
     def readonly_memfd(self) -> int:
-        """The memfd, as a descriptor that is open only for reading where the host lets us make one."""
+        """The memfd, as a descriptor that is open only for reading where the host permits that."""
         if self.view.fd < 0:
             view = ReadOnly(self.host)
             try:
                 view.reopen()
             except OSError:
-                return self.host.fd  # the platform checks every change of a protection then
+                return self.host.fd  # the platform then checks every change of a protection
             if not DESCRIPTORS.has_spare(view.fd):
                 view.close()
                 raise LinuxError(ENOMEM)
@@ -270,7 +272,7 @@ class Storage(Backed):
 
     def _close_memfd(self) -> None:
         try:
-            # Guests may have it beside their slots, and descriptors of it, for long
+            # Guests may have it mapped beside their slots, or hold descriptors of it, for long
             os.ftruncate(self.host.fd, 0)
         except OSError:
             pass  # sealed
@@ -332,7 +334,7 @@ class Storage(Backed):
         if self.number:
             return self._read_lasting(dst, offset, length)
         if self.host.fd >= 0:
-            # Not where there may be holes: a guest that touches one allocates it.
+            # Not where there may be holes: a guest that touches a hole allocates a page.
             return dst.read_fd(
                 self.host.fd, offset, length, 0, self.key if offset + length <= self.dense else 0
             )
@@ -380,7 +382,7 @@ class Storage(Backed):
         return b"".join(parts)
 
     def _read_lasting(self, dst: IovIter, offset: int, length: int) -> int:
-        """What the host has in memory, and when it has been brought there, the rest.  Raises HostWait."""
+        """Read what the host has in memory, and the rest once it was brought there. Raises HostWait."""
         maker = self.maker
         done = asked = 0
         while done < length:
@@ -395,7 +397,8 @@ class Storage(Backed):
                 except HostWait:
                     dst.revert(done)
                     raise
-            if count in (-EAGAIN, -EOPNOTSUPP):  # it does not stay in memory, or its file system cannot tell
+            # the data does not stay in memory, or the file system cannot tell
+            if count in (-EAGAIN, -EOPNOTSUPP):
                 count = dst.read_fd(self.host.fd, at, length - done, 0, key)
             if count <= 0:
                 return done if done else count
@@ -404,13 +407,13 @@ class Storage(Backed):
 
     # -- writing -----------------------------------------------------------------------------------------
     def prove(self) -> None:
-        """Before something is changed: whether the disk of a file that lasts answers.  Raises HostWait."""
+        """Before a change: check that the disk of a numbered file answers. Raises HostWait."""
         maker = self.maker
         if maker is not None:
             maker.prove()
 
     def _write_lasting(self, src: IovIter, offset: int, length: int) -> int:
-        """Others may have their turn meanwhile, if that takes long."""
+        """Write to a numbered file; other tasks may run if that takes long."""
         host, maker = self.host, self.maker
         start_ns = monotonic_ns()
         self.busy += 1
@@ -445,7 +448,7 @@ class Storage(Backed):
         return fresh
 
     def _indices(self, first: int, last: int) -> list[int]:
-        """The pieces from `first` to `last` that there are: a range may be far longer than the file."""
+        """The indices of existing pieces from `first` to `last`: a range may be far longer than the file."""
         chunks = self.chunks
         if last - first < len(chunks):
             return [index for index in range(first, last + 1) if index in chunks]
@@ -453,10 +456,12 @@ class Storage(Backed):
 
     def _allocated(self, start: int, end: int) -> int:
         """Pages of the memfd between two offsets that exist already."""
-        return self._extents(start, end, _MAX_EXTENTS)[0]  # what is not looked at counts as new
+        return self._extents(start, end, _MAX_EXTENTS)[0]  # extents that were not looked at count as new
 
     def _extents(self, start: int, end: int, looks: int) -> tuple[int, int]:
-        """Pages of the memfd from `start` on, of so many extents; and the offset from which on nobody has looked."""
+        """Pages of the memfd from `start` on, in at most `looks` extents; and the offset at which the count has
+        stopped.
+        """
         count = 0
         at = start
         try:
@@ -473,10 +478,10 @@ class Storage(Backed):
         return count, at
 
     def cached(self, start: int, end: int) -> tuple[int, int]:
-        """For cachestat(2): pages in memory between two multiples of PAGE, as many as can be counted in a short time;
-        and where to go on, `end` if that was all.
+        """For cachestat(2): pages in memory between two multiples of PAGE, counted for a short time; and where to go
+        on, `end` if that was all.
 
-        Of a file that lasts, whose pages are in the host's cache, none.
+        For a numbered file none, because its pages are in the host's cache.
         """
         if self.number:
             return 0, end
@@ -505,8 +510,7 @@ class Storage(Backed):
         free = account.free_pages()
         if fresh <= free:
             return length
-        # What is certainly payable: `free` new pages from the start (more if some of them exist: try page by
-        # page).
+        # `free` new pages from the start can be paid for in any case; more, if some exist already: try page by page.
         upto = (offset // PAGE + free) * PAGE - offset
         step = max(min(upto, length), 0)
         while step < length:
@@ -551,7 +555,7 @@ class Storage(Backed):
             self._set_pages(self.pages + added)
 
     def _wants_memfd(self, offset: int, end: int) -> bool:
-        """Whether a write makes the file big, or leaves a hole of a page or more."""
+        """Whether a write makes the file large, or leaves a hole of a page or more."""
         if end > SMALL_LIMIT:
             return True
         index = offset // CHUNK
@@ -612,7 +616,7 @@ class Storage(Backed):
 
     # -- size --------------------------------------------------------------------------------------------
     def resize(self, old: int, new: int) -> None:
-        """The file has `new` bytes; what lies beyond is gone, what is added reads as zeros.
+        """The file has `new` bytes; bytes beyond are dropped, added ones read as zeros.
 
         Raises LinuxError.
         """
@@ -622,7 +626,7 @@ class Storage(Backed):
                 self.wake()
         if self.host.fd >= 0:
             if new == 0 and self.pages * PAGE > FREE_STEP and self.can_start_anew():
-                self.free()  # what is written next has another memfd
+                self.free()  # the next write gets another memfd
                 return
             try:
                 os.ftruncate(self.host.fd, new)
@@ -718,7 +722,7 @@ class Storage(Backed):
             if chunk is None:
                 return 0
             have = len(chunk)
-            if end >= have > offset:  # at its end: it just becomes shorter
+            if end >= have > offset:  # at the end of the piece: shorten it
                 self._set_pages(self.pages - page_count(have) + page_count(offset))
                 del chunk[offset:]
                 return 0

@@ -1,4 +1,4 @@
-"""/sys: the little of sysfs(5) that programs read to learn about processors, nodes and interfaces.
+"""/sys: the part of sysfs(5) that programs read to learn about processors, nodes and interfaces.
 
 Read by glibc (get_nprocs), nproc, lscpu, htop, Go, Python, node and the JVM.  Read-only.  The topology is
 that of /proc/cpuinfo: one package, a core per processor, one memory node.
@@ -167,7 +167,7 @@ def _node_meminfo(container: Container) -> bytes:
 
 
 def _add_node(fs: Sysfs, kernel: Kernel) -> None:
-    """devices/system/node: one node that has everything."""
+    """devices/system/node: one node with all processors and memory."""
     base = "devices/system/node"
     for name in ("online", "possible", "has_cpu", "has_memory", "has_normal_memory"):
         fs.attribute(f"{base}/{name}", "0")

@@ -20,7 +20,7 @@ _HIGH_SPEEDS: Final[list[int]] = [
 
 
 def speed_of(code: int) -> int:
-    """Bits per second of a B* code; 0 for BOTHER and what does not exist."""
+    """Bits per second of a B* code; 0 for BOTHER and unknown codes."""
     code &= CBAUD
     if code & BOTHER:
         index = (code & 0xF) - 1

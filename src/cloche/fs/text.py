@@ -1,6 +1,6 @@
 """Patched program text as mm maps it: text files (wire/textfile.py) that the gofer donates.
 
-Owns their descriptors, for as long as anything refers to the text: the inode of the file, or a mapping.
+Owns their descriptors, as long as the file's inode or a mapping refers to the text.
 """
 
 import os
@@ -53,7 +53,7 @@ class OpenText(PatchedText):
             return -1
         at = offset - site.tail_offset
         address = site.original(at)
-        # Only from the start of the window or behind it can the program go on in its own code.
+        # The program can continue in its own code only at the window's start, or after the window.
         if address == site.address or address == site.address - site.window_bytes:
             return address
         return -1

@@ -1,7 +1,7 @@
 """timerfd_create(2) and its kin (fs/timerfd.c).
 
-A timer that has expired is not started again until somebody looks (read, poll's caller reads, gettime): an
-interval of a nanosecond costs nothing between reads, and the missed expirations are computed.
+An expired interval timer is started again only by read(2) or timerfd_gettime(2): so an interval of a nanosecond costs
+nothing between reads, and missed expirations are computed.
 """
 
 import time
@@ -67,7 +67,7 @@ class TimerFile(AnonFile, TimerOwner):
 
     def timer_due(self, kind: int, argument: int) -> None:
         self.timer = None
-        # CLOCK_REALTIME may have been set back meanwhile: then this is too early.
+        # Too early: CLOCK_REALTIME was set back meanwhile.
         self._start()
 
     def _expire(self) -> None:
@@ -79,7 +79,7 @@ class TimerFile(AnonFile, TimerOwner):
     def _catch_up(self) -> None:
         """Expire now if the event loop is late.
 
-        Move an interval timer past what it missed and start it again.
+        Move an interval timer past its missed expirations, and start it again.
         """
         if self.expires_ns < 0:
             return
@@ -109,7 +109,7 @@ class TimerFile(AnonFile, TimerOwner):
         return self.interval_ns, self.remaining_ns()
 
     def settime(self, flags: int, interval_ns: int, value_ns: int) -> tuple[int, int]:
-        """timerfd_settime(2); what gettime would have said before."""
+        """timerfd_settime(2); returns the result that gettime would have had before."""
         old = self.gettime()
         self._cancel()
         self.settime_flags = flags

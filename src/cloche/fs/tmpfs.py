@@ -1,12 +1,12 @@
 """tmpfs: files, directories, links and nodes that live in the sentry (tmpfs(5), mm/shmem.c); memfd_create(2)
 too.
 
-Owns the in-memory inode classes, which `fs.overlay` extends: an inode may have a `backing`, an inode of a
-lower layer that still provides what was not changed (extended attributes here, contents in the overlay).
+Owns the in-memory inode classes, which `fs.overlay` extends: an inode may have a `backing`, an inode of a lower layer
+that still provides the unchanged parts (extended attributes here, contents in the overlay).
 
 Guarantees: quotas are asked before anything changes; directory offsets are stable (an entry keeps its offset
-for as long as it exists, and later entries have higher ones); an inode gives its memory back when the last
-reference to it goes, so an unlinked open file works.
+for as long as it exists, and later entries have higher ones); an inode's memory is freed with the last reference to
+it, so an unlinked open file works.
 """
 
 import time
@@ -56,7 +56,7 @@ from cloche.vfs.attr import check_new_size, new_owner, remove_privs, write_room
 from cloche.vfs.objects import Context, DirectoryDescription, DirEmitter, FileDescription, Inode, Path
 from cloche.vfs.records import StatFs
 
-_ENTRY_SIZE: Final = 20  # what an entry adds to a directory's st_size (BOGO_DIRENT_SIZE)
+_ENTRY_SIZE: Final = 20  # size that an entry adds to a directory's st_size (BOGO_DIRENT_SIZE)
 WRITE_SEALS: Final = F_SEAL_WRITE | F_SEAL_FUTURE_WRITE
 
 
@@ -65,7 +65,7 @@ _FIRST_COOKIE: Final = 2  # directory offsets 0 and 1 are `.` and `..`
 
 
 class InternalMount:
-    """A mount that nobody sees (fs.memfd.MemfdMount)."""
+    """An internal mount, in no namespace (fs.memfd.MemfdMount)."""
 
 
 class TmpFs(MemoryFs):
@@ -80,13 +80,13 @@ class TmpFs(MemoryFs):
         inodes = options.inodes if options.inodes > 0 else -1
         super().__init__(kind, TMPFS_MAGIC, dev, Account(quota, pages, inodes))
         self.has_handles = True
-        self.has_any_size: bool = options.size == 0  # somebody said that there is no limit, ours apart
+        self.has_any_size: bool = options.size == 0  # mounted without a limit, except the sandbox's own
         self.has_any_inodes: bool = options.inodes == 0
         self.default_pages: int = -1  # the limit that is not shown
         self.root_mode: int = options.mode
         self.root_uid: int = options.uid  # as /proc/mounts shows them: ids of the initial namespace
         self.root_gid: int = options.gid
-        self.is_internal: bool = False  # nobody mounted it: it states no size
+        self.is_internal: bool = False  # not mounted by a guest: it shows no size
         self.memfds: InternalMount | None = None  # fs.memfd: the mount under which memfds live
         self.make_root(options)
 
@@ -134,7 +134,7 @@ class TmpFs(MemoryFs):
     def remount(self, ctx: Context, data: bytes) -> None:
         options = parse_options(data, max(self.account.quota.page_limit, 0) * PAGE)
         account, pages, inodes = self.account, options.size // PAGE, options.inodes
-        # What has no limit gets none (shmem_reconfigure), and nothing changes unless all of it can.
+        # A file system without a limit cannot get one (shmem_reconfigure), and either all options are changed or none.
         if options.size > 0 and (self.has_any_size or pages < account.pages):
             raise LinuxError(EINVAL)
         if inodes > 0 and (self.has_any_inodes or inodes < account.inodes):
@@ -174,7 +174,7 @@ class TmpfsFile(TmpfsInode):
             self.blocks = storage.pages * 8
 
     def take_over(self, ctx: Context, size: int) -> None:
-        """Before the contents change: fetch those that a lower layer still holds, at most `size` bytes."""
+        """Before the contents change: fetch the contents that a lower layer still holds, at most `size` bytes."""
 
     def resize(self, ctx: Context, size: int) -> None:
         seals = self.seals
@@ -243,7 +243,7 @@ class TmpfsFile(TmpfsInode):
         storage = self.storage
         fd = storage.memfd(self.size)
         storage.was_mapped = True
-        self.blocks = storage.pages * 8  # becoming a memfd may have dropped what was preallocated
+        self.blocks = storage.pages * 8  # the change to a memfd may have dropped preallocated pages
         if flags & MAP_SHARED:
             storage.is_mapped = True
             if not is_writable or self.seals & WRITE_SEALS:
@@ -251,7 +251,7 @@ class TmpfsFile(TmpfsInode):
         return fd
 
     def may_zero(self, mode: int) -> int:
-        """Whether fallocate(2) may take pages away: 0 or -errno."""
+        """Whether fallocate(2) may free pages: 0 or -errno."""
         if mode & FALLOC_FL_ZERO_RANGE and self.tmpfs.kind == "tmpfs":
             return -EOPNOTSUPP
         return -EPERM if self.seals & WRITE_SEALS else 0
@@ -373,7 +373,7 @@ class TmpfsDir(TmpfsInode):
         self.size = 2 * _ENTRY_SIZE
 
     def renamed(self, name: bytes) -> None:
-        """A name is another's, or new, or gone: whoever keeps the layer is told."""
+        """A name was added, removed or changed: tell the layer's log."""
         log = self.tmpfs.log
         if log is not None:
             log.named(self, name)
@@ -401,7 +401,7 @@ class TmpfsDir(TmpfsInode):
         entry = self.entries.pop(name)
         self.renamed(name)
         entry.cookie = 0
-        self.size = max(self.size - _ENTRY_SIZE, 0)  # of a directory of an image nobody knows one
+        self.size = max(self.size - _ENTRY_SIZE, 0)  # the st_size of an image's directory is not known
         if entry.kind == S_IFDIR >> 12:
             self.nlink -= 1
 
@@ -586,7 +586,7 @@ class TmpfsDirDescription(DirectoryDescription):
         entries = self._entries
         low = 0
         high = len(entries)
-        while low < high and entries[low].cookie < pos:  # 0, of one that is gone, forbids a binary search
+        while low < high and entries[low].cookie < pos:  # removed entries have 0, so no binary search
             low += 1
         self._index = low
 
@@ -605,7 +605,7 @@ class TmpfsDirDescription(DirectoryDescription):
                 above = self.path.dentry.parent.inode
                 parent = above.ino if above is not None else parent
             if not emitter.emit(b"..", parent, 4, 2):
-                self.pos = 1  # not before: the call may be made again, with another emitter
+                self.pos = 1  # not earlier: the call may be run again, with another emitter
                 return 0
             pos = 2
         if pos != self._cursor or pos == 2:

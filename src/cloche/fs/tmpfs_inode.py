@@ -1,4 +1,4 @@
-"""What all in-memory inodes share: attributes, extended attributes, whom they are charged to; and symbolic links.
+"""The base of all in-memory inodes: attributes, extended attributes, accounting; and symbolic links.
 
 `fs.tmpfs` has the rest, and the guarantees.
 """
@@ -57,14 +57,14 @@ _DAY_NS: Final = 86_400_000_000_000
 
 @trait
 class LayerLog:
-    """Who is told of changes, to keep them (`fs.kept`)."""
+    """Is told of changes, to store them (`fs.kept`)."""
 
     def changed(self, inode: "TmpfsInode") -> None:
-        """Attributes or contents are others."""
+        """Attributes or contents have changed."""
         raise NotImplementedError
 
     def named(self, directory: "TmpfsInode", name: bytes) -> None:
-        """A name was made, taken away, or means something else."""
+        """A name was added, removed, or changed to another file."""
         raise NotImplementedError
 
     def sync(self, inode: "TmpfsInode | None") -> int:
@@ -73,13 +73,13 @@ class LayerLog:
 
 
 class MemoryFs(FileSystem):
-    """What the inodes need of their file system: whom they are charged to, and numbers."""
+    """What the inodes need of their file system: their account, and numbers."""
 
     def __init__(self, kind: str, magic: int, dev: int, account: Account) -> None:
         super().__init__(kind, magic, dev)
         self.account: Account = account
         self.next_ino: int = 1
-        self.is_kept: bool = False  # there is a log, or will be
+        self.is_kept: bool = False  # it has a log, or will get one
         self.log: LayerLog | None = None
 
     def sync(self) -> int:
@@ -93,11 +93,11 @@ class MemoryFs(FileSystem):
         return ino
 
     def lost_last_name(self, inode: Inode) -> None:
-        """An inode is only kept by those who have it open (the overlay forgets it)."""
+        """An inode has lost its last name, and exists only while it is open (the overlay forgets it)."""
 
 
 class TmpfsInode(Inode):
-    """What all in-memory inodes share; devices, fifos and sockets are of this class itself."""
+    """The base of all in-memory inodes; devices, fifos and sockets are of this class itself."""
 
     def __init__(
         self, fs: MemoryFs, ino: int, mode: int, uid: int, gid: int, *, is_charged: bool = True
@@ -106,16 +106,17 @@ class TmpfsInode(Inode):
         self.tmpfs: MemoryFs = fs
         self.is_charged: bool = is_charged  # counted in the account's inodes
         self.charged_names: int = 0  # hard links that are counted as inodes too
-        self.backing: Inode | None = None  # of a lower layer (overlay)
-        self.is_from_before: bool = False  # kept layers: made by a sandbox before this one
-        self.is_first_kept: bool = False  # kept layers: what the backing was is in the journal
+        self.backing: Inode | None = None  # the inode of a lower layer (overlay)
+        self.is_from_before: bool = False  # kept layers: made by an earlier sandbox
+        self.is_first_kept: bool = False  # kept layers: the backing's state is in the journal
         self.is_changed: bool = True  # overlay: differs from `backing`, or has none
-        self.xattrs: dict[bytes, bytes] | None = None  # None: as the backing says
-        self.xattrs_below: dict[bytes, bytes | None] | None = None  # asked of the backing already
+        self.xattrs: dict[bytes, bytes] | None = None  # None: those of the backing
+        # attributes that were read from the backing
+        self.xattrs_below: dict[bytes, bytes | None] | None = None
         self.xattr_pages: int = 0
-        self.label: int = 0  # in the log
-        self.origin: TmpfsInode | None = None  # kept layers: the directory where it was at first …
-        self.origin_name: bytes = b""  # … and its name there
+        self.label: int = 0  # its number in the log
+        self.origin: TmpfsInode | None = None  # kept layers: the directory of its first name …
+        self.origin_name: bytes = b""  # … and that name
         now = time.time_ns()
         self.atime_ns = now
         self.mtime_ns = now
@@ -131,7 +132,7 @@ class TmpfsInode(Inode):
             self.xattr_pages = 0
 
     def note(self) -> None:
-        """It has changed: whoever keeps the layer is told."""
+        """The inode has changed: tell the layer's log."""
         log = self.tmpfs.log
         if log is not None:
             log.changed(self)
@@ -217,7 +218,7 @@ class TmpfsInode(Inode):
         return xattrs
 
     def _xattr_below(self, ctx: Context, name: bytes) -> bytes | None:
-        """What the backing says, remembered: every exec asks for security.capability."""
+        """An attribute of the backing, cached: every exec asks for security.capability."""
         backing = self.backing
         if backing is None:
             return None

@@ -11,7 +11,7 @@ from cloche.vfs.userns import map_gid, map_uid
 
 
 class TmpfsOptions:
-    """What mount(2) may say about a tmpfs; -1: not said, 0: no limit."""
+    """The options of a tmpfs; -1: not given, 0: no limit."""
 
     def __init__(self) -> None:
         self.size: int = -1  # bytes
@@ -37,8 +37,8 @@ def _parse_size(text: bytes, total: int) -> int:
 
 
 def parse_options(data: bytes, total_bytes: int, creds: Credentials | None = None) -> TmpfsOptions:
-    """The data of mount(2); `total_bytes` is what percentages refer to, `creds` the mounter's: the owner, unless an
-    option says another.  Raises LinuxError(EINVAL).
+    """The data of mount(2); percentages are of `total_bytes`; `creds` are the mounter's, whose ids are the default
+    owner. Raises LinuxError(EINVAL).
     """
     options = TmpfsOptions()
     user_ns = None
@@ -69,7 +69,7 @@ def parse_options(data: bytes, total_bytes: int, creds: Credentials | None = Non
 
 
 def check_option(option: bytes) -> None:
-    """Whether mount(2) would take an option.  Raises LinuxError(EINVAL)."""
+    """Check an option. Raises LinuxError(EINVAL)."""
     key, equals, _ = option.partition(b"=")
     if not equals and key in (b"size", b"nr_blocks", b"nr_inodes", b"mode", b"uid", b"gid", b"huge", b"mpol"):
         raise LinuxError(EINVAL)

@@ -65,7 +65,7 @@ PIECE: Final = 4096
 
 
 class ReadTimer:
-    """A reader that waits with VTIME: which call it is, until when, and what had arrived."""
+    """A reader that waits with VTIME: the call, its deadline, and the bytes that had arrived."""
 
     def __init__(self, serial: int, deadline_ns: int, seen: int) -> None:
         self.serial: int = serial
@@ -97,19 +97,20 @@ def keep_locked(new: Termios, old: Termios, locked: Termios) -> None:
 
 
 class Terminal(LineDiscipline, Console, TimerOwner):
-    """A pseudo-terminal pair: the slave's line discipline, and what the master has still to read."""
+    """A pseudo-terminal pair: the slave's line discipline, and the output that the master has not read yet."""
 
     def __init__(self, kernel: Kernel, index: int) -> None:
         super().__init__()
         self.kernel: Kernel = kernel
         self.index: int = index
-        self.inode: Inode | None = None  # of the slave
+        self.inode: Inode | None = None  # the slave's node
         self.fs: DevptsBase | None = None
         self.out: bytearray = bytearray()  # from the slave (and echo) to the master
         self.winsize: tuple[int, int, int, int] = (0, 0, 0, 0)
         self.session: Session | None = None
         self.foreground: ProcessGroup | None = None
-        self.detached: set[int] = set()  # processes of the session that gave the terminal up (TIOCNOTTY)
+        # processes of the session that have given the terminal up (TIOCNOTTY)
+        self.detached: set[int] = set()
         self.is_locked: bool = True
         self.locked_termios: Termios = blank_termios()  # bits set here cannot be changed (TIOCSLCKTRMIOS)
         self.is_exclusive: bool = False
@@ -143,7 +144,7 @@ class Terminal(LineDiscipline, Console, TimerOwner):
         self.slave_queue.wake(WRITABLE)
 
     def flush_output(self) -> None:
-        """What is in the master's read buffer stays; what is on its way there is dropped."""
+        """Drop output that is not yet in the master's read buffer."""
         if len(self.out) > PIECE:
             del self.out[PIECE:]
             self.slave_queue.wake(WRITABLE)
@@ -185,7 +186,7 @@ class Terminal(LineDiscipline, Console, TimerOwner):
         return INPUT_BYTES - len(self.pending)
 
     def receive_from_master(self, data: bytes) -> None:
-        """Keys."""
+        """The master has written: input for the slave."""
         if self.is_locked or not data:
             return
         self.receive(data)
@@ -198,7 +199,7 @@ class Terminal(LineDiscipline, Console, TimerOwner):
             self.slave_queue.wake(WRITABLE)
 
     def after_read(self) -> None:
-        """The slave has read: take up what waited, and let the master write."""
+        """The slave has read: process pending input, and let the master write."""
         was_full = self.input_room() <= 0
         if self.pending:
             self.process()
@@ -269,10 +270,10 @@ class Terminal(LineDiscipline, Console, TimerOwner):
 
 
 class DevptsBase(FileSystem):
-    """What `Terminal` knows of the file system that numbers it."""
+    """The interface of devpts that `Terminal` uses."""
 
     def drop(self, terminal: Terminal) -> None:
-        """The pair is gone: its name too, and its number is free."""
+        """The pair is gone: remove its name, and free its number."""
         raise NotImplementedError
 
     def new_terminal(self, ctx: Context) -> Terminal:

@@ -1,6 +1,6 @@
 """The open files of terminals, and the openers of /dev/tty, /dev/console, /dev/ptmx and /dev/pts/N.
 
-Terminals never block: a read that must wait gives -EAGAIN, and VTIME is kept by a timer that wakes the queue.
+Terminals never block: a read that must wait returns -EAGAIN, and for VTIME a timer wakes the queue.
 """
 
 from typing import Final
@@ -67,13 +67,13 @@ from cloche.vfs.waitqueue import WaitQueue
 
 READ_PIECE: Final = 64  # the buffer of tty_read
 WRITE_CHUNK: Final = 2048  # that of tty_write
-# Written by one call: more than both buffers hold.  What is dropped, a line that is too long or characters that print
-# nothing, takes time and no room (I8).
+# The most that one call writes, more than both buffers hold. Characters that are dropped (of a line that is too long,
+# or that print nothing) take time but no room (I8).
 TURN_BYTES: Final = 16384
 
 
 def copy_some(dst: IovIter, data: bytes) -> int:
-    """What of `data` can be copied before a fault."""
+    """Copy data up to a fault; returns the bytes copied."""
     try:
         return dst.copy_to(data)
     except LinuxError:
@@ -81,7 +81,7 @@ def copy_some(dst: IovIter, data: bytes) -> int:
 
 
 def take_chunk(src: IovIter, limit: int) -> bytes:
-    """What is to be written next: a chunk of tty_write, whole or not at all; empty after a fault."""
+    """The next chunk of tty_write, whole; empty after a fault."""
     want = min(src.remaining(), limit, WRITE_CHUNK)
     try:
         data = src.copy_from(want)
@@ -94,7 +94,9 @@ def take_chunk(src: IovIter, limit: int) -> bytes:
 
 
 def lost_by_fault(copied: int, length: int) -> int:
-    """How many of `length` bytes are gone after `copied` were: tty_read takes them out by pieces before it copies."""
+    """How many of `length` bytes are consumed when only `copied` could be copied: tty_read removes them in pieces
+    before it copies.
+    """
     return min((copied // READ_PIECE + 1) * READ_PIECE, length)
 
 
@@ -118,7 +120,7 @@ class TtyFile(FileDescription):
 
 
 class SlaveFile(TtyFile):
-    """An open slave: what programs take for a terminal."""
+    """An open slave, the terminal of programs."""
 
     def __init__(self, tty: Terminal, path: Path | None, inode: Inode, flags: int) -> None:
         super().__init__(tty, path, inode, flags)
@@ -131,7 +133,7 @@ class SlaveFile(TtyFile):
     def read(self, ctx: Context, dst: IovIter, flags: int = 0) -> int:
         tty = self.tty
         if self.is_hung_up():
-            # A reader that was waiting when the master closed hears of it, a later one reads the end of file.
+            # A reader that was waiting when the master closed gets EIO; a later one reads the end of the file.
             is_waiting = isinstance(ctx, Task) and ctx.blocked is not None
             return -EIO if is_waiting and not tty.is_master_open else 0
         if dst.remaining() == 0:
@@ -182,7 +184,7 @@ class SlaveFile(TtyFile):
         return count if count else -EFAULT
 
     def _time_is_up(self, ctx: Context, time_ns: int, have: int) -> bool:
-        """Whether VTIME has passed for this call; otherwise see to it that the queue is woken when it has."""
+        """Whether VTIME has passed for this call; otherwise arm a timer that wakes the queue then."""
         if not isinstance(ctx, Task):
             return True
         tty = self.tty
@@ -190,7 +192,7 @@ class SlaveFile(TtyFile):
         state = tty.timers.get(ctx.tid)
         serial = ctx.kernel.total_syscalls if not ctx.blocked else -1
         if state is None or (serial >= 0 and state.serial != serial) or state.seen != have:
-            # A new call, or another byte within VMIN: the time starts anew.
+            # A new call, or another byte within VMIN: the time starts again.
             state = ReadTimer(ctx.kernel.total_syscalls, now + time_ns, have)
             tty.timers[ctx.tid] = state
         elif now >= state.deadline_ns:
@@ -446,10 +448,7 @@ class PtmxInode(MemoryAttrInode):
 
 
 def open_pair(ctx: Context) -> tuple[Terminal, SlaveFile]:
-    """A pair for boot: the terminal, unlocked, and an open slave without references (`-t`.
-
-    The standard streams).
-    """
+    """A pair for boot (`-t`): the terminal, unlocked, and an open slave without references, for the standard streams."""
     fs = devpts_of(ctx)
     tty = fs.new_terminal(ctx)
     tty.is_locked = False

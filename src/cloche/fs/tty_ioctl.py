@@ -126,7 +126,7 @@ def terminal_ioctl(
             return -ENOTTY
         mem.write_i32(arg, pid_in(pid_ns_of(ctx), tty.session.sid))
     elif command == TIOCSCTTY:
-        return set_controlling(ctx, tty, file, arg)  # by the master, too, it is the slave
+        return set_controlling(ctx, tty, file, arg)  # on the master, too, it applies to the slave
     elif command == TIOCNOTTY:
         return -ENOTTY if is_master else give_up_controlling(ctx, tty)
     elif command == TCFLSH:
@@ -171,7 +171,7 @@ def _rare_ioctl(
     elif command == TIOCSTI:
         return -EIO  # dev.tty.legacy_tiocsti is 0
     elif command == TIOCCONS:
-        return -EPERM  # there is no console to redirect, whoever asks
+        return -EPERM  # there is no console to redirect
     elif command == TIOCVHANGUP:
         if not ctx.creds.capable(CAP_SYS_ADMIN):
             return -EPERM
@@ -182,7 +182,7 @@ def _rare_ioctl(
 
 
 def _set_attributes(ctx: Context, tty: Terminal, command: int, arg: int) -> int:
-    """TCSETS and its variants; nothing has to drain, since output arrives at once."""
+    """TCSETS and its variants; draining is not needed, since output arrives at once."""
     result = check_change(ctx, tty, SIGTTOU)
     if result:
         return result
