@@ -400,7 +400,7 @@ class Policy:
 
     def __init__(self) -> None:
         self.rules: list[Rule] = []
-        self.resolvers: list[tuple[bytes, int]] = []  # empty: the host's
+        self.resolvers: list[tuple[bytes, int]] = []  # empty: those of the host
         self.synthetic: tuple[bytes, int] = (bytes([198, 18, 0, 0]), 15)
         self.is_open: bool = False  # everything is allowed that is not denied, the host's own network as well
         self.has_aaaa: bool = False  # names have addresses of IPv6, too

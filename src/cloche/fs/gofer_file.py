@@ -116,7 +116,7 @@ class GoferFile(FileDescription):
         is_patient = client.may_wait() and host.must_ask()
         if not is_patient:
             start_ns = host.looked_ns if client.may_wait() else monotonic_ns()
-            client.commit()  # what is looked at afterwards
+            client.commit()  # the questions after this cannot be asked twice
         length = src.remaining()
         limit = ctx.file_size_limit
         if limit >= 0:
@@ -257,7 +257,7 @@ class GoferFile(FileDescription):
             except LinuxError as refusal:
                 if refusal.errno != EBADF:
                     return -refusal.errno
-        client.commit()  # what is looked at afterwards
+        client.commit()  # the questions after this cannot be asked twice
         try:
             hostsys.fallocate(node.fd_to_write(), mode, offset, length)
         except OSError as error:

@@ -262,7 +262,7 @@ class TmpfsFile(TmpfsInode):
     def allocate(self, ctx: Context, mode: int, offset: int, length: int) -> int:
         """fallocate(2) after the generic checks; 0 or -errno."""
         if mode & ~_FALLOC_MODES or (mode & FALLOC_FL_ZERO_RANGE and self.tmpfs.kind == "tmpfs"):
-            return -EOPNOTSUPP  # a layer of an overlay stands for a disk's file system
+            return -EOPNOTSUPP  # a layer of an overlay behaves as a file system on disk
         end = offset + length
         seals = self.seals
         is_growing = mode & FALLOC_FL_KEEP_SIZE == 0 and end > self.size
@@ -322,7 +322,7 @@ class TmpfsDescription(FileDescription):
             maker.storage_away(is_away=is_away)
 
     def takes_nowait(self) -> bool:
-        return self.file.tmpfs.kind != "tmpfs"  # a layer of an overlay stands for a disk's file system
+        return self.file.tmpfs.kind != "tmpfs"  # a layer of an overlay behaves as a file system on disk
 
     def read_bytes(self, ctx: Context, offset: int, length: int) -> bytes:
         file = self.file

@@ -448,7 +448,9 @@ class PtmxInode(MemoryAttrInode):
 
 
 def open_pair(ctx: Context) -> tuple[Terminal, SlaveFile]:
-    """A pair for boot (`-t`): the terminal, unlocked, and an open slave without references, for the standard streams."""
+    """A pair for boot (`-t`): the unlocked terminal, and an open slave (without references) for the
+    standard streams.
+    """
     fs = devpts_of(ctx)
     tty = fs.new_terminal(ctx)
     tty.is_locked = False

@@ -71,7 +71,7 @@ class ExecArguments(Blocked):
         while self._step(mem, self.argv) or self._step(mem, self.envp):
             if monotonic_ns() >= end_ns:
                 return next_slice(task, self)
-        end_wait(task, self)  # begin_exec may wait by itself
+        end_wait(task, self)  # begin_exec may block the task itself
         try:
             return self.begin(task)
         except LeaseBroken as broken:
@@ -144,7 +144,7 @@ class ExecLeaseWait(LeaseWait):
 
     def act(self, task: Task) -> int:
         if task.blocked is self:
-            end_wait(task, self)  # begin_exec may wait by itself
+            end_wait(task, self)  # begin_exec may block the task itself
         return self.arguments.begin(task)
 
 

@@ -534,7 +534,7 @@ def sys_splice(task: Task, args: Args) -> int:
 
 def sys_tee(task: Task, args: Args) -> int:
     """tee(2)."""
-    task.kernel.host_waits.commit()  # what one piece has moved is not moved again
+    task.kernel.host_waits.commit()  # moved data must not be moved again
     flags = to_u32(args.a3)
     length = args.a2
     if flags & ~_SPLICE_F_ALL:
@@ -629,7 +629,7 @@ def sys_vmsplice(task: Task, args: Args) -> int:
     """vmsplice(2): the data is copied; a program that does not touch the pages afterwards, as it promised, cannot
     notice that.
     """
-    task.kernel.host_waits.commit()  # what one piece has moved is not moved again
+    task.kernel.host_waits.commit()  # moved data must not be moved again
     flags = to_u32(args.a3)
     if flags & ~_SPLICE_F_ALL:
         return -EINVAL
