@@ -234,7 +234,7 @@ class Tracing:
         raise NotImplementedError
 
     def leader_died(self, group: "ThreadGroup") -> bool:
-        """The last thread of a group is gone; whether its leader's tracer hears of it before its parent."""
+        """The last thread of a group is gone. Returns whether the leader's tracer is told of it before its parent."""
         raise NotImplementedError
 
     def reap(self, task: "Task") -> None:

@@ -35,7 +35,7 @@ def copy_pieces(dst: IovIter, pieces: list[bytes]) -> int:
 
 
 def take_whole(src: IovIter, length: int) -> bytes:
-    """Exactly `length` bytes, of which there are as many.  Raises LinuxError(EFAULT), with `src` where it was."""
+    """Exactly `length` bytes; `src` must have that many. Raises LinuxError(EFAULT), with `src` where it was."""
     data = src.copy_from(length)
     if len(data) < length:
         src.revert(len(data))

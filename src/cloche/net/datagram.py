@@ -87,7 +87,7 @@ _PKTINFO: Final = Struct("<i4s4s")
 ALWAYS_FITS: Final = 500  # bytes, whatever the MTU may be
 _SOL_UDP: Final = 17
 _IP_MAX: Final = 65535
-_QUOTED: Final = 576 - 20 - 8  # of a packet, by an ICMP error about it
+_QUOTED: Final = 576 - 20 - 8  # bytes of a packet that an ICMP error about it quotes
 _OPTION_HEADERS: Final = frozenset(
     {IPV6_HOPOPTS, IPV6_DSTOPTS, IPV6_RTHDRDSTOPTS, IPV6_2292HOPOPTS, IPV6_2292DSTOPTS}
 )
@@ -126,7 +126,9 @@ class Datagram:
         self.hop_options, self.dest_options = hop_options, dest_options
 
     def is_accepted(self) -> bool:
-        """Whether its receiver's host knows what its headers ask for; it drops it if not."""
+        """Whether the receiving host knows the options in the headers; a host drops a datagram whose options it does
+        not know.
+        """
         return (not self.hop_options or is_accepted(self.hop_options, is_hop=True)) and (
             not self.dest_options or is_accepted(self.dest_options, is_hop=False)
         )
@@ -218,7 +220,7 @@ def _send_control4(sock: InetSocket, kind: int, data: bytes, gram: Datagram) -> 
         if not 1 <= _I32.unpack(data)[0] <= 255:
             raise LinuxError(EINVAL)
     elif kind == IP_RETOPTS and len(data) <= 40 and not any(each > 1 for each in data):
-        pass  # ends and no-operations; what else options can ask for is not there
+        pass  # ends and no-operations; no other options are supported
     else:
         raise LinuxError(EINVAL)
 
@@ -278,7 +280,7 @@ def check_size(sock: InetSocket, gram: Datagram, src: IovIter, header_bytes: int
         if total <= (_IP_MAX if may_cut else known) and discover != IP_PMTUDISC_PROBE:
             return
         if sock.ip.get(IP_RECVERR, 0):
-            # It fails on its way, which knows of IP's own limit
+            # It fails on its way, where IP's own limit is known
             if total <= known and discover == IP_PMTUDISC_PROBE:
                 note = QueuedError(EMSGSIZE, SO_EE_ORIGIN_ICMP, 3, 4, gram.dest, gram.dest_port, b"")
                 note.data = src.copy_from(_QUOTED - 20 - header_bytes)
@@ -303,7 +305,7 @@ def check_size(sock: InetSocket, gram: Datagram, src: IovIter, header_bytes: int
 
 
 def received_control(sock: InetSocket, gram: Datagram, info: Incoming) -> None:
-    """What a receiver has asked to be told about a message."""
+    """Add the control messages that a receiver has asked for."""
     if gram.time_ns:
         info.control.append((-1, sock.wants_time, gram.time_ns.to_bytes(8, "little")))
     if sock.other_options:

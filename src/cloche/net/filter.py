@@ -27,10 +27,10 @@ _AD_RANDOM: Final = 56
 
 
 class SocketFilter:
-    """A checked program."""
+    """A program that was checked."""
 
     def __init__(self, raw: bytes) -> None:
-        """Raises LinuxError: EINVAL for what is no program, ENOMEM."""
+        """Raises LinuxError: EINVAL if `raw` is not a valid program, ENOMEM."""
         count = len(raw) // INSN.size
         self.held: int = 0
         if not KERNEL_MEMORY.has_room(count * INSN_BYTES):

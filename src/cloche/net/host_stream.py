@@ -71,7 +71,7 @@ class HostStream(TcpSocket, FdWatcher):
 
     def __init__(self, kernel: Kernel, ctx: Context, family: int, flags: int) -> None:
         super().__init__(kernel, ctx, family, flags)
-        self.is_outside: bool = False  # its other end is, or was, the host's
+        self.is_outside: bool = False  # its other end is, or was, a socket of the host
         self.host: socket.socket | None = None
         self.fd: int = -1
         self.token: int = -1
@@ -80,20 +80,20 @@ class HostStream(TcpSocket, FdWatcher):
         self.is_ending: bool = False  # FIN or RST has come: read until it shows
         self.has_failed: bool = False  # the host's socket has, or may have, an error
         self.has_fin: bool = False
-        self.following: socket.socket | None = None  # takes the place of `host` when that ends
+        self.following: socket.socket | None = None  # replaces `host` when that ends
         self.has_late_fin: bool = False  # the program's end goes to `following`
 
     def set_host(self, host: socket.socket) -> None:
         """The connection's other end; `attach` begins."""
         self.is_outside = True
-        host.setblocking(False)  # nobody else reads it
+        host.setblocking(False)  # only the sentry reads it
         self.host = host
         self.fd = host.fileno()
         self.may_read = self.may_write = True
         self.is_ending = self.has_failed = self.has_fin = False
 
     def attach(self) -> None:
-        """The connection stands: pass options on, watch the host's socket."""
+        """The connection is established: pass options on, watch the host's socket."""
         for name, value in self.tcp.items():
             if name in _FORWARDED:
                 self._tell_host(IPPROTO_TCP, name, value)
@@ -102,7 +102,7 @@ class HostStream(TcpSocket, FdWatcher):
         self.token = self.kernel.fds.watch(self.fd, _WATCH, self)
 
     def follow(self, host: socket.socket) -> None:
-        """`host` is to take the place of the present one, when that has been read to its end."""
+        """Replace the present socket by `host` once the present one has been read to its end."""
         present = self.host
         if present is None or self.following is not None:
             host.close()
@@ -118,7 +118,7 @@ class HostStream(TcpSocket, FdWatcher):
         self.fill()
 
     def change_host(self, host: socket.socket) -> None:
-        """The first socket has been read to its end."""
+        """Go over to `host`: the first socket has been read to its end."""
         present = self.host
         if self.token >= 0:
             self.kernel.fds.unwatch(self.fd, self.token)
@@ -319,7 +319,7 @@ class HostStream(TcpSocket, FdWatcher):
             return
         host = self.host
         if self.following is not None:
-            self.has_late_fin = True  # after what is still on its way to there
+            self.has_late_fin = True  # after the data that is still on its way to `following`
             return
         try:
             if host is not None:
@@ -342,7 +342,7 @@ class HostStream(TcpSocket, FdWatcher):
         self.close_host(is_reset=False)
 
     def close_host(self, *, is_reset: bool) -> None:
-        """Give the host's socket back, with an RST or after what was sent."""
+        """Close the host's socket: at once with an RST, or after what was sent has gone out."""
         host = self.host
         if host is None:
             return
@@ -360,7 +360,7 @@ class HostStream(TcpSocket, FdWatcher):
         self.host_closed()
 
     def host_closed(self) -> None:
-        """The host's socket was given back."""
+        """The host's socket was closed."""
 
     # -- options -----------------------------------------------------------------------------------------
     def set_common(self, ctx: Context, name: int, value: bytes) -> int:
@@ -380,7 +380,7 @@ class HostStream(TcpSocket, FdWatcher):
             try:
                 found = self.host.getsockopt(level, name, min(max(length, 1), 248))
             except OSError as error:
-                if error.errno == EOPNOTSUPP:  # not a socket of TCP: somebody on the host relays
+                if error.errno == EOPNOTSUPP:  # not a socket of TCP: a process on the host relays
                     return super().get_protocol(ctx, level, name, length)
                 raise LinuxError(error.errno or EIO)
             return bytes([self.state]) + found[1:]
@@ -401,5 +401,5 @@ def reset(host: socket.socket) -> None:
     try:
         host.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER.pack(1, 0))
     except OSError:
-        pass  # it is gone already
+        pass  # it is closed already
     host.close()

@@ -44,17 +44,17 @@ class Interface:
         self.addresses4: dict[bytes, int] = {LOOPBACK4: 8}  # with prefix lengths
         self.addresses6: dict[bytes, int] = {LOOPBACK6: 128}
         self.labels: dict[bytes, bytes] = {}  # of IPv4 addresses, other than "lo"
-        self.scopes: dict[bytes, int] = {}  # RT_SCOPE_* that were given
+        self.scopes: dict[bytes, int] = {}  # RT_SCOPE_*, where a request set them
         self.flags: dict[bytes, int] = {}  # IFA_F_* of IPv6 addresses
         self.queue_length: int = 1000
         self.was_up: bool = False
         self.packets: int = 0
         self.bytes: int = 0
-        self.routes: RouteTable = RouteTable()  # beside those of the addresses
+        self.routes: RouteTable = RouteTable()  # added routes, beside those of the addresses
         self.others: list[int] = []  # the numbers of the namespace's other interfaces (net.joined)
 
     def set_up(self, *, is_up: bool) -> None:
-        """Raise or lower it: raised it has its loopback addresses, lowered it has no IPv6 ones."""
+        """Set lo up, with its loopback addresses, or down, without IPv6 addresses."""
         if is_up and not self.is_up:
             self.addresses4.setdefault(LOOPBACK4, 8)
             self.addresses6.setdefault(LOOPBACK6, 128)
@@ -69,7 +69,7 @@ class Interface:
         return index == LO_INDEX or index in self.others
 
     def is_local(self, addr: bytes) -> bool:
-        """Whether packets to `addr` come back to us."""
+        """Whether packets to `addr` come back to this network."""
         if len(addr) == 4:
             if addr[0] == 127:
                 return True
@@ -87,7 +87,7 @@ class Interface:
         """Whether a socket may be bound to it (inet_addr_type is local, multicast or broadcast)."""
         if is_any(addr) or is_multicast(addr) or addr == BROADCAST4:
             return True
-        if len(addr) == 16:  # a route does not give us an IPv6 address
+        if len(addr) == 16:  # a route does not make an IPv6 address local
             return self.is_up and (addr == LOOPBACK6 or addr in self.addresses6)
         return self.is_up and self.is_local(addr)
 
@@ -102,7 +102,9 @@ class Interface:
         return dest if dest in self.addresses6 else LOOPBACK6
 
     def _source_by_route(self, dest: bytes) -> bytes:
-        """The same for what is not local: an added route may lead to lo all the same."""
+        """The source address of a packet to an address that is not local: an added route may lead
+        to lo all the same.
+        """
         found = self.routes.lookup(dest)
         if found is None:
             raise LinuxError(ENETUNREACH)
@@ -131,12 +133,12 @@ def is_multicast(addr: bytes) -> bool:
 
 
 def is_broadcast(addr: bytes) -> bool:
-    """The limited broadcast address, or that of 127.0.0.0/8."""
+    """Whether it is the limited broadcast address, or that of 127.0.0.0/8."""
     return addr == BROADCAST4 or addr == b"\x7f\xff\xff\xff"
 
 
 def is_group(addr: bytes) -> bool:
-    """An address for receivers only: whoever is bound to it sends from another one."""
+    """Whether it is a multicast address: a socket that is bound to it sends from another address."""
     return is_multicast(addr) or is_broadcast(addr)
 
 

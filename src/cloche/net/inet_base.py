@@ -104,18 +104,18 @@ class Gateway:
         raise LinuxError(ENETUNREACH)
 
     def note(self, ctx: Context) -> None:
-        """Who sends, for what follows."""
+        """Remember the sending task for the calls that follow."""
 
     def send_datagram(self, sock: "InetSocket", data: bytes, source: bytes, dest: bytes, port: int) -> None:
-        """A datagram leaves.  Raises LinuxError if it was refused already."""
+        """Send a datagram out. Raises LinuxError if an earlier one to there was refused."""
         raise LinuxError(ENETUNREACH)
 
     def forget(self, sock: "InetSocket") -> None:
-        """A socket gives its port back: what it has outside ends."""
+        """A socket gives its port back: end its flows outside."""
 
 
 class FamilyTable:
-    """What another family of sockets keeps for a network namespace."""
+    """The data that another family of sockets keeps for a network namespace."""
 
 
 class NetStack(NetNamespace):
@@ -141,9 +141,10 @@ class NetStack(NetNamespace):
 
         self.netlink: FamilyTable | None = None  # net.netlink
         self.unix: FamilyTable | None = None  # net.unix_base
-        self.taps: dict[SocketFile, None] = {}  # who sees every packet: raw sockets, AF_PACKET
+        self.taps: dict[SocketFile, None] = {}  # sockets that see every packet: raw sockets, AF_PACKET
         self.gateway: Gateway | None = None  # the way out, if there is one
-        self.view: NetView | None = None  # of a namespace of the host: what it has (net.joined)
+        # the links, addresses and routes of a namespace of the host (net.joined)
+        self.view: NetView | None = None
 
     def fresh(self) -> NetNamespace:
         new = NetStack()
@@ -154,7 +155,7 @@ class NetStack(NetNamespace):
         return new
 
     def pass_packet(self, packet: IpPacket) -> None:
-        """Show a packet to those who listen in; build one only if there are `taps`."""
+        """Show a packet to the `taps`; callers build one only if there are any."""
         for sock in list(self.taps):
             sock.overhear(packet)
 
@@ -221,7 +222,7 @@ class InetSocket(IpSocket):
         return self.stack.parameters.numbers["core/somaxconn"]
 
     def ports(self) -> PortTable:
-        """The table of our protocol."""
+        """The table of the socket's protocol."""
         if self.kind == SOCK_STREAM:
             return self.stack.tcp
         return self.stack.udplite if self.protocol == IPPROTO_UDPLITE else self.stack.udp
@@ -293,7 +294,7 @@ class InetSocket(IpSocket):
         return False
 
     def new_hold(self, addr: bytes, port: int) -> Hold:
-        """A claim with our present flags."""
+        """A claim with the socket's present flags."""
         hold = Hold(addr, port, is_v6=self.family == AF_INET6)
         hold.is_v6_only = self.is_v6_only
         hold.does_reuse = self.does_reuse
@@ -327,7 +328,9 @@ class InetSocket(IpSocket):
                 raise LinuxError(11 if error.errno == EADDRINUSE else error.errno)
 
     def source_to(self, dest: bytes) -> bytes:
-        """The source address for what goes to `dest`; bound to lo, IPv4 asks no route.  Raises LinuxError."""
+        """The source address for packets to `dest`; an IPv4 socket that is bound to lo looks no route up. Raises
+        LinuxError.
+        """
         try:
             return self.stack.lo.source_for(dest)
         except LinuxError:
@@ -336,7 +339,7 @@ class InetSocket(IpSocket):
             return ANY4
 
     def gateway_to(self, dest: bytes) -> Gateway | None:
-        """The way to an address that is not of this network; None if there is none, or a route says otherwise."""
+        """The gateway to an address outside this network; None if there is no gateway, or a route decides otherwise."""
         stack = self.stack
         gateway = stack.gateway
         if gateway is None or self.bound_ifindex or not stack.lo.is_up or is_any(dest) or is_group(dest):
@@ -357,7 +360,7 @@ class InetSocket(IpSocket):
         result = super().set_common(ctx, name, value)
         hold = self.hold
         if hold is not None:
-            # Linux looks at the socket's present flags when somebody else binds.
+            # Linux looks at the socket's present flags when another socket binds.
             hold.does_reuse = self.does_reuse
             hold.does_reuse_port = self.does_reuse_port
         return result
@@ -371,7 +374,9 @@ class InetSocket(IpSocket):
         return encode(self.family, self.raddr, self.rport)
 
     def decode_peer(self, addr: bytes) -> Endpoint:
-        """The address of connect or sendto; the unspecified one means our own, or loopback.  Raises LinuxError."""
+        """The address of connect or sendto; the unspecified one means the socket's own, or loopback. Raises
+        LinuxError.
+        """
         end = decode(self.family, addr)
         if is_any(end.addr):
             if self.family == AF_INET or end.was_mapped:
@@ -470,7 +475,7 @@ _IFREQ: Final = 40
 
 
 def interface_ioctl(stack: NetStack, ctx: Context, command: int, arg: int) -> int:
-    """SIOCGIF*: the interface lo (netdevice(7)); of a namespace of the host, all."""
+    """SIOCGIF*: the interface lo (netdevice(7)); all interfaces of a namespace of the host."""
     if stack.view is not None:
         return view_ioctl(stack.view, ctx, command, arg)
     memory = ctx.user_memory()

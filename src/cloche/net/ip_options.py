@@ -1,7 +1,7 @@
 """The options of AF_INET and AF_INET6 sockets at IPPROTO_IP and IPPROTO_IPV6 (ip(7), ipv6(7)).
 
-Most are flags that are kept, shown again and looked at where they matter.  What has no meaning on lo (source routes,
-IPsec, filter tables) is refused as by a Linux without it.
+Most are flags that are stored, returned by getsockopt(2), and read where they matter. Options without a meaning on lo
+(source routes, IPsec, filter tables) are refused as by a Linux that was built without them.
 """
 
 from struct import Struct
@@ -203,7 +203,7 @@ _IPV6_FLAGS: Final = frozenset(
 )
 
 
-# Options of IPsec and of filter tables, which are not there: but who may ask is looked at first.
+# Options of IPsec and of filter tables, which do not exist here; the caller's capability is checked first.
 _IP_POLICIES: Final = frozenset({IP_IPSEC_POLICY, IP_XFRM_POLICY, 64, 65})
 _IPV6_POLICIES: Final = frozenset({IPV6_IPSEC_POLICY, IPV6_XFRM_POLICY, 64, 65})
 _SOURCE_FILTERS: Final = frozenset(
@@ -277,7 +277,7 @@ class IpSocket(SocketFile):
         raise NotImplementedError
 
     def has_port(self) -> bool:
-        """Whether a port is ours (inet_num); `lport` alone may be one that getsockname(2) still shows."""
+        """Whether the socket holds a port (inet_num); `lport` alone may be one that getsockname(2) still shows."""
         return self.lport != 0
 
     def setsockopt(self, ctx: Context, level: int, name: int, value: bytes) -> int:
@@ -425,7 +425,9 @@ class IpSocket(SocketFile):
         return -ENOPROTOOPT
 
     def _set_header_options(self, value: bytes) -> int:
-        """IP_OPTIONS: ends and no-operations; what else there is would ask for routes or stamps of lo."""
+        """IP_OPTIONS: ends and no-operations; all others would ask for routes or time stamps, which
+        lo does not have.
+        """
         if len(value) > 40:
             return -EINVAL
         kept, _end, _rest = value.partition(b"\0")
@@ -510,7 +512,9 @@ class IpSocket(SocketFile):
         return 0
 
     def _filter_sources(self, name: int, value: bytes, family: int) -> int:
-        """Who is heard in a group: IP_ADD_SOURCE_MEMBERSHIP, IP_MSFILTER and their kin.  Raises LinuxError."""
+        """Change which sources are heard in a group: IP_ADD_SOURCE_MEMBERSHIP, IP_MSFILTER and their kin. Raises
+        LinuxError.
+        """
         if name == IP_MSFILTER or name == MCAST_MSFILTER:
             return self._set_filter(filter4(value) if name == IP_MSFILTER else filter_any(value, family))
         request = source_request(name, value, family)
@@ -758,13 +762,13 @@ class IpSocket(SocketFile):
         raise LinuxError(ENOPROTOOPT)
 
     def ttl(self) -> int:
-        """What our packets start with."""
+        """The TTL or hop limit of the socket's packets."""
         if self.family == AF_INET6:
             hops = self.ip6.get(IPV6_UNICAST_HOPS, -1)
             return hops if hops >= 0 else 64
         return self.ttl4()
 
     def ttl4(self) -> int:
-        """The same of IPv4 packets, which an IPv6 socket may send, too."""
+        """The TTL of its IPv4 packets, which an IPv6 socket may send, too."""
         found = self.ip.get(IP_TTL, -1)
         return found if found >= 0 else self.parameter("ipv4/ip_default_ttl")

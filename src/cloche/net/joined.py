@@ -1,15 +1,16 @@
 """Networks that are a network namespace of the host (OCI containers): the sentry's side of the network process.
 
-That process (`cloche.netns`) makes sockets in the namespace, and gives them away; the sentry makes none.  `Joined` is
-the `Gateway` of such a network: it asks, and hears what links, addresses and routes there are (`net.view`).
+That process (`cloche.netns`) makes sockets in the namespace and passes them to the sentry, which makes none itself.
+`Joined` is the `Gateway` of such a network: it sends requests, and receives the namespace's links, addresses and
+routes (`net.view`).
 
-A socket of the sandbox gets its *twin* in the namespace at the first bind, connect or send that leaves.  There is one
-space of ports: the namespace decides, and what is taken inside alone (by connections within the sandbox) is looked at
-as well.  What a socket inside can answer never leaves: only a connect or datagram that finds nobody inside is tried in
-the namespace, at loopback, too.
+A socket of the sandbox gets its *twin* in the namespace at the first bind, connect or send that leaves. There is one
+space of ports: the namespace decides, and ports that are taken only inside (by connections within the sandbox) are
+checked as well. A connect or datagram that a socket inside can answer never leaves; only one that finds no socket
+inside is tried in the namespace, at loopback addresses, too.
 
 A question is waited for on the spot for a millisecond; then the system call waits as for storage
-(`kernel.host_wait`), and runs again: what has been asked is remembered by the socket (`Asking`).
+(`kernel.host_wait`), and runs again; the socket remembers its request (`Asking`).
 """
 
 import os
@@ -95,42 +96,42 @@ class NetRequest(HostRequest):
         self.host: socket.socket | None = None  # the descriptor that came with the answer
 
     def forget(self) -> None:
-        """The socket remembers it, not the call."""
+        """Do nothing: the socket remembers the request, not the call."""
 
     def has_come(self) -> bool:
-        """Whether it is answered."""
+        """Whether the answer has come."""
         return self.is_answered
 
     def answered(self, errno: int, name: Name, host: socket.socket | None) -> None:
-        """Whoever waits goes on."""
+        """Store the answer and wake the tasks that wait for it."""
         self.errno, self.name, self.host = errno, name, host
         self.is_answered = True
         self.queue.wake()
 
     def take(self) -> socket.socket | None:
-        """The descriptor, once."""
+        """Return the descriptor, at most once."""
         host = self.host
         self.host = None
         return host
 
 
 class Twin:
-    """A socket of the namespace, as far as its news go."""
+    """A socket of the namespace, as far as it is told of errors and answers."""
 
     def in_trouble(self, errno: int) -> None:
         """A datagram, or an option, was refused."""
         raise NotImplementedError
 
     def has_answer(self, request: NetRequest) -> None:
-        """What was asked about it is answered."""
+        """A request about it is answered."""
         raise NotImplementedError
 
 
 class ViewListener:
-    """Somebody who shows what the namespace has."""
+    """An object that shows the namespace's links, addresses and routes."""
 
     def saw(self, view: NetView) -> None:
-        """It is this now."""
+        """The namespace's present state is `view`."""
         raise NotImplementedError
 
 
@@ -145,7 +146,7 @@ class Joined(Gateway, FdWatcher):
         self.fd: int = channel.fileno()
         self.next_ident: int = 1
         self.asked: dict[int, NetRequest] = {}
-        self.twins: dict[int, Twin] = {}  # those of datagrams, by their numbers
+        self.twins: dict[int, Twin] = {}  # twins of datagram sockets, by their numbers
         self.by_socket: dict[InetSocket, GramTwin] = {}
         self.outbox: deque[bytes] = deque()
         self.parts: list[bytes] = []
@@ -153,7 +154,7 @@ class Joined(Gateway, FdWatcher):
         self.view: NetView = NetView(b"")
         self.views: int = 0  # how many there have been
         self.listener: ViewListener | None = None
-        # Egress, if that decides what leaves: then nothing leaves by twins
+        # Egress, if that decides about connections out: then nothing leaves by twins
         self.outside: Outside | None = None
         self.is_closed: bool = False
         channel.settimeout(_TIMEOUT_S)
@@ -164,7 +165,7 @@ class Joined(Gateway, FdWatcher):
         return self.view.source_for(dest)
 
     def source_outside(self, dest: bytes) -> bytes:
-        """The address that a connection by egress has here: what stands for names need have no route."""
+        """The source address of a connection through egress; the addresses that stand for names need have no route."""
         try:
             return self.view.source_for(dest)
         except LinuxError:
@@ -196,7 +197,9 @@ class Joined(Gateway, FdWatcher):
 
     # -- to the network process ----------------------------------------------------------------------------
     def send(self, message: bytes) -> None:
-        """Send now, or after what waits.  Too much waiting: the message is lost, as in a full queue of a card."""
+        """Send a message now, or after those that wait. If too many wait it is lost, as in the full queue of a
+        network card.
+        """
         if self.is_closed:
             return
         if not self.outbox:
@@ -211,7 +214,7 @@ class Joined(Gateway, FdWatcher):
         self.outbox.append(message)
 
     def has_room(self) -> bool:
-        """Whether something more may be sent that can be lost."""
+        """Whether there is room for another message that may be lost."""
         return len(self.outbox) < _MAX_OUTBOX
 
     def _flush(self) -> None:
@@ -239,7 +242,7 @@ class Joined(Gateway, FdWatcher):
         return ident
 
     def ask(self, kind: int, ident: int, body: bytes) -> NetRequest:
-        """Ask something about a socket; one thing at a time."""
+        """Send a request about a socket; a socket has one at a time."""
         request = NetRequest(kind, ident)
         if self.is_closed:
             request.answered(ENETDOWN, Name(b"", 0), None)
@@ -249,7 +252,7 @@ class Joined(Gateway, FdWatcher):
         return request
 
     def wait(self, request: NetRequest) -> None:
-        """Until it is answered.  Raises HostWait, LinuxError."""
+        """Wait until it is answered. Raises HostWait, LinuxError."""
         if request.has_come():
             return
         may_wait = self.kernel.host_waits.may_wait
@@ -298,12 +301,12 @@ class Joined(Gateway, FdWatcher):
         try:
             host = self._take(wire.decode(data), host)
         except ValueError:
-            pass  # what no network process sends
+            pass  # no message of the network process: it is ignored
         if host is not None:
             host.close()
 
     def _take(self, message: NetMessage, host: socket.socket | None) -> socket.socket | None:
-        """One message; the descriptor, unless somebody has taken it.  Raises ValueError."""
+        """Process one message. Returns the descriptor, unless a request has taken it.  Raises ValueError."""
         kind = message.kind
         if kind == wire.ANSWER:
             answer = Answer.decode(message.body)
@@ -371,12 +374,12 @@ class Joined(Gateway, FdWatcher):
             request.answered(ENETDOWN, Name(b"", 0), None)
 
     def listen(self, listener: ViewListener) -> None:
-        """Tell it now, and of each change."""
+        """Tell `listener` the present state at once, and each change."""
         self.listener = listener
         listener.saw(self.view)
 
     def await_view(self) -> None:
-        """Until the first news is here.  Raises LinuxError."""
+        """Wait for the first state of the namespace.  Raises LinuxError."""
         end_ns = time.monotonic_ns() + _LONG_NS
         while not self.views:
             if self.is_closed or time.monotonic_ns() > end_ns:
@@ -387,7 +390,7 @@ class Joined(Gateway, FdWatcher):
 class GramTwin(Twin, FdWatcher):
     """The socket of the namespace that belongs to a socket of datagrams.
 
-    What comes to it we read; what leaves the process sends, unless it has a peer.
+    The sentry reads what arrives at it; the network process sends through it, unless it has a peer.
     """
 
     def __init__(self, joined: Joined, transport: int, sock: DatagramSocket) -> None:
@@ -405,12 +408,12 @@ class GramTwin(Twin, FdWatcher):
         joined.by_socket[sock] = self
 
     def ask(self, kind: int, body: bytes) -> None:
-        """Ask, unless that has been done."""
+        """Send the request, unless it was sent already."""
         if self.asked is None:
             self.asked = self.joined.ask(kind, self.ident, body)
 
     def outcome(self) -> NetRequest:
-        """The answer.  Raises HostWait, LinuxError."""
+        """The answer to the request. Raises HostWait, LinuxError."""
         request = self.asked
         assert request is not None
         self.joined.wait(request)
@@ -431,17 +434,17 @@ class GramTwin(Twin, FdWatcher):
         self.token = self.joined.kernel.fds.watch(host.fileno(), EPOLLIN, self)
 
     def set_peer(self, addr: bytes, port: int) -> None:
-        """It is connected."""
+        """Remember the peer that the twin was connected to."""
         self.peer, self.peer_port = addr, port
 
     def send(self, data: bytes, dest: bytes, port: int) -> None:
-        """On to the namespace.  Raises LinuxError."""
+        """Send a datagram in the namespace. Raises LinuxError."""
         host = self.host
         if host is not None and dest == self.peer and port == self.peer_port:
             try:
                 host.send(data)
             except BlockingIOError:
-                pass  # as full as a queue of a network card: lost
+                pass  # the host's queue is full: the datagram is lost
             except OSError as error:
                 raise LinuxError(error.errno or EIO)
         elif self.joined.has_room():
@@ -449,7 +452,7 @@ class GramTwin(Twin, FdWatcher):
             self.joined.send(wire.message(wire.SEND, self.ident, body))
 
     def tell(self, option: OptionValue) -> None:
-        """An option was set that acts on what leaves."""
+        """Pass an option on that acts on datagrams that leave."""
         self.joined.send(wire.message(wire.OPTION, self.ident, option.encode()))
 
     def in_trouble(self, errno: int) -> None:
@@ -496,7 +499,7 @@ class GramTwin(Twin, FdWatcher):
         sock.arrived(gram)
 
     def close(self) -> None:
-        """Give it back."""
+        """Close it, and drop it in the network process."""
         host = self.host
         self.host = None
         if host is not None:
@@ -514,7 +517,7 @@ def joined_of(stack: NetStack) -> Joined:
 
 
 def options_of(sock: InetSocket) -> list[OptionValue]:
-    """What was set before there was a twin."""
+    """The options that were set before there was a twin."""
     found: list[OptionValue] = []
     if sock.does_reuse:
         found.append(OptionValue(SOL_SOCKET, SO_REUSEADDR, _INT.pack(1)))
@@ -534,13 +537,13 @@ def options_of(sock: InetSocket) -> list[OptionValue]:
 
 
 def address_of(family: int, text: str) -> bytes:
-    """What the C library's text stands for; a mapped address as that of IPv4."""
+    """The bytes of an address in the C library's text form; a mapped address becomes an IPv4 one."""
     kind = socket.AF_INET6 if family == AF_INET6 else socket.AF_INET
     return unmapped(socket.inet_pton(kind, text.partition("%")[0]))
 
 
 def open_network(container: Container, ctx: Context, channel: socket.socket) -> Joined:
-    """From now on a container's first network is the namespace that the network process has joined."""
+    """Make the namespace that the network process has joined a container's first network."""
     stack = stack_of(container)
     made = Joined(container.kernel, ctx, stack, channel)
     made.await_view()
@@ -549,5 +552,5 @@ def open_network(container: Container, ctx: Context, channel: socket.socket) -> 
 
 
 def guard_network(joined: Joined, channel: socket.socket) -> None:
-    """From now on egress decides what leaves that network; what comes in is as before."""
+    """Let egress decide about connections out of that network; incoming ones stay as they are."""
     joined.outside = Outside(joined.kernel, channel, bytes(4), bytes(16))

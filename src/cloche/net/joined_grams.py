@@ -1,6 +1,6 @@
 """UDP, ping and raw sockets of networks that are a network namespace of the host (`net.joined`).
 
-A datagram to a port that somebody inside has is delivered there; all others leave by the socket's twin, which has the
+A datagram to a port that a socket inside has is delivered there; all others leave by the socket's twin, which has the
 same port.
 """
 
@@ -43,8 +43,8 @@ from cloche.wire.netns import Name, OptionValue
 
 __all__ = ["JoinedPing", "JoinedRaw", "JoinedUdp"]
 
-_TRIES: Final = 16  # automatic ports that somebody inside had
-# Options that act on what leaves, and are passed on when they are set.
+_TRIES: Final = 16  # automatic ports that a socket inside held
+# Options that act on datagrams that leave; they are passed on when they are set.
 _PASSED: Final = frozenset(
     {
         (SOL_SOCKET, SO_BROADCAST),
@@ -58,7 +58,7 @@ _PASSED: Final = frozenset(
         (IPPROTO_IPV6, IPV6_MULTICAST_LOOP),
     }
 )
-# Those that may name an interface which only the namespace has.
+# Options that may name an interface which only the namespace has.
 _GROUPS: Final = frozenset(
     {
         (IPPROTO_IP, IP_ADD_MEMBERSHIP),
@@ -69,7 +69,7 @@ _GROUPS: Final = frozenset(
         (IPPROTO_IPV6, IPV6_MULTICAST_IF),
     }
 )
-_GROUP_BYTES: Final = 20  # at most, of what they are given
+_GROUP_BYTES: Final = 20  # at most, of the values of these options
 
 
 def _twin_of(sock: DatagramSocket) -> GramTwin | None:
@@ -77,7 +77,7 @@ def _twin_of(sock: DatagramSocket) -> GramTwin | None:
 
 
 def _outside_source(sock: DatagramSocket, end: Endpoint) -> bytes:
-    """The source address of what leaves.  Raises LinuxError."""
+    """The source address of a datagram that leaves.  Raises LinuxError."""
     if is_broadcast(end.addr) and not sock.is_broadcast:
         raise LinuxError(EACCES)
     mine = sock.laddr
@@ -110,10 +110,11 @@ class JoinedUdp(UdpSocket):
 
     def __init__(self, kernel: Kernel, ctx: Context, family: int, flags: int) -> None:
         super().__init__(kernel, ctx, family, flags)
-        self.is_grouped: bool = False  # something of it is only in the namespace
+        # it has joined a group, or named an interface, that only the namespace has
+        self.is_grouped: bool = False
 
     def take_port(self, addr: bytes, port: int) -> None:
-        """The namespace decides.  Raises HostWait, LinuxError."""
+        """Take the port if the namespace gives it to the twin. Raises HostWait, LinuxError."""
         hold = self.new_hold(addr, port)
         joined = joined_of(self.stack)
         for _attempt in range(_TRIES):
@@ -172,10 +173,10 @@ class JoinedUdp(UdpSocket):
         if twin is None or not (twin.peer or self.is_connected):
             return super().connect(ctx, addr, is_nonblocking=True)
         result = super().connect(ctx, addr, is_nonblocking=True)
-        if self.hold is not None:  # else its port is gone, and the twin with it
+        if self.hold is not None:  # else it has lost its port, and the twin with it
             joined.forget(self)
             new = GramTwin(joined, wire.UDP, self)
-            # Nobody waits for the answer: the port is free there, as it was ours.
+            # No call waits for the answer: the port is free there, since this socket held it.
             new.ask(wire.BIND, Name(self.laddr, self.lport, self.bind_scope).encode())
         return result
 
@@ -193,7 +194,7 @@ class JoinedUdp(UdpSocket):
         return None if lo.is_local(dest) else self.stack.gateway
 
     def unreachable(self, gram: Datagram) -> None:
-        """Nobody inside has the port: somebody in the namespace may."""
+        """No socket inside has the port: try the namespace."""
         joined_of(self.stack).send_datagram(self, gram.data, gram.addr, gram.dest, gram.dest_port)
 
     def setsockopt(self, ctx: Context, level: int, name: int, value: bytes) -> int:
@@ -209,7 +210,7 @@ class JoinedUdp(UdpSocket):
         return result
 
     def _set_outside(self, level: int, name: int, value: bytes) -> int:
-        """A multicast group, or an interface, of the namespace.  Raises HostWait."""
+        """Join a multicast group, or set an interface, of the namespace.  Raises HostWait."""
         twin = _twin_of(self)
         if twin is None:
             twin = GramTwin(joined_of(self.stack), wire.UDP, self)
@@ -282,7 +283,7 @@ class JoinedRaw(RawSocket):
     ) -> None:
         super().__init__(kernel, ctx, family, kind, protocol, flags)
         twin = GramTwin(joined_of(self.stack), wire.RAW_ICMP, self)
-        # It hears from now on; nobody waits for the answer.
+        # It receives from now on; no call waits for the answer.
         twin.ask(wire.BIND, Name(self.laddr, 0).encode())
 
     def source_of(self, end: Endpoint) -> bytes:

@@ -1,7 +1,7 @@
 """TCP sockets of networks that are a network namespace of the host (`net.joined`).
 
-A listener has a listening socket of the namespace beside it, its *door*: whoever comes by that joins those who connect
-within the sandbox in one queue.  A connect that finds no listener inside is made in the namespace.
+A listener has a listening socket of the namespace beside it, its *door*: connections that come through it join those
+from within the sandbox in one queue. A connect that finds no listener inside is made in the namespace.
 """
 
 import socket
@@ -32,7 +32,7 @@ from cloche.wire.netns import Name, OptionValue
 __all__ = ["JoinedTcp"]
 
 _MAX_ARRIVALS: Final = 16  # connections taken in one turn of the loop
-_TRIES: Final = 16  # automatic ports that somebody inside had
+_TRIES: Final = 16  # automatic ports that a socket inside held
 _INT: Final = Struct("<i")
 
 
@@ -41,15 +41,15 @@ class JoinedTcp(OutwardSocket):
 
     def __init__(self, kernel: Kernel, ctx: Context, family: int, flags: int) -> None:
         super().__init__(kernel, ctx, family, flags)
-        self.twin: int = 0  # the number of its socket in the namespace, until that is given to us
+        self.twin: int = 0  # the number of its socket in the namespace, until the sentry has the descriptor
         self.asked: NetRequest | None = None
         self.door: socket.socket | None = None  # the listening socket of the namespace
         self.door_token: int = -1
-        self.is_door_shut: bool = False  # no room in the backlog
+        self.is_door_shut: bool = False  # the backlog is full: nothing is accepted
 
     # -- the twin ----------------------------------------------------------------------------------------
     def _outcome(self) -> NetRequest:
-        """The answer to what was asked last.  Raises HostWait, LinuxError."""
+        """The answer to the last request.  Raises HostWait, LinuxError."""
         request = self.asked
         assert request is not None
         joined_of(self.stack).wait(request)
@@ -71,7 +71,7 @@ class JoinedTcp(OutwardSocket):
                 host.close()
 
     def _ask_twin(self, addr: bytes, port: int) -> None:
-        """A twin, bound to an address and port.  Raises LinuxError."""
+        """Ask for a twin that is bound to an address and port.  Raises LinuxError."""
         joined = joined_of(self.stack)
         options = options_of(self)
         if not port and self.is_active_bind_late():
@@ -84,7 +84,7 @@ class JoinedTcp(OutwardSocket):
         return self.ip.get(IP_BIND_ADDRESS_NO_PORT, 0) != 0 and not is_any(self.laddr)
 
     def _have_twin(self) -> None:
-        """Make sure that there is one, bound as this socket is.  Raises HostWait, LinuxError."""
+        """Make sure that there is a twin, bound as this socket is.  Raises HostWait, LinuxError."""
         request = self.asked
         if request is not None and request.kind == wire.BIND:
             self._outcome()
@@ -97,7 +97,7 @@ class JoinedTcp(OutwardSocket):
             self.twin = joined_of(self.stack).make(wire.TCP, self, options_of(self))
 
     def take_port(self, addr: bytes, port: int) -> None:
-        """The namespace decides.  Raises HostWait, LinuxError."""
+        """Take the port if the namespace gives it to the twin. Raises HostWait, LinuxError."""
         hold = self.new_hold(addr, port)
         for _attempt in range(_TRIES):
             if self.asked is None:
@@ -177,7 +177,7 @@ class JoinedTcp(OutwardSocket):
         return found
 
     def _arrivals(self, door: socket.socket) -> None:
-        """Connections from the namespace."""
+        """Accept connections from the namespace."""
         for _turn in range(_MAX_ARRIVALS):
             if len(self.accept_queue) > self.backlog or not KERNEL_MEMORY.has_room(SOCKET_BYTES):
                 # They wait at the host, as they would in a backlog of its own.
@@ -187,7 +187,7 @@ class JoinedTcp(OutwardSocket):
             try:
                 host, address = door.accept()
             except OSError:
-                return  # there is none, or it is gone again
+                return  # there is no connection, or it was reset meanwhile
             if not DESCRIPTORS.has_spare(host.fileno()):
                 reset(host)
                 continue
@@ -224,7 +224,7 @@ class JoinedTcp(OutwardSocket):
 
     # -- connecting --------------------------------------------------------------------------------------
     def _is_inside(self, end: Endpoint) -> bool:
-        """Whether somebody in the sandbox answers."""
+        """Whether a socket in the sandbox answers."""
         stack = self.stack
         if not stack.lo.is_local(end.addr):
             return False
@@ -268,11 +268,11 @@ class JoinedTcp(OutwardSocket):
         self.error = 0
         host.setsockopt(SOL_SOCKET, socket.SO_OOBINLINE, 1)
         self.set_host(host)
-        self.is_outside = False  # it stands when the host says so
+        self.is_outside = False  # it is established when the host reports it
         self.attach()
 
     def fd_ready(self, token: int, events: int) -> None:
-        """Connections, or news of our own."""
+        """Connections have arrived at the door, or the own connection has changed."""
         door = self.door
         if door is not None and token == self.door_token:
             self._arrivals(door)

@@ -119,7 +119,7 @@ def ports_of(stack: NetStack) -> dict[tuple[int, int], "NetlinkSocket"]:
 
 
 def announce(stack: NetStack, notices: list[tuple[int, int, bytes]]) -> None:
-    """Tell those who watch a network what has changed: (RTNLGRP_*, kind, body)."""
+    """Tell the sockets that are members of a group what has changed: (RTNLGRP_*, kind, body)."""
     if not notices:
         return
     for (protocol, _pid), sock in list(ports_of(stack).items()):
@@ -152,7 +152,7 @@ class NetlinkSocket(SocketFile):
         self.kernel: Kernel = kernel
         self.dump: Dump | None = None  # under way
         self.dump_seq: int = 0
-        self.is_searching: bool = False  # a chore is about it
+        self.is_searching: bool = False  # a `DumpSearch` of this socket is queued
         self.queued: int = 0
         self.options: dict[int, int] = {}
 
@@ -187,7 +187,7 @@ class NetlinkSocket(SocketFile):
         return self.protocol in (0, 2, 15, 16) or self.has_capability(ctx, CAP_NET_ADMIN)
 
     def autobind(self, ctx: Context) -> None:
-        """The process id, or a number that no process has."""
+        """Bind to the process id, or to a number that no process has."""
         table = ports_of(self.stack)
         pid = ctx.group.own_tgid if isinstance(ctx, Task) else 0
         other = -4096
@@ -260,7 +260,7 @@ class NetlinkSocket(SocketFile):
                 other.deliver(NetlinkMessage(data, 0 if is_kernel else self.pid, groups, cred))
 
     def deliver(self, found: NetlinkMessage) -> None:
-        """Queue a message; one too many is lost."""
+        """Queue a message; it is lost if the queue is full."""
         program = self.filter_program
         if program is not None:
             kept = program.run(found.data)
@@ -316,7 +316,9 @@ class NetlinkSocket(SocketFile):
                 self._broadcast(notice, 1 << group - 1, Ucred(0, 0, 0), is_kernel=True)
 
     def go_on(self) -> bool:
-        """Make the next part of a dump, if the reader has taken all that there is; whether it shall be called again."""
+        """Make the next part of a dump, if the reader has taken all that was made. Returns whether it must be called
+        again.
+        """
         dump = self.dump
         if dump is None or self.inbox or self.is_released:
             return False
@@ -454,7 +456,7 @@ class NetlinkSocket(SocketFile):
 
 
 class DumpSearch(Chore):
-    """Looks for the next message of a dump, where it is far between the last one and that."""
+    """Looks for the next message of a dump, in pieces, where many sockets lie between two messages."""
 
     def __init__(self, sock: NetlinkSocket) -> None:
         self.sock: NetlinkSocket = sock

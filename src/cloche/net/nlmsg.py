@@ -28,7 +28,7 @@ def attribute_u32(kind: int, value: int) -> bytes:
 
 
 def attributes(data: bytes) -> dict[int, bytes]:
-    """The attributes in `data`, the last of each kind; what is malformed ends it."""
+    """The attributes in `data`, the last of each kind; decoding ends at a malformed one."""
     found: dict[int, bytes] = {}
     at = 0
     while at + 4 <= len(data):
@@ -41,10 +41,10 @@ def attributes(data: bytes) -> dict[int, bytes]:
 
 
 class Dump:
-    """An answer that can be long, made as its reader takes it (netlink_dump)."""
+    """An answer that can be long: its messages are made as the reader takes them (netlink_dump)."""
 
     def more(self, reply: "Reply") -> bool:
-        """Add some messages, perhaps none; whether there are more to come."""
+        """Add some messages, perhaps none. Returns whether more are to come."""
         raise NotImplementedError
 
 
@@ -56,16 +56,16 @@ class Reply:
         self.seq: int = seq
         self.parts: list[tuple[int, bytes]] = []
         self.is_dump: bool = True
-        self.complaint: str = ""  # what an error is about (NLMSGERR_ATTR_MSG)
-        self.rest: Dump | None = None  # what makes the messages of a long dump
-        self.notices: list[tuple[int, int, bytes]] = []  # (RTNLGRP_*, kind, body) for those who watch
+        self.complaint: str = ""  # the text of an error (NLMSGERR_ATTR_MSG)
+        self.rest: Dump | None = None  # makes the messages of a long dump
+        self.notices: list[tuple[int, int, bytes]] = []  # (RTNLGRP_*, kind, body) for the members of groups
 
     def add(self, kind: int, body: bytes) -> None:
         """A message of the answer."""
         self.parts.append((kind, body))
 
     def datagrams(self, *, is_dump: bool) -> list[bytes]:
-        """As few datagrams as hold them."""
+        """The messages in as few datagrams as hold them."""
         flags = NLM_F_MULTI if is_dump else 0
         out: list[bytes] = []
         current = b""

@@ -1,6 +1,6 @@
 """IPv6 headers of options that a program gives for its datagrams (RFC 3542; net/ipv6: exthdrs.c, datagram.c).
 
-Where a host would answer an option that it does not know by an ICMP error, nothing is said here.
+Where a host would answer an unknown option by an ICMP error, nothing is sent here.
 """
 
 from typing import Final
@@ -16,7 +16,7 @@ _MAX_STICKY: Final = 8 * 255
 
 
 def header_size(header: bytes) -> int:
-    """What a header says of its own length (ipv6_optlen)."""
+    """The length that a header states (ipv6_optlen)."""
     return (header[1] + 1) * 8
 
 
@@ -37,12 +37,12 @@ def sticky_header(value: bytes) -> bytes:
 
 
 def chained(header: bytes, following: int) -> bytes:
-    """A header as it is on its way: it names what comes after it."""
+    """A header with the number of the following header filled in."""
     return bytes([following]) + header[1 : header_size(header)] if header else header
 
 
 def is_accepted(header: bytes, *, is_hop: bool) -> bool:
-    """Whether a host takes a packet with these options (ip6_parse_tlv); it does not know any but padding."""
+    """Whether a host accepts a packet with these options (ip6_parse_tlv): it knows only padding."""
     at, end = 2, len(header)
     padding = count = 0
     while at < end:
@@ -66,7 +66,7 @@ def is_accepted(header: bytes, *, is_hop: bool) -> bool:
             count += 1
             padding = 0
             is_bad_alert = is_hop and kind == _ROUTER_ALERT and size != 4
-            # 0xC0: what to do with who does not know it
+            # 0xC0: what a host that does not know the option must do
             if count > _MAX_OPTIONS or kind & 0xC0 or is_bad_alert:
                 return False
         at += size

@@ -1,12 +1,13 @@
-"""Connections that leave the sandbox: TCP and UDP sockets whose other end is beyond it (docs/egress.md).
+"""Connections that leave the sandbox: TCP and UDP sockets whose other end is outside (docs/egress.md).
 
 Egress (`cloche.egress`) decides, resolves and connects; the sentry opens no socket.  `Outside` is the sentry's side of
 it and the `Gateway` of the sandbox's first network: it asks for every connection, and gets a connected socket or an
-errno.  It knows neither names nor rules.  What it says of a guest's process (pid, program) is for the log only.
+errno. It knows neither names nor rules. What it tells egress about a guest's process (pid, program) is for the log
+only.
 
-A connect(2) waits for the answer in SYN_SENT.  UDP: the first datagram to an address asks, and waits with a few that
-follow it; what was refused is remembered until egress says that its rules have changed, and sendto(2) fails.  Datagrams
-to port 53, whatever the address, are questions that egress answers itself.
+A connect(2) waits for the answer in SYN_SENT. UDP: the first datagram to an address causes a question, and waits with
+a few that follow it; a refusal is remembered until egress reports that its rules have changed, and until then
+sendto(2) fails. Datagrams to port 53, whatever the address, are questions that egress answers itself.
 """
 
 import resource
@@ -62,7 +63,7 @@ class OutwardSocket(HostStream):
     def __init__(self, kernel: Kernel, ctx: Context, family: int, flags: int) -> None:
         super().__init__(kernel, ctx, family, flags)
         self.outside: Outside | None = None
-        self.ident: int = 0  # of the connection, or of the question whether there may be one
+        self.ident: int = 0  # of the connection, or of the question about it
 
     def source_to(self, dest: bytes) -> bytes:
         gateway = self.gateway_to(dest)
@@ -77,9 +78,9 @@ class OutwardSocket(HostStream):
         self.ask_outside(ctx, end, gateway, gateway.source(end.addr))
 
     def ask_outside(self, ctx: Context, end: Endpoint, gateway: "Outside", source: bytes) -> None:
-        """Ask egress for a connection, which will come from that address.  Raises LinuxError."""
+        """Ask egress for a connection from the address `source`.  Raises LinuxError."""
         if not is_any(self.laddr) and self.laddr != source:
-            raise LinuxError(EINVAL)  # bound to loopback, which no packet leaves with
+            raise LinuxError(EINVAL)  # bound to a loopback address, with which no packet leaves
         if not gateway.has_room():
             raise LinuxError(EADDRNOTAVAIL)
         if not self.has_port():
@@ -120,7 +121,7 @@ class OutwardSocket(HostStream):
         super().done()
 
     def _give_up(self) -> None:
-        """Nobody waits for the answer any more."""
+        """Withdraw the question: no call waits for the answer any more."""
         ident, outside = self.ident, self.outside
         self.ident = 0
         if outside is not None and ident:
@@ -165,7 +166,7 @@ class Flow(FdWatcher):
             self.send(data)
 
     def send(self, data: bytes) -> None:
-        """On to the host, or to the queue until there is an answer."""
+        """Send a datagram through the host's socket; queue it until egress has answered."""
         host = self.host
         if host is None:
             if len(self.waiting) < _MAX_WAITING:
@@ -175,7 +176,7 @@ class Flow(FdWatcher):
             host.send(data)
             self.sent += len(data)
         except BlockingIOError:
-            pass  # as full as a queue of a network card: lost
+            pass  # the host's queue is full: the datagram is lost
         except OSError as error:
             self._failed(error.errno or EIO)
 
@@ -203,7 +204,7 @@ class Flow(FdWatcher):
             sock.queue.wake(STATE_WAKE)
 
     def close(self) -> None:
-        """Give the host's socket back."""
+        """Close the host's socket."""
         host = self.host
         if host is not None:
             self.host = None
@@ -234,10 +235,10 @@ class Outside(Gateway, FdWatcher):
         self.flows: dict[int, Flow] = {}
         self.by_socket: dict[UdpSocket, dict[tuple[bytes, int], Flow]] = {}
         self.questions: dict[int, Question] = {}
-        self.refused: dict[tuple[bytes, int], int] = {}  # what UDP was refused: errno
+        self.refused: dict[tuple[bytes, int], int] = {}  # refused destinations of UDP: errno
         self.outbox: deque[bytes] = deque()
         self.is_closed: bool = False
-        self.pid: int = 0  # who sends, for the log
+        self.pid: int = 0  # of the sender, for the log
         self.program: bytes = b""
         descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self.limit: int = min(MAX_CONNECTIONS, max(descriptors // 4, 1))
@@ -252,7 +253,7 @@ class Outside(Gateway, FdWatcher):
         return self.source6
 
     def has_room(self) -> bool:
-        """Whether one connection more may be asked for."""
+        """Whether another connection may be asked for."""
         return len(self.streams) < self.limit and KERNEL_MEMORY.has_room(SOCKET_BYTES) and not self.is_closed
 
     # -- to egress -----------------------------------------------------------------------------------------
@@ -294,7 +295,7 @@ class Outside(Gateway, FdWatcher):
             self.pid, self.program = ctx.group.own_tgid, ctx.comm
 
     def ask_stream(self, ctx: Context, sock: OutwardSocket, end: Endpoint) -> int:
-        """Ask for a TCP connection; its number."""
+        """Ask for a TCP connection. Returns its number."""
         ident = self._new_ident()
         self.streams[ident] = sock
         self.note(ctx)
@@ -303,13 +304,13 @@ class Outside(Gateway, FdWatcher):
         return ident
 
     def drop_stream(self, ident: int, sock: OutwardSocket) -> None:
-        """A connection that does not stand yet is not wanted any more."""
+        """Withdraw the question about a connection that is not established yet."""
         if self.streams.get(ident) is sock:
             del self.streams[ident]
             self._send(wire.message(wire.GONE, ident))
 
     def end_stream(self, ident: int, sock: OutwardSocket) -> None:
-        """The host's socket of a connection was given back."""
+        """Tell egress that the host's socket of a connection was closed."""
         if self.streams.get(ident) is sock:
             del self.streams[ident]
             self._send(wire.closed(ident, sock.bytes_received, sock.bytes_sent))
@@ -343,7 +344,7 @@ class Outside(Gateway, FdWatcher):
         flow = Flow(self, ident, sock, dest, port)
         flow.source = source
         self.flows[ident] = flow
-        # Again: making room for another may have left the socket without any.
+        # Again: making room may have removed the socket's last flow.
         self.by_socket.setdefault(sock, {})[(dest, port)] = flow
         target = wire.Target(wire.UDP, dest, port, self.pid, self.program).encode()
         self._send(wire.message(wire.CONNECT, ident, target))
@@ -397,7 +398,7 @@ class Outside(Gateway, FdWatcher):
             self.channel.close()
 
     def _take(self, data: bytes, fd: int) -> None:
-        """One message; a descriptor that nobody wants is closed."""
+        """Process one message; a descriptor that no question takes is closed."""
         host = as_socket(fd)
         try:
             message = wire.decode(data)
@@ -412,12 +413,12 @@ class Outside(Gateway, FdWatcher):
             elif message.kind == wire.CHANGED:
                 self.refused.clear()
         except ValueError:
-            pass  # what no egress sends
+            pass  # no message of egress: it is ignored
         if host is not None:
             host.close()
 
     def _answer(self, ident: int, errno: int, host: socket.socket | None) -> socket.socket | None:
-        """The descriptor, unless somebody has taken it."""
+        """Hand an answer to its question. Returns the descriptor, unless that has taken it."""
         if errno == 0 and host is None:
             errno = EIO
         if host is not None and not DESCRIPTORS.has_spare(host.fileno()):
@@ -469,7 +470,7 @@ class Outside(Gateway, FdWatcher):
             self.deliver(question.sock, data, question.source, question.dest, question.port)
 
     def deliver(self, sock: UdpSocket, data: bytes, source: bytes, dest: bytes, port: int) -> None:
-        """A datagram from outside."""
+        """Deliver a datagram from outside."""
         if sock.is_released or not sock.lport:
             return
         if sock.is_connected and (sock.raddr != dest or sock.rport != port):
@@ -486,7 +487,7 @@ class Outside(Gateway, FdWatcher):
         return None
 
     def _cut(self, ident: int) -> None:
-        """A rule that allowed this is gone."""
+        """End a connection or flow: the rule that allowed it was removed."""
         stream = self.streams.get(ident)
         if stream is not None:
             stream.got_reset()
@@ -496,10 +497,11 @@ class Outside(Gateway, FdWatcher):
 
 
 def open_gateway(container: Container, channel: socket.socket, source4: bytes, source6: bytes) -> Outside:
-    """From now on a container's first network leads out through egress."""
+    """Give a container's first network a way out through egress."""
     stack = stack_of(container)
     made = Outside(container.kernel, channel, source4, source6)
-    # An address of its own besides loopback: programs ask only then for addresses of others (AI_ADDRCONFIG).
+    # An address of its own besides loopback: only with one do programs look up addresses of other hosts
+    # (AI_ADDRCONFIG).
     stack.lo.addresses4[source4] = 32
     if source6:
         stack.lo.addresses6[source6] = 128

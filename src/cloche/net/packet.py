@@ -1,8 +1,8 @@
-"""AF_PACKET on lo (packet(7)): sockets that see every packet, and may put some of their own there.
+"""AF_PACKET on lo (packet(7)): sockets that see every packet, and may send packets of their own.
 
-A packet is seen twice, as it goes out and as it comes in.  What is sent this way is seen by listeners and goes no
-further: Linux, too, drops IPv4 packets with loopback addresses that did not come out of its own stack.  There are no
-rings (PACKET_RX_RING): ENOPROTOOPT.
+A packet is seen twice, as it goes out and as it comes in. A packet that is sent this way is seen by other such
+sockets and goes no further: Linux, too, drops IPv4 packets with loopback addresses that did not come out of its own
+stack. There are no rings (PACKET_RX_RING): ENOPROTOOPT.
 """
 
 from collections import deque
@@ -66,7 +66,7 @@ _MEMBERSHIPS: Final = (1, 2)  # PACKET_ADD_MEMBERSHIP, PACKET_DROP_MEMBERSHIP
 _STATISTICS: Final = 6
 _AUXDATA_OPTION: Final = 8
 _IGNORE_OUTGOING: Final = 23
-# PACKET_AUXDATA ORIGDEV IGNORE_OUTGOING QDISC_BYPASS TIMESTAMP: kept and shown.
+# PACKET_AUXDATA ORIGDEV IGNORE_OUTGOING QDISC_BYPASS TIMESTAMP: stored without effect.
 _OPTIONS: Final = frozenset({_AUXDATA_OPTION, 9, _IGNORE_OUTGOING, 20, 17})
 
 
@@ -201,7 +201,7 @@ class PacketSocket(SocketFile):
         return length
 
     def see_frame(self, data: bytes, protocol: int, sender: "PacketSocket") -> None:
-        """What another socket has sent by hand, or this one, which sees it only come in."""
+        """Queue a packet that another socket of AF_PACKET has sent, or this one, which sees it only come in."""
         if self.listens_to == ETH_P_ALL:
             if self is not sender and not self.options.get(_IGNORE_OUTGOING, 0):
                 self._queue(data, protocol, PACKET_OUTGOING)

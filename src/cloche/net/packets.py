@@ -1,7 +1,7 @@
-"""Packets as they would look on lo, for those who listen in: raw sockets and AF_PACKET.
+"""Packets as they would look on lo, for raw sockets and AF_PACKET.
 
-Nothing of the stack needs them (its ends call each other), so they are built only while `NetStack.taps` holds
-somebody.  `IpPacket` is defined in `cloche.net.socket`.
+Nothing of the stack needs them (its ends call each other), so they are built only while `NetStack.taps` is not empty.
+`IpPacket` is defined in `cloche.net.socket`.
 """
 
 from struct import Struct
@@ -33,7 +33,7 @@ def checksum(data: bytes) -> int:
 
 
 def pseudo(protocol: int, source: bytes, dest: bytes, length: int) -> bytes:
-    """What the checksums of transport protocols cover beside their data."""
+    """The pseudo-header, which the checksums of transport protocols cover beside their data."""
     if len(source) == 4:
         return source + dest + bytes([0, protocol]) + length.to_bytes(2, "big")
     return source + dest + length.to_bytes(4, "big") + bytes([0, 0, 0, protocol])
@@ -87,7 +87,7 @@ def is_right(packet: IpPacket) -> bool:
         return checksum(body) == 0
     if packet.protocol == IPPROTO_UDP and len(packet.source) == 4:
         if body[6:8] == b"\0\0":
-            return True  # none was made
+            return True  # it has no checksum
         body = body[: max(body[4] << 8 | body[5], 8)]
     return checksum(pseudo(packet.protocol, packet.source, packet.dest, len(body)) + body) == 0
 

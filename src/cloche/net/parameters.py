@@ -1,4 +1,4 @@
-"""Parameters of a network that can be changed in /proc/sys/net, for they have an effect (ip-sysctl.rst)."""
+"""Parameters of a network that can be changed in /proc/sys/net, since they have an effect (ip-sysctl.rst)."""
 
 from typing import Final
 
@@ -22,14 +22,14 @@ CONGESTION: Final = (b"reno", b"cubic")
 
 
 class Parameters:
-    """Those of one network."""
+    """The parameters of one network."""
 
     def __init__(self) -> None:
         self.numbers: dict[str, int] = {name: first for name, (_low, _high, first) in NUMBERS.items()}
         self.congestion: bytes = b"cubic"
 
     def set_number(self, name: str, value: int) -> bool:
-        """Change one if the value is in its range."""
+        """Change a parameter if the value is in its range. Returns whether it was."""
         low, high, _first = NUMBERS[name]
         if not low <= value <= high:
             return False

@@ -1,4 +1,4 @@
-"""The ports of a transport protocol: who holds which, conflicts, and ephemeral ports (inet_csk_get_port,
+"""The ports of a transport protocol: their holders, conflicts, and ephemeral ports (inet_csk_get_port,
 udp_lib_get_port).
 
 A `Hold` is a socket's claim to a port; that of a connection in TIME_WAIT outlives its socket.
@@ -14,7 +14,7 @@ from cloche.net.inet_addr import ANY4, ANY6
 
 TIME_WAIT_NS: Final = 60_000_000_000
 MAX_TIME_WAIT: Final = 16384
-_LOOPBACK4_IPV6: Final = b"\x7f\0\0\6"  # what an IPv6 socket with an address has as its IPv4 one
+_LOOPBACK4_IPV6: Final = b"\x7f\0\0\6"  # the IPv4 address of an IPv6 socket that is bound to an address
 
 
 def _draw(count: int) -> int:
@@ -37,10 +37,10 @@ class Hold:
         self.is_automatic: bool = False  # chosen by connect: shared with other connections
         self.ends_ns: int = 0  # of TIME_WAIT; 0: held by a socket
         self.bound_ifindex: int = 0
-        self.is_last: bool = False  # looked at after the others (sk_add_node_rcu)
+        self.is_last: bool = False  # compared after the others (sk_add_node_rcu)
 
     def copy(self) -> "Hold":
-        """Address and owner as they are now."""
+        """A copy with the present address and owner."""
         found = Hold(self.addr, self.port, is_v6=self.is_v6)
         found.is_v6_only, found.uid = self.is_v6_only, self.uid
         return found
@@ -60,7 +60,7 @@ def _rcv4(hold: Hold) -> bytes:
 def overlap(new: Hold, other: Hold, *, is_wild_for_other: bool = True) -> bool:
     """Whether a packet could match the addresses of both (inet_rcv_saddr_equal; not symmetric, as there).
 
-    `is_wild_for_other`: that `other` is bound to all addresses counts, too.
+    `is_wild_for_other`: an `other` that is bound to all addresses overlaps, too.
     """
     if not new.is_v6:
         if other.is_v6_only:
@@ -80,7 +80,7 @@ def overlap(new: Hold, other: Hold, *, is_wild_for_other: bool = True) -> bool:
 
 
 class FastCheck:
-    """What a port remembers of its claims, to allow further ones without a look at each (inet_bind_bucket).
+    """A summary of a port's claims, which allows further ones without a comparison with each (inet_bind_bucket).
 
     With SO_REUSEPORT a claim that fits the last one is not compared with the others, as on Linux.
     """
@@ -172,7 +172,7 @@ class PortTable:
         return False
 
     def _is_taken(self, new: Hold) -> bool:
-        """Whether an automatic port would be shared with anybody (inet_csk_find_open_port)."""
+        """Whether an automatic port would be shared with another claim (inet_csk_find_open_port)."""
         others = self.holds.get(new.port)
         if not others:
             return False
@@ -194,7 +194,7 @@ class PortTable:
         self.remember(hold, is_first=is_first)
 
     def remember(self, hold: Hold, *, is_first: bool = False) -> None:
-        """`hold` has got its port by bind, or listens there now."""
+        """Note that `hold` has got its port by bind, or listens there now."""
         fast = self.fast.get(hold.port)
         if fast is None:
             fast = FastCheck()
@@ -211,7 +211,7 @@ class PortTable:
         at[hold] = None
 
     def free_port(self, hold: Hold) -> int:
-        """An ephemeral port that nobody holds for the same addresses."""
+        """An ephemeral port that no claim holds for the same addresses."""
         count = self.high - self.low + 1
         start = _draw(count)
         self.expire()
@@ -255,7 +255,7 @@ class PortTable:
                 self.fast.pop(hold.port, None)
 
     def wait(self, hold: Hold, limit_ns: int = TIME_WAIT_NS) -> None:
-        """The connection is in TIME_WAIT, or waits for the peer's FIN: its claim lasts for at most a minute."""
+        """Keep the claim of a connection in TIME_WAIT, or one that waits for the peer's FIN: for at most a minute."""
         hold.ends_ns = time.monotonic_ns() + min(limit_ns, TIME_WAIT_NS)
         hold.is_listening = False
         waiting = self.waiting
@@ -267,7 +267,7 @@ class PortTable:
             self.drop(self.waiting.popleft())
 
     def expire(self) -> None:
-        """End what has been in TIME_WAIT long enough."""
+        """Drop the claims that have been in TIME_WAIT long enough."""
         waiting = self.waiting
         if waiting:
             now = time.monotonic_ns()

@@ -43,7 +43,7 @@ def _shown(sock: InetSocket, addr: bytes) -> str:
 
 
 class NetLines:
-    """A table of sockets that can be long: its heading, whose lines it has, and each line."""
+    """A table of sockets that can be long: its heading, the sockets in it, and the line of each."""
 
     def head(self) -> bytes:
         raise NotImplementedError
@@ -52,7 +52,7 @@ class NetLines:
         raise NotImplementedError
 
     def line(self, sock: FileDescription, number: int) -> bytes:
-        """The line of a socket; nothing if it is not shown (any more)."""
+        """The line of a socket; empty if it is not shown (any more)."""
         raise NotImplementedError
 
 
@@ -247,7 +247,7 @@ def _count(stack: NetStack, family: int) -> tuple[int, int, int, int, int]:
 
 
 def is_established(sock: InetSocket) -> bool:
-    """CurrEstab counts CLOSE_WAIT, too."""
+    """Whether CurrEstab counts it: established, or in CLOSE_WAIT."""
     return isinstance(sock, TcpSocket) and sock.state in (TCP_ESTABLISHED, TCP_CLOSE_WAIT)
 
 
@@ -414,7 +414,7 @@ def rt6_stats_text(stack: NetStack) -> bytes:
 
 
 def softnet_text(stack: NetStack) -> bytes:
-    """/proc/net/softnet_stat: one processor has done all of it."""
+    """/proc/net/softnet_stat: all packets are counted at one processor."""
     return (f"{stack.lo.packets & 0xFFFFFFFF:08x}" + " 00000000" * 14 + "\n").encode()
 
 

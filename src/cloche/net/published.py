@@ -2,9 +2,9 @@
 
 The broker (`cloche.boot.broker`) accepts and hands connected sockets in; the sentry opens none.  Such a connection
 arrives at the loopback address of the sandbox's first network, like one of the sandbox's own; its peer has the address
-and port that it has on the host.  Where nobody listens, or at a limit, it is reset at once.
+and port that it has on the host.  Without a listener, or at a limit, it is reset at once.
 
-What the connection is then, `net.host_stream` says.
+An established connection is a `net.host_stream`.
 """
 
 import resource
@@ -64,7 +64,7 @@ class PublishedSocket(HostStream):
         listener.queue.wake(IN_WAKE)
 
     def got_reset(self) -> None:
-        if self.state == TCP_SYN_SENT:  # its listener is gone, and nobody else knows of it
+        if self.state == TCP_SYN_SENT:  # its listener is closed, and nothing else refers to it
             self.state = TCP_CLOSE
             self.is_released = True
             self.uncharge()
@@ -84,13 +84,13 @@ class Publisher(FdWatcher):
         self.kernel: Kernel = kernel
         self.ctx: Context = ctx
         self.channel: socket.socket = channel
-        self.count: int = 0  # connections that are open on the host
+        self.count: int = 0  # open connections of the host
         descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self.limit: int = min(MAX_CONNECTIONS, max(descriptors // 4, 1))
         self.token: int = kernel.fds.watch(channel.fileno(), EPOLLIN, self)
 
     def fd_ready(self, token: int, events: int) -> None:
-        """Connections of the broker, or its end: then no more come."""
+        """The broker has sent connections, or has ended: then no more come."""
         for _turn in range(_ARRIVALS):
             try:
                 data, fd = receive_with_descriptor(self.channel, MESSAGE_BYTES, socket.MSG_DONTWAIT)
@@ -148,7 +148,7 @@ class Publisher(FdWatcher):
 
 
 def publish(container: Container, channel: socket.socket) -> Publisher:
-    """Take connections of the broker for a container from now on, once that has its root."""
+    """Take connections of the broker for a container, once that has its root."""
     ctx = container.root
     assert ctx is not None
     return Publisher(container.kernel, ctx, channel)

@@ -1,6 +1,6 @@
-"""Ping and raw sockets (icmp(7), raw(7)): echoes on lo, and packets as they are.
+"""Ping and raw sockets (icmp(7), raw(7)): echoes on lo, and whole packets.
 
-A raw socket is one of `NetStack.taps`: it sees every packet of its protocol.  What it sends is also taken in: echo
+A raw socket is one of `NetStack.taps`: it sees every packet of its protocol.  What it sends is also received: echo
 requests are answered, UDP datagrams go to their port.
 """
 
@@ -64,7 +64,7 @@ class PingSocket(DatagramSocket):
             return -EINVAL
         self.autobind()
         if self.stack.lo.routes.rows and not self.stack.lo.is_local(end.addr):
-            return length  # nobody there answers
+            return length  # no socket or host there answers
         if not is_v6 and self.parameter("ipv4/icmp_echo_ignore_all"):
             return length
         lo = self.stack.lo
@@ -95,7 +95,7 @@ class PingSocket(DatagramSocket):
 
 
 def reply_ttl(stack: NetStack, source: bytes) -> int:
-    """The TTL of what the network itself sends."""
+    """The TTL of packets that the network itself sends."""
     return stack.parameters.numbers["ipv4/ip_default_ttl"] if len(source) == 4 else 64
 
 
@@ -252,7 +252,7 @@ class RawSocket(DatagramSocket):
         return small_head_bytes(len(gram.data) + (31 if self.family == AF_INET else 76))
 
     def is_full(self, charge: int) -> bool:
-        return self.charged >= self.rcvbuf  # sock_queue_rcv_skb looks before it adds
+        return self.charged >= self.rcvbuf  # sock_queue_rcv_skb checks before it adds
 
 
 def with_header(data: bytes, source: bytes) -> IpPacket:
@@ -266,7 +266,7 @@ def with_header(data: bytes, source: bytes) -> IpPacket:
 
 
 def take_in(stack: NetStack, packet: IpPacket) -> None:
-    """A packet that somebody has made: listeners see it, echoes are answered, datagrams go to their port."""
+    """Receive a packet that a program has made: `taps` see it, echoes are answered, datagrams go to their port."""
     stack.lo.packets += 1
     stack.lo.bytes += len(packet.data)
     stack.pass_packet(packet)

@@ -78,7 +78,7 @@ def create_socket(task: Task, family: int, kind: int, protocol: int, flags: int)
     if kind < 0 or kind >= 11:
         raise LinuxError(EINVAL)
     if family == AF_INET and kind == SOCK_PACKET:
-        family = AF_PACKET  # as programs of the eighties ask for it
+        family = AF_PACKET  # as programs for Linux 2.0 ask for it
     if not KERNEL_MEMORY.has_room(2 * SOCKET_BYTES):
         raise LinuxError(ENOBUFS)
     if family == AF_UNIX:

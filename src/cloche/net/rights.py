@@ -2,10 +2,10 @@
 cycles (net/unix/garbage.c).
 
 Owns the counts of sockets in flight.  A Unix socket whose only references are messages that wait in the queues
-of such sockets can be received by nobody: `collect` finds these and empties their queues.
+of such sockets can never be received: `collect` finds these and empties their queues.
 
 Files are dropped through `drop_files`, a work list: a socket's release may drop files that are sockets again,
-and the depth of that is the guest's choice.
+to a depth that the guest chooses.
 """
 
 from typing import Final
@@ -60,7 +60,7 @@ class Carrier(FileDescription):
 
 
 def take_off(kernel: Kernel, ctx: Context, files: list[FileDescription]) -> int:
-    """Count files that were put into a message; the uid that they are charged to.
+    """Count files that were put into a message. Returns the uid that they are charged to.
 
     Raises LinuxError(ETOOMANYREFS) above RLIMIT_NOFILE files of one user.
     """
@@ -82,7 +82,7 @@ def take_off(kernel: Kernel, ctx: Context, files: list[FileDescription]) -> int:
 
 
 def land(kernel: Kernel, uid: int, files: list[FileDescription]) -> None:
-    """The files of a message have been received, or are about to be dropped."""
+    """Uncount the files of a message that was received, or is about to be dropped."""
     table = flights(kernel)
     left = table.by_uid.get(uid, 0) - len(files)
     if left > 0:
@@ -98,7 +98,7 @@ def land(kernel: Kernel, uid: int, files: list[FileDescription]) -> None:
 
 
 def drop_files(kernel: Kernel, files: list[FileDescription]) -> None:
-    """Drop references, also from within a release that was caused by dropping one."""
+    """Drop references; may be called from within a release that this caused."""
     table = flights(kernel)
     table.pending += files
     if table.is_draining:
@@ -112,7 +112,7 @@ def drop_files(kernel: Kernel, files: list[FileDescription]) -> None:
 
 
 def socket_closed(kernel: Kernel) -> None:
-    """A Unix socket is gone: collect, but no more often than pays, since a collection looks at all in flight."""
+    """Note that a Unix socket was closed, and collect now and then: a collection looks at all files in flight."""
     table = flights(kernel)
     if not table.sockets:
         return
@@ -134,7 +134,7 @@ def collect(kernel: Kernel) -> None:
         garbage = _find_garbage(table)
         if garbage:
             for file in garbage:
-                file.get()  # keep it while its own queue lets go of it
+                file.get()  # keep it while its own queue drops it
             for file in garbage:
                 file.discard_queue()
             dropped: list[FileDescription] = []

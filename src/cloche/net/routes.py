@@ -1,4 +1,4 @@
-"""Routes that were added to a network (fib_trie.c, ip6_fib.c): what is local beside lo's addresses, what is refused.
+"""Routes that were added to a network (fib_trie.c, ip6_fib.c): which addresses they make local or refuse.
 
 Every route leads to lo or nowhere.  The routes that come with lo's own addresses are not here: `Interface` knows those.
 """
@@ -19,7 +19,8 @@ TABLE_DEFAULT: Final = 253
 TABLE_MAIN: Final = 254
 TABLE_LOCAL: Final = 255
 MAX_ROUTES: Final = 4096
-_SEARCHED: Final = (TABLE_LOCAL, TABLE_MAIN, TABLE_DEFAULT)  # as the rules say, which cannot be changed
+# in the order of the rules, which cannot be changed
+_SEARCHED: Final = (TABLE_LOCAL, TABLE_MAIN, TABLE_DEFAULT)
 _ERRORS: Final[dict[int, int]] = {
     RTN_BLACKHOLE: EINVAL,
     RTN_UNREACHABLE: EHOSTUNREACH,
@@ -33,7 +34,7 @@ def network_bits(addr: bytes, prefix: int) -> int:
 
 
 class Route:
-    """A route; `kind` is RTN_*, empty bytes are what was not given."""
+    """A route; `kind` is RTN_*, empty bytes stand for what was not given."""
 
     def __init__(self, dest: bytes, prefix: int, table: int, kind: int) -> None:
         self.dest: bytes = dest
@@ -46,7 +47,7 @@ class Route:
         self.metric: int = 0
         self.gateway: bytes = b""
         self.source: bytes = b""
-        self.metrics: bytes = b""  # RTA_METRICS, kept and shown
+        self.metrics: bytes = b""  # RTA_METRICS, stored without effect
 
     def covers(self, addr: bytes) -> bool:
         """Whether an address is in its network."""
@@ -59,7 +60,7 @@ class Route:
         return self.kind not in (RTN_BLACKHOLE, RTN_UNREACHABLE, RTN_PROHIBIT, RTN_THROW)
 
     def is_at(self, other: "Route") -> bool:
-        """Whether both stand at the same place of a table."""
+        """Whether both have the same place in a table."""
         return (
             self.dest == other.dest
             and self.prefix == other.prefix
@@ -69,7 +70,7 @@ class Route:
         )
 
     def equals(self, other: "Route") -> bool:
-        """Whether they also say the same."""
+        """Whether their contents are equal, too."""
         return (
             self.is_at(other)
             and self.kind == other.kind
@@ -79,7 +80,7 @@ class Route:
         )
 
     def errno(self) -> int:
-        """The error of whoever sends along it, 0 if it leads to lo."""
+        """The error of a send along it, 0 if it leads to lo."""
         return _ERRORS.get(self.kind, 0)
 
 
@@ -90,7 +91,7 @@ class RouteTable:
         self.rows: list[Route] = []
 
     def lookup(self, dest: bytes) -> Route | None:
-        """The most specific route, by table: what `throw` passes on goes to the next one."""
+        """The most specific route, by table: a `throw` route passes on to the next table."""
         for table in _SEARCHED:
             best: Route | None = None
             for row in self.rows:
@@ -103,12 +104,12 @@ class RouteTable:
         return None
 
     def is_local(self, addr: bytes) -> bool:
-        """Whether a route makes an address one of ours."""
+        """Whether a route makes an address local."""
         found = self.lookup(addr)
         return found is not None and found.kind == RTN_LOCAL
 
     def lowered(self) -> None:
-        """lo went down: what needs it goes, but for routes to the host itself."""
+        """Remove the routes that need lo, which went down; those to the host itself stay."""
         self.rows = [
             row
             for row in self.rows

@@ -125,7 +125,7 @@ _FRA_TABLE: Final = 15
 _FRA_PROTOCOL: Final = 21
 
 
-# Tables that hold nothing here: neighbours, classes, filters, next hops, labels of addresses, multicast groups.
+# Tables that are always empty: neighbours, classes, filters, next hops, labels of addresses, multicast groups.
 _EMPTY: Final = frozenset(
     {
         RTM_GETNEIGH,
@@ -386,7 +386,7 @@ def _dump_qdiscs(reply: Reply) -> int:
 
 
 def _dump_netconf(reply: Reply, family: int) -> int:
-    """What /proc/sys/net/ipv4/conf tells, of each interface, all of them and new ones: nothing is switched on."""
+    """The settings of /proc/sys/net/ipv4/conf of each interface, of all and of new ones: nothing is switched on."""
     for which in (AF_INET, AF_INET6):
         if family not in (AF_UNSPEC, which):
             continue

@@ -1,6 +1,6 @@
 """RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE: routes over netlink (inet_rtm_newroute, inet6_rtm_newroute).
 
-There is only lo: no multipath, next-hop objects or encapsulation (EOPNOTSUPP).  Routes that lo's addresses bring along
+There is only lo: no multipath, next-hop objects or encapsulation (EOPNOTSUPP). Routes that come with lo's addresses
 cannot be deleted (EOPNOTSUPP).
 """
 
@@ -75,14 +75,14 @@ _GROUP_ROUTE6: Final = 11
 
 # -- dumps -----------------------------------------------------------------------------------------------------
 def _made(dest: bytes, prefix: int, table: int, kind: int, scope: int, source: bytes, metric: int) -> Route:
-    """A route that comes with an address."""
+    """Make a route that comes with an address."""
     row = Route(dest, prefix, table, kind)
     row.scope, row.source, row.metric, row.protocol = scope, source, metric, RTPROT_KERNEL
     return row
 
 
 def own_routes4(stack: NetStack) -> list[Route]:
-    """The routes that lo's IPv4 addresses bring along."""
+    """The routes that come with lo's IPv4 addresses."""
     rows: list[Route] = []
     for addr, prefix in sorted(stack.lo.addresses4.items()):
         shift = 32 - prefix
@@ -99,7 +99,7 @@ def own_routes4(stack: NetStack) -> list[Route]:
 
 
 def own_routes6(stack: NetStack) -> list[Route]:
-    """The routes that lo's IPv6 addresses bring along."""
+    """The routes that come with lo's IPv6 addresses."""
     rows: list[Route] = []
     for addr, prefix in stack.lo.addresses6.items():
         if addr != LOOPBACK6:
@@ -151,7 +151,7 @@ def route_body(row: Route) -> bytes:
         out += attribute(RTA_PREFSRC, row.source)
     if row.gateway:
         out += attribute(RTA_GATEWAY, row.gateway)
-    if row.has_device() or is_v6:  # the error routes of IPv6 stand on lo
+    if row.has_device() or is_v6:  # the error routes of IPv6 name lo
         out += attribute_u32(RTA_OIF, LO_INDEX)
     return out + _V6_TAIL if is_v6 else out
 
@@ -186,7 +186,7 @@ def get_route(stack: NetStack, reply: Reply, body: bytes, uid: int) -> int:
     if not is_v6 and same_network(dest, LOOPBACK4, 8):
         source = LOOPBACK4
     reply.is_dump = False
-    # What Linux says of a cloned route.
+    # As Linux reports a cloned route.
     table = TABLE_LOCAL if is_v6 and is_local else TABLE_MAIN
     flags = 0 if is_v6 else _RTCF_LOCAL | RTM_F_CLONED
     protocol = (added.protocol if added is not None else RTPROT_KERNEL) if is_v6 else 0
@@ -208,7 +208,7 @@ def get_route(stack: NetStack, reply: Reply, body: bytes, uid: int) -> int:
 
 # -- changes ---------------------------------------------------------------------------------------------------
 class _Request:
-    """What a request says of a route."""
+    """The fields of a request about a route."""
 
     def __init__(self, body: bytes) -> None:
         fields: tuple[int, int, int, int, int, int, int, int, int] = _RTMSG.unpack_from(body, 0)
@@ -270,7 +270,7 @@ def change_route(stack: NetStack, reply: Reply, body: bytes, flags: int, *, is_n
 
 
 def _check(stack: NetStack, reply: Reply, request: _Request, made: Route) -> int:
-    """Whether such a route can be (fib_create_info)."""
+    """0 if such a route is valid, or a positive errno (fib_create_info)."""
     lo = stack.lo
     if made.kind not in _KINDS:
         reply.complaint = "Invalid scope"
@@ -296,7 +296,7 @@ def _check(stack: NetStack, reply: Reply, request: _Request, made: Route) -> int
 
 
 def _insert(stack: NetStack, made: Route, flags: int) -> int:
-    """Put it into its table as the flags say (fib_table_insert)."""
+    """Put a route into its table as the flags demand (fib_table_insert)."""
     rows = stack.lo.routes.rows
     own = own_routes4(stack) if len(made.dest) == 4 else own_routes6(stack)
     if any(row.is_at(made) for row in own):
@@ -323,7 +323,7 @@ def _insert(stack: NetStack, made: Route, flags: int) -> int:
 
 
 def _delete(stack: NetStack, reply: Reply, request: _Request, group: int) -> int:
-    """Remove the first route that fits what was said (fib_table_delete)."""
+    """Remove the first route that fits the request (fib_table_delete)."""
     rows = stack.lo.routes.rows
     best = -1
     for at in range(len(rows)):
@@ -338,7 +338,7 @@ def _delete(stack: NetStack, reply: Reply, request: _Request, group: int) -> int
 
 
 def _fits(request: _Request, row: Route) -> bool:
-    """Whether a request to delete means a route: what it does not say may be anything."""
+    """Whether a request to delete fits a route: fields that it leaves out may have any value."""
     found = request.found
     if row.dest != request.dest or row.prefix != request.prefix or row.table != request.table:
         return False

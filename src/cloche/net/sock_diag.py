@@ -1,6 +1,6 @@
 """NETLINK_SOCK_DIAG: the sockets of the sandbox as ss(8) lists them (sock_diag(7)).
 
-Dumps TCP, UDP and Unix sockets, and aborts TCP connections (ss -K); looking a single one up is not there.
+Dumps TCP, UDP and Unix sockets, and aborts TCP connections (ss -K); a single socket cannot be looked up.
 """
 
 from struct import Struct
@@ -32,7 +32,7 @@ from cloche.net.udp import UdpSocket
 from cloche.net.unix_base import CONNECTED, LISTENING, Names, UnixSocket, names_of
 from cloche.vfs.objects import Context
 
-_SOME: Final = 64  # sockets between two looks at the loop
+_SOME: Final = 64  # sockets before other events get their turn
 _MEMINFO: Final = Struct("<IIII")
 _SKMEMINFO: Final = Struct("<IIIIIIIII")
 _SHUTDOWN: Final = 8  # INET_DIAG_*
@@ -68,7 +68,7 @@ def answer(stack: NetStack, ctx: Context, reply: Reply, kind: int, flags: int, b
 
 
 class SocketDump(Dump):
-    """The sockets that there were when it began, some at a time; they cost memory as long as it is not over."""
+    """A dump of the sockets that existed when it began, some at a time; they stay in memory until it ends."""
 
     def __init__(self, count: int) -> None:
         self.at: int = 0
@@ -108,7 +108,7 @@ class InetDump(SocketDump):
 
 
 def _destroy(stack: NetStack, ctx: Context, body: bytes) -> int:
-    """SOCK_DESTROY: the connection ends with ECONNABORTED here, with a reset there (tcp_abort)."""
+    """SOCK_DESTROY: end a connection with ECONNABORTED at this end, with a reset at the other (tcp_abort)."""
     if len(body) < 8 + _ID_BYTES:
         return EINVAL
     if not ctx.creds.capable_in(stack.user_ns, CAP_NET_ADMIN):
@@ -130,7 +130,7 @@ def _destroy(stack: NetStack, ctx: Context, body: bytes) -> int:
 
 
 def state_of(sock: InetSocket) -> int:
-    """TCP_*; UDP sockets are established or closed."""
+    """TCP_*; a UDP socket's state is established or closed."""
     if isinstance(sock, TcpSocket):
         return sock.state
     return TCP_ESTABLISHED if sock.rport else TCP_CLOSE

@@ -1,14 +1,14 @@
 """The base of every socket: its inode, the options that all families share, and the interface that the system
 calls use.
 
-Owns `SocketFile` (struct socket and struct sock in one; its options: `net.socket_options`) and what travels beside
-the data (`Outgoing`, `Incoming`).  A family derives from `SocketFile` and overrides what it supports;
+Owns `SocketFile` (struct socket and struct sock in one; its options: `net.socket_options`) and the data that travels
+beside a message's bytes (`Outgoing`, `Incoming`). A family derives from `SocketFile` and overrides what it supports;
 the defaults return what Linux returns for an operation that a protocol does not have (sock_no_*).
 
 Rules:
 - Nothing blocks: -EAGAIN means "would wait"; the system call layer waits on `wait_queue()` and tries again.
 - Addresses are the bytes of a sockaddr as the guest gave them, at least two and at most 128 of them.
-- `send` and `recv` may do a part of a stream; the caller goes on.
+- `send` and `recv` may transfer a part of a stream; the caller goes on.
 """
 
 from typing import Final
@@ -75,7 +75,7 @@ class Outgoing:
         self.priority: int | None = None
 
     def drop(self) -> None:
-        """Release the files that nobody took."""
+        """Release the files that `send` did not take."""
         files = self.files
         if files is not None:
             self.files = None
@@ -124,7 +124,7 @@ class SocketFile(SocketOptions):
     """A socket.  `kind` is its SOCK_* type; `flags` carry O_NONBLOCK."""
 
     def uncharge(self) -> None:
-        """The socket is released: its memory may be used again (what refers to it is charged itself)."""
+        """Return the charge of a socket that is released; objects that still refer to it are charged themselves."""
         if self.is_charged:
             self.is_charged = False
             KERNEL_MEMORY.give(SOCKET_BYTES)
@@ -139,7 +139,7 @@ class SocketFile(SocketOptions):
         return SOMAXCONN
 
     def listen(self, ctx: Context, backlog: int) -> int:
-        """listen(2); `backlog` is already cut to that."""
+        """listen(2); `backlog` is already at most `listen_limit()`."""
         return -EOPNOTSUPP
 
     def accept(self, ctx: Context, flags: int) -> "SocketFile":
@@ -151,7 +151,7 @@ class SocketFile(SocketOptions):
         return -EOPNOTSUPP
 
     def connect_timed_out(self) -> int:
-        """What a connect that waited gives when SO_SNDTIMEO has passed."""
+        """The result of a connect that waited until SO_SNDTIMEO had passed."""
         return -EAGAIN
 
     def pair_with(self, other: "SocketFile") -> int:
@@ -175,7 +175,7 @@ class SocketFile(SocketOptions):
         return -EOPNOTSUPP
 
     def recv(self, ctx: Context, dst: IovIter, flags: int, info: Incoming | None) -> int:
-        """Receive into `dst`: bytes, 0 at the end of a stream, or -errno (-EAGAIN: nothing there)."""
+        """Receive into `dst`: bytes, 0 at the end of a stream, or -errno (-EAGAIN: nothing has arrived)."""
         return -EOPNOTSUPP
 
     def overhear(self, packet: IpPacket) -> None:
@@ -234,11 +234,11 @@ class SocketFile(SocketOptions):
         raise LinuxError(ENOPROTOOPT if self.family != AF_UNIX else EOPNOTSUPP)
 
     def question_size(self, level: int, name: int) -> int:
-        """How much getsockopt(2) reads of its buffer, where that says what is asked; then `answer` is called."""
+        """How many bytes getsockopt(2) reads of its buffer, if they state the question; then `answer` is called."""
         return 0
 
     def answer(self, ctx: Context, level: int, name: int, question: bytes) -> bytes:
-        """The whole value of such an option.  Raises LinuxError."""
+        """The whole value of an option whose buffer states the question.  Raises LinuxError."""
         raise LinuxError(ENOPROTOOPT)
 
 
@@ -253,12 +253,12 @@ def how_mask(how: int) -> int:
 
 
 def small_head_bytes(length: int) -> int:
-    """The same for packets of IP, of which short ones come from a cache of their own (skb_small_head_cache)."""
+    """`head_bytes` for packets of IP, of which short ones come from a cache of their own (skb_small_head_cache)."""
     return 832 if length <= 256 else head_bytes(length)
 
 
 def head_bytes(length: int) -> int:
-    """What a linear buffer of `length` bytes is charged for: its slab object and struct sk_buff (alloc_skb)."""
+    """What is charged for a linear buffer of `length` bytes: its slab object and struct sk_buff (alloc_skb)."""
     need = (length + 63 & ~63) + 320
     size = 512
     while size < need:

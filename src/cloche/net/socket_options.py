@@ -122,7 +122,7 @@ MAX_BUFFER: Final = 4194304  # net.core.rmem_max and wmem_max
 MIN_SNDBUF: Final = 4608
 MIN_RCVBUF: Final = 2304
 INT_MAX: Final = 0x7FFFFFFF
-SOCKET_BYTES: Final = 3500  # what a socket costs the sentry, beside the open file
+SOCKET_BYTES: Final = 3500  # the memory of a socket in the sentry, beside the open file
 
 _I32: Final = Struct("<i")
 _U64: Final = Struct("<Q")
@@ -130,7 +130,7 @@ _TWO_I32: Final = Struct("<ii")
 _TWO_I64: Final = Struct("<qq")
 _NO_UCRED: Final = bytes(4) + b"\xff" * 8
 
-# Flags without further meaning here: kept, shown again.
+# Flags that are stored without effect.
 _FLAG_OPTIONS: Final = frozenset(
     {
         SO_DEBUG,
@@ -219,7 +219,9 @@ class SocketOptions(Carrier):
         raise LinuxError(EOPNOTSUPP)
 
     def accepted_name(self) -> bytes:
-        """The peer's address for accept(2) and SO_PEERNAME: also if the connection was reset.  Raises LinuxError."""
+        """The peer's address for accept(2) and SO_PEERNAME: known even if the connection was reset. Raises
+        LinuxError.
+        """
         return self.peer_name()
 
     def net_owner(self) -> UserNamespace | None:
@@ -333,7 +335,7 @@ class SocketOptions(Carrier):
         elif name == SO_TXTIME:
             return -EINVAL if len(value) != 8 else -EOPNOTSUPP
         elif name in (SO_RESERVE_MEM, SO_ATTACH_BPF, SO_DETACH_REUSEPORT_BPF):
-            # Memory control groups, BPF programs and groups with one: there are none here.
+            # Memory control groups, BPF programs and groups with one do not exist here.
             return -EOPNOTSUPP if name == SO_RESERVE_MEM and number >= 0 else -EINVAL
         elif name == SO_TXREHASH:
             if self.protocol != IPPROTO_TCP or self.family not in (AF_INET, AF_INET6):
@@ -354,7 +356,9 @@ class SocketOptions(Carrier):
         return self.family == AF_UNIX or (self.family == AF_NETLINK and name in (SO_PASSCRED, SO_PASSSEC))
 
     def _attach_filter(self, ctx: Context, value: bytes) -> int:
-        """SO_ATTACH_FILTER (struct sock_fprog).  TCP has none here: a dropped segment would be sent again for ever."""
+        """SO_ATTACH_FILTER (struct sock_fprog). TCP has no filters here: a dropped segment would be sent again for
+        ever.
+        """
         if len(value) != 16:
             return -EINVAL
         if self.other_options.get(SO_LOCK_FILTER, 0):
@@ -373,7 +377,7 @@ class SocketOptions(Carrier):
         return -EOPNOTSUPP
 
     def may_prioritize(self, ctx: Context, priority: int) -> bool:
-        """Whether SO_PRIORITY may be this (sk_set_prio_allowed)."""
+        """Whether the caller may set SO_PRIORITY to this value (sk_set_prio_allowed)."""
         return 0 <= priority <= 6 or self.is_net_raw(ctx)
 
     def is_net_raw(self, ctx: Context) -> bool:
@@ -383,7 +387,7 @@ class SocketOptions(Carrier):
         if name in (SO_SNDBUFFORCE, SO_RCVBUFFORCE):
             if not self.has_capability(ctx, CAP_NET_ADMIN):
                 return -EPERM
-            value = min(max(value, 0), 16 * MAX_BUFFER)  # a quota of the sentry's own
+            value = min(max(value, 0), 16 * MAX_BUFFER)  # a limit of the sentry's own
         else:
             value = min(value & 0xFFFFFFFF, MAX_BUFFER)
         if name in (SO_SNDBUF, SO_SNDBUFFORCE):

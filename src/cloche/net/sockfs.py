@@ -14,7 +14,7 @@ class SocketInode(MemoryAttrInode):
     """The inode of a socket without a name."""
 
     def open(self, ctx: Context, path: Path, flags: int) -> FileDescription:
-        """Through /proc/PID/fd: sockets cannot be opened."""
+        """Fail: sockets cannot be opened through /proc/PID/fd."""
         raise LinuxError(ENXIO)
 
 

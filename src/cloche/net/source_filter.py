@@ -1,6 +1,7 @@
 """Which sources a socket wants to hear in a multicast group (RFC 3678; net/ipv4/igmp.c, net/ipv6/mcast.c).
 
-Owns the requests' formats and one group's filter; `net.ip_options` joins and leaves, `net.udp` asks what may pass.
+Owns the requests' formats and one group's filter; `net.ip_options` joins and leaves, `net.udp` asks which datagrams
+pass.
 """
 
 from struct import Struct
@@ -38,15 +39,16 @@ class SourceFilter:
 
     def __init__(self, mode: int = MCAST_EXCLUDE) -> None:
         self.mode: int = mode
-        self.has_list: bool = False  # sources were named, if only once: the mode stays (ip_mc_socklist)
+        # sources have been named at least once: the mode cannot change (ip_mc_socklist)
+        self.has_list: bool = False
         self.sources: list[bytes] = []
 
     def passes(self, source: bytes) -> bool:
-        """Whether what `source` sends to the group is heard."""
+        """Whether the socket receives what `source` sends to the group."""
         return (source in self.sources) == (self.mode == MCAST_INCLUDE)
 
     def change(self, mode: int, source: bytes, *, is_add: bool) -> bool:
-        """Add or remove a source (ip_mc_source); whether that leaves the group.  Raises LinuxError."""
+        """Add or remove a source (ip_mc_source). Returns whether that leaves the group.  Raises LinuxError."""
         if self.has_list and self.mode != mode:
             raise LinuxError(EINVAL)
         self.mode = mode
@@ -66,7 +68,7 @@ class SourceFilter:
         return False
 
     def replace(self, mode: int, sources: list[bytes]) -> None:
-        """Another filter altogether (ip_mc_msfilter)."""
+        """Replace the whole filter (ip_mc_msfilter)."""
         self.mode = mode
         self.sources = sources
         self.has_list = len(sources) > 0
@@ -97,7 +99,7 @@ class FilterRequest:
 
 
 def source_request(name: int, value: bytes, family: int) -> SourceRequest:
-    """What IP_ADD_SOURCE_MEMBERSHIP or MCAST_JOIN_SOURCE_GROUP and their kin ask.  Raises LinuxError."""
+    """Decode IP_ADD_SOURCE_MEMBERSHIP, MCAST_JOIN_SOURCE_GROUP and their kin.  Raises LinuxError."""
     if name >= MCAST_BLOCK_SOURCE:
         if len(value) < _GROUP_SOURCE_SIZE:
             raise LinuxError(EINVAL)
@@ -138,13 +140,13 @@ def filter_any(value: bytes, family: int) -> FilterRequest:
     if family == AF_INET:
         group = _address(value, 8, family)
         sources = [_address(value, at, family) for at in places]
-    else:  # IPv6 takes them for its own, whatever they say
+    else:  # IPv6 takes them as IPv6 addresses, whatever their family
         group, sources = value[16:32], [value[at + 8 : at + 24] for at in places]
     return FilterRequest(group, mode, sources, b"", index)
 
 
 def question4(value: bytes) -> FilterRequest:
-    """What getsockopt of IP_MSFILTER asks about."""
+    """Decode the question of getsockopt(IP_MSFILTER)."""
     return FilterRequest(value[:4], 0, [], value[4:8], 0)
 
 
@@ -156,7 +158,7 @@ def answer4(question: bytes, found: SourceFilter) -> bytes:
 
 
 def question_any(value: bytes, family: int) -> FilterRequest:
-    """What getsockopt of MCAST_MSFILTER asks about.  Raises LinuxError."""
+    """Decode the question of getsockopt(MCAST_MSFILTER).  Raises LinuxError."""
     if value[8] | value[9] << 8 != family:
         raise LinuxError(EINVAL if family == AF_INET else EADDRNOTAVAIL)
     index: int = _U32.unpack_from(value, 0)[0]
@@ -172,7 +174,7 @@ def answer_any(question: bytes, family: int, found: SourceFilter) -> bytes:
 
 
 def _address(value: bytes, at: int, family: int) -> bytes:
-    """Of a struct sockaddr_storage.  Raises LinuxError(EADDRNOTAVAIL)."""
+    """The address in a struct sockaddr_storage.  Raises LinuxError(EADDRNOTAVAIL)."""
     if value[at] | value[at + 1] << 8 != family:
         raise LinuxError(EADDRNOTAVAIL)
     return value[at + 4 : at + 8] if family == AF_INET else value[at + 8 : at + 24]

@@ -1,8 +1,8 @@
 """TCP between sockets of the sandbox (tcp(7), net/ipv4/tcp.c): the states that programs can see, without packets.
 
-The two ends of a connection know each other: what one sends is appended to the other's receive queue, a FIN or RST
-is a call.  Linux processes loopback packets before the system call that sent them returns, so this is also when
-programs there see their effects.
+The two ends of a connection refer to each other: what one sends is appended to the other's receive queue, a FIN or RST
+is a call. Linux processes loopback packets before the system call that sent them returns, so programs on Linux see
+their effects at the same moment.
 
 States: a closed end that was not yet closed by the other stays FIN_WAIT2; TIME_WAIT is only a claim to the port
 (net.ports).
@@ -68,7 +68,7 @@ from cloche.vfs.objects import Context
 UNCONNECTED: Final = 0
 CONNECTING: Final = 1
 CONNECTED: Final = 2
-DISCONNECTING: Final = 3  # shut down before the connection stood, or after it failed
+DISCONNECTING: Final = 3  # shut down before the connection was established, or after it failed
 
 
 class TcpSocket(TcpStream):
@@ -165,7 +165,7 @@ class TcpSocket(TcpStream):
         return found
 
     def _admit(self, ctx: Context) -> None:
-        """Let connectors in that waited for room in the backlog."""
+        """Establish the connections that waited for room in the backlog."""
         while self.syn_queue and len(self.accept_queue) <= self.backlog:
             waiting = self.syn_queue.popleft()
             waiting.listener = None
@@ -174,7 +174,7 @@ class TcpSocket(TcpStream):
                 waiting.queue.wake(STATE_WAKE)
 
     def enter(self, ctx: Context, listener: "TcpSocket") -> None:
-        """There is room in the backlog of `listener`."""
+        """Establish the connection: there is room in the backlog of `listener`."""
         establish(ctx, self, listener)
 
     def _stop_listening(self) -> None:
@@ -259,7 +259,7 @@ class TcpSocket(TcpStream):
         self.state = TCP_SYN_SENT
         self.error = 0
         if (stack.lo.routes.rows or self.bound_ifindex) and not stack.lo.is_local(end.addr):
-            self._start_syn_timer()  # a route leads to lo, but nobody there is meant
+            self._start_syn_timer()  # a route leads to lo, but the address is not local: no answer comes
             return
         listener = find_listener(stack, end.addr, end.port)
         if listener is None:
@@ -277,7 +277,7 @@ class TcpSocket(TcpStream):
             establish(ctx, self, listener)
 
     def _start_syn_timer(self) -> None:
-        """Nobody has answered: give up some time."""
+        """Start the timer that gives a SYN up which is not answered."""
         limit_ms = self.tcp.get(TCP_USER_TIMEOUT, 0)
         retries = self.tcp.get(TCP_SYNCNT, self.parameter("ipv4/tcp_syn_retries"))
         # After 1, 2, 4 … seconds, from some point on two minutes.
@@ -345,7 +345,7 @@ class TcpSocket(TcpStream):
 
     # -- what the other end does -------------------------------------------------------------------------
     def got_fin(self) -> None:
-        """The other end sends no more."""
+        """The other end has sent FIN."""
         self.fin_seen = self.fin_unread = 1
         self.shut |= RCV_SHUTDOWN
         if self.listener is not None:
@@ -356,7 +356,7 @@ class TcpSocket(TcpStream):
         elif self.state == TCP_FIN_WAIT2:
             hold = self.hold
             if hold is not None and not hold.ends_ns:
-                # The claim goes on in TIME_WAIT; a socket that is still open keeps its own, too.
+                # The port stays claimed in TIME_WAIT; a socket that is still open keeps its own claim, too.
                 self.ports().wait(hold)
                 self.hold = None
             self.done()
@@ -402,7 +402,7 @@ class TcpSocket(TcpStream):
             self.listener.undefer(self)
 
     def vanish(self) -> None:
-        """A connection that its listener never acknowledged is forgotten: the other end learns it when it sends."""
+        """Forget a connection that its listener never accepted: the other end learns it when it sends."""
         self.listener = None
         self.is_released = True
         self.uncharge()
@@ -411,7 +411,7 @@ class TcpSocket(TcpStream):
         self.peer = None
 
     def abort(self) -> None:
-        """Send RST and be done."""
+        """Send RST and end the connection."""
         peer = self.peer
         was = self.state
         self.done()
@@ -488,14 +488,16 @@ class TcpSocket(TcpStream):
                 self._send_fin()
                 if self.state == TCP_FIN_WAIT2:
                     self._leave_orphan(has_unread=peer is not None and peer.rx_bytes > 0)
-        self.peer = None  # no cycles: the other end still knows us
+        self.peer = None  # no cycles: the other end still refers to this one
         self.rx.clear()
         self.rx_bytes = 0
         self.account()
         self.drop_port()
 
     def _leave_orphan(self, *, has_unread: bool) -> None:
-        """Nobody reads here any more, but the peer has not closed yet: TCP_LINGER2 says how long its FIN has time."""
+        """Keep the claim of a closed socket whose peer has not closed yet: for as long as TCP_LINGER2 gives the
+        peer's FIN.
+        """
         linger_s = self.tcp.get(TCP_LINGER2, self.parameter("ipv4/tcp_fin_timeout"))
         if linger_s < 0 and not has_unread:  # the FIN has been acknowledged already
             self.abort()
@@ -532,7 +534,7 @@ class FreeTuple(TupleTest):
 
 
 def find_listener(stack: NetStack, addr: bytes, port: int) -> TcpSocket | None:
-    """The listener that a SYN reaches: the most specific one, of a SO_REUSEPORT group any."""
+    """The listener that a SYN reaches: the most specific one, or any of a SO_REUSEPORT group."""
     found = stack.listeners.get(port)
     if not found:
         return None
@@ -585,7 +587,7 @@ def establish(ctx: Context, client: TcpSocket, listener: TcpSocket) -> None:
 
 
 def connect_ends(a: TcpSocket, b: TcpSocket) -> None:
-    """Both ends are ESTABLISHED."""
+    """Make both ends ESTABLISHED."""
     a.peer, b.peer = b, a
     a.syn_acked = 1
     a.stack.count("TcpActiveOpens")

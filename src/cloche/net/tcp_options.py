@@ -1,4 +1,4 @@
-"""What a TCP socket is beside its data: its options and struct tcp_info (tcp(7), do_tcp_setsockopt, tcp_get_info)."""
+"""The options of a TCP socket, and its struct tcp_info (tcp(7), do_tcp_setsockopt, tcp_get_info)."""
 
 from collections import deque
 from struct import Struct
@@ -70,7 +70,7 @@ _I32: Final = Struct("<i")
 _INFO_BYTES: Final = 280  # of struct tcp_info
 _INFO: Final = Struct("<8B24I4Q4I")
 
-# Options that are kept and shown: (lowest, highest, default).
+# Options that are stored without effect: (lowest, highest, default).
 _RANGES: Final[dict[int, tuple[int, int, int]]] = {
     TCP_KEEPIDLE: (1, 32767, 7200),
     TCP_KEEPINTVL: (1, 32767, 75),
@@ -110,7 +110,7 @@ class TcpOptions(InetSocket):
         self.is_rcvbuf_set: bool = False
         self.bytes_sent: int = 0
         self.bytes_received: int = 0
-        self.syn_acked: int = 0  # 1: we have connected; these three for TCP_INFO
+        self.syn_acked: int = 0  # 1: this end has connected; this and the next two are for TCP_INFO
         self.fin_sent: int = 0
         self.fin_seen: int = 0
 
@@ -118,11 +118,11 @@ class TcpOptions(InetSocket):
         """Send what was held back."""
 
     def is_connected(self) -> bool:
-        """Whether there is another end."""
+        """Whether it has a peer."""
         return False
 
     def waiting_connections(self) -> int:
-        """How many can be accepted."""
+        """The number of connections that can be accepted."""
         return 0
 
     def set_common(self, ctx: Context, name: int, value: bytes) -> int:
@@ -199,7 +199,7 @@ class TcpOptions(InetSocket):
         if name == TCP_AO_REPAIR:
             return -EPERM
         if name in (TCP_MD5SIG, TCP_MD5SIG_EXT, TCP_FASTOPEN_KEY):
-            return -EINVAL  # of no such length
+            return -EINVAL  # not a valid length
         if name in (TCP_RTO_MIN_US, TCP_DELACK_MAX_US):
             jiffies = (number + 3999) // 4000
             if not 2 <= jiffies <= 50:
@@ -307,7 +307,7 @@ class TcpOptions(InetSocket):
 
 
 def defer_seconds(seconds: int) -> int:
-    """TCP_DEFER_ACCEPT as Linux shows it again: whole retransmissions of 1, 3, 7 … seconds."""
+    """TCP_DEFER_ACCEPT as Linux returns it: whole retransmissions of 1, 3, 7 … seconds."""
     if seconds <= 0:
         return 0
     total, step, count = 1, 1, 1

@@ -49,7 +49,7 @@ from cloche.vfs.objects import Context
 UNCONNECTED: Final = 0
 CONNECTING: Final = 1
 CONNECTED: Final = 2
-DISCONNECTING: Final = 3  # shut down before the connection stood, or after it failed
+DISCONNECTING: Final = 3  # shut down before the connection was established, or after it failed
 
 SIOCOUTQ: Final = 0x5411
 SNDBUF_START: Final = 16384  # tcp_wmem[1]
@@ -80,7 +80,7 @@ class TcpStream(TcpOptions, TimerOwner):
         self.rx_read: int = 0  # bytes read since the beginning
         self.urg_seq: int = -1  # of the urgent byte, counted like rx_read
         self.urg_state: int = _URG_NONE
-        self.is_out_of_space: bool = False  # somebody waits for room to send (SOCK_NOSPACE)
+        self.is_out_of_space: bool = False  # a sender waits for room (SOCK_NOSPACE)
         self.sndbuf = SNDBUF_START
         self.rcvbuf = RCVBUF_START
         self.listener: TcpStream | None = None  # of a connector in its syn_queue, or of a deferred connection
@@ -91,7 +91,7 @@ class TcpStream(TcpOptions, TimerOwner):
         return self.peer is not None
 
     def got_fin(self) -> None:
-        """The other end sends no more."""
+        """The other end has sent FIN."""
 
     def got_reset(self) -> None:
         """The other end has sent RST."""
@@ -107,7 +107,9 @@ class TcpStream(TcpOptions, TimerOwner):
         self.held = held
 
     def capacity(self) -> int:
-        """Bytes that may be under way to the other end: our send buffer and half of its receive buffer."""
+        """Bytes that may be under way to the other end: this end's send buffer and half of the other's receive
+        buffer.
+        """
         peer = self.peer
         return self.sndbuf + (peer.rcvbuf >> 1 if peer is not None else 0)
 
@@ -251,7 +253,7 @@ class TcpStream(TcpOptions, TimerOwner):
         self.got_reset()
 
     def _fast_open(self, ctx: Context, out: Outgoing | None) -> int:
-        """MSG_FASTOPEN without a cookie: an ordinary connect that sends once it stands."""
+        """MSG_FASTOPEN without a cookie: an ordinary connect that sends once it is established."""
         if out is None or not out.name:
             return -EINVAL
         return self.connect(ctx, out.name, is_nonblocking=self.flags & O_NONBLOCK != 0)
@@ -376,7 +378,7 @@ class TcpStream(TcpOptions, TimerOwner):
         done = 0
         pos = self.rx_pos
         skip = max(self.peek_offset, 0)
-        if flags & MSG_TRUNC:  # only how much there is
+        if flags & MSG_TRUNC:  # count the bytes only, without a copy
             done = min(max(self.rx_bytes - skip, 0), dst.remaining())
             if self.peek_offset >= 0:
                 self.peek_offset += done

@@ -1,11 +1,11 @@
-"""TCP segments as they would look on lo, for those who listen in (`NetStack.taps`)."""
+"""TCP segments as they would look on lo, shown to `NetStack.taps`."""
 
 from cloche.net import packets
 from cloche.net.tcp_options import LO_MSS, TcpOptions
 
 
 def show_segment(one: TcpOptions, other: TcpOptions, offset: int, flags: int, data: bytes = b"") -> None:
-    """A segment from one end to the other, `offset` after the initial sequence number."""
+    """Show a segment from one end to the other, `offset` after the initial sequence number."""
     first, theirs = one.inode.ino * 0x9E3779B1, other.inode.ino * 0x9E3779B1
     ack = theirs + 1 + other.bytes_sent + one.fin_seen
     window = one.rcvbuf - one.rx_bytes >> 7
@@ -17,7 +17,7 @@ def show_segment(one: TcpOptions, other: TcpOptions, offset: int, flags: int, da
 
 
 def show_data(one: TcpOptions, other: TcpOptions, count: int) -> None:
-    """The last `count` bytes of the other end's queue, in segments, and their acknowledgement."""
+    """Show the last `count` bytes of the other end's queue, in segments, and their acknowledgement."""
     pieces: list[bytes] = []
     left = count
     for piece in reversed(other.rx):
@@ -36,7 +36,7 @@ def show_data(one: TcpOptions, other: TcpOptions, count: int) -> None:
 
 
 def show_fin(one: TcpOptions, other: TcpOptions) -> None:
-    """A FIN and its acknowledgement."""
+    """Show a FIN and its acknowledgement."""
     show_segment(one, other, 1 + one.bytes_sent, packets.TCP_FIN | packets.TCP_ACK)
     one.bytes_sent += 1
     show_segment(other, one, 1 + other.bytes_sent, packets.TCP_ACK)
@@ -44,7 +44,7 @@ def show_fin(one: TcpOptions, other: TcpOptions) -> None:
 
 
 def show_refusal(one: TcpOptions) -> None:
-    """A SYN to a port where nobody listens, and the RST that answers it."""
+    """Show a SYN to a port without a listener, and the RST that answers it."""
     first = one.inode.ino * 0x9E3779B1
     here, there = (one.laddr, one.lport), (one.raddr, one.rport)
     one.stack.pass_packet(packets.tcp(*here, *there, first, 0, packets.TCP_SYN, 0xFFFF, b""))

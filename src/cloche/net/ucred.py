@@ -1,4 +1,4 @@
-"""Who sent something, or stands at the other end: struct ucred (unix(7))."""
+"""The credentials of a sender or a peer: struct ucred (unix(7))."""
 
 from struct import Struct
 from typing import Final
@@ -13,7 +13,7 @@ _UCRED: Final = Struct("<iII")
 
 
 class Ucred:
-    """Who sent something, or stands at the other end (struct ucred); -1 ids are unknown."""
+    """The credentials of a sender or a peer (struct ucred); an id of -1 is unknown."""
 
     def __init__(self, pid: int, uid: int, gid: int, group: ThreadGroup | None = None) -> None:
         self.pid: int = pid

@@ -1,6 +1,6 @@
 """UDP, ping sockets and raw sockets between sockets of the sandbox (udp(7), raw(7), icmp(7)).
 
-Owns the delivery of datagrams.  A datagram to a port that nobody has comes back as an ICMP error: ECONNREFUSED at
+Owns the delivery of datagrams.  A datagram to a port without a socket comes back as an ICMP error: ECONNREFUSED at
 the next call of a connected sender, an entry of the error queue with IP_RECVERR.
 """
 
@@ -164,7 +164,7 @@ class DatagramSocket(InetSocket):
         addr = end.addr
         if is_broadcast(addr):
             if not self.is_broadcast:
-                raise LinuxError(EACCES)  # as with a default route, which programs are used to
+                raise LinuxError(EACCES)  # as with a default route, which programs expect
             if addr == BROADCAST4 and self.bound_ifindex != LO_INDEX:
                 raise LinuxError(ENETUNREACH)
             return ANY4 if addr == BROADCAST4 else LOOPBACK4
@@ -190,7 +190,7 @@ class DatagramSocket(InetSocket):
         return self.ip6.get(IPV6_MULTICAST_IF, 0) == LO_INDEX
 
     def destination(self, out: Outgoing | None) -> Endpoint:
-        """Where a message goes.  Raises LinuxError."""
+        """The destination of a message.  Raises LinuxError."""
         name = out.name if out is not None else None
         if not name:
             if not self.is_connected:
@@ -210,11 +210,11 @@ class DatagramSocket(InetSocket):
         return end
 
     def _asked_label(self, end: Endpoint) -> int:
-        """The flow label of an address that the program gave; none unless it has said that there may be one."""
+        """The flow label of an address that the program gave; 0 unless the program has set IPV6_FLOWINFO_SEND."""
         return end.flowinfo & IPV6_FLOWINFO_FLOWLABEL if self.ip6.get(IPV6_FLOWINFO_SEND, 0) else 0
 
     def auto_label(self, end: Endpoint) -> int:
-        """The label of a flow without one (ip6_make_flowlabel): any, but the same each time."""
+        """The label of a flow without one (ip6_make_flowlabel): arbitrary, but the same each time."""
         if not self.ip6.get(IPV6_AUTOFLOWLABEL, 1):
             return 0
         return (self.lport * 0x9E3779B1 ^ end.port * 0x85EBCA6B) & IPV6_FLOWINFO_FLOWLABEL or 1
@@ -242,15 +242,15 @@ class DatagramSocket(InetSocket):
         self.queue.wake(IN_WAKE)
 
     def arrived(self, gram: Datagram) -> None:
-        """A message from a namespace of the host (`net.joined`)."""
+        """Take a message from a namespace of the host (`net.joined`)."""
         self.deliver(gram)
 
     def charge_of(self, gram: Datagram) -> int:
-        """What a message counts in the receive buffer: with its headers."""
+        """The bytes that a message counts in the receive buffer, with its headers."""
         return small_head_bytes(len(gram.data) + (64 if len(gram.dest) == 4 else 76))
 
     def is_full(self, charge: int) -> bool:
-        """Whether a message more goes past the receive buffer (__udp_enqueue_schedule_skb)."""
+        """Whether another message would exceed the receive buffer (__udp_enqueue_schedule_skb)."""
         return self.charged + charge > self.rcvbuf
 
     def is_kept(self, gram: Datagram) -> bool:
@@ -306,14 +306,14 @@ class DatagramSocket(InetSocket):
         return left if flags & MSG_TRUNC else copied
 
     def _take(self, gram: Datagram) -> None:
-        """The first message is out of the queue."""
+        """Remove the first message from the queue."""
         self.inbox.popleft()
         self.charged -= gram.charge
         if self.peek_offset > 0:
             self.peek_offset = max(self.peek_offset - len(gram.data), 0)
 
     def unreachable(self, gram: Datagram) -> None:
-        """Nobody has the port that we sent to: an error for the socket that the datagram can have come from."""
+        """Report an error to the socket that `gram` can have come from: no socket has the port that it went to."""
         if self.is_connected and (self.raddr != gram.dest or self.rport not in (0, gram.dest_port)):
             return
         if is_group(self.laddr):
@@ -351,7 +351,7 @@ class DatagramSocket(InetSocket):
         return mask
 
     def shutdown(self, ctx: Context, how: int) -> int:
-        """Linux does it, and still says ENOTCONN unless the socket is connected."""
+        """Shut down as Linux does, which still returns ENOTCONN unless the socket is connected."""
         self.shut |= how_mask(how)
         self.queue.wake(STATE_WAKE)
         return 0 if self.is_connected else -ENOTCONN
@@ -385,7 +385,7 @@ class UdpSocket(DatagramSocket):
         super().__init__(kernel, ctx, family, SOCK_DGRAM, protocol, flags)
         self.udp: dict[int, int] = {}
         self.pending: Datagram | None = None  # held back by UDP_CORK or MSG_MORE
-        self.held_bytes: int = 0  # what `pending` counts in the send buffer
+        self.held_bytes: int = 0  # bytes that `pending` counts in the send buffer
         self.bound_port: int = 0
 
     def take_port(self, addr: bytes, port: int) -> None:
@@ -464,7 +464,7 @@ class UdpSocket(DatagramSocket):
         return length
 
     def _append(self, gram: Datagram, src: IovIter, length: int, flags: int) -> int:
-        """More of the datagram that is held back; its destination stays the first one."""
+        """Append to the datagram that is held back; its destination stays the first one."""
         data = src.copy_from(length) if length else b""
         if len(data) < length or len(gram.data) + length > MAX_UDP:
             self.pending, self.held_bytes = None, 0
@@ -544,13 +544,13 @@ def by_port_of(sock: UdpSocket) -> dict[int, list[InetSocket]]:
 
 
 def udp_bound(sock: UdpSocket) -> None:
-    """A socket has a port now."""
+    """Enter a socket that has got a port."""
     sock.bound_port = sock.lport
     by_port_of(sock).setdefault(sock.lport, []).append(sock)
 
 
 def udp_unbound(sock: UdpSocket) -> None:
-    """Its port is given back."""
+    """Remove a socket that gives its port back."""
     by_port = by_port_of(sock)
     found = by_port.get(sock.bound_port)
     if found is not None and sock in found:
@@ -561,7 +561,7 @@ def udp_unbound(sock: UdpSocket) -> None:
 
 
 def udp_deliver(stack: NetStack, sender: UdpSocket, gram: Datagram) -> None:
-    """Hand a datagram to whoever it is for."""
+    """Deliver a datagram to the socket, or the members of the group, that it is for."""
     if stack.gateway is not None and sender.protocol == IPPROTO_UDP:
         gateway = sender.gateway_to(gram.dest)
         if gateway is not None:
@@ -583,7 +583,7 @@ def udp_deliver(stack: NetStack, sender: UdpSocket, gram: Datagram) -> None:
         return
     is_foreign = bool(stack.lo.routes.rows or sender.bound_ifindex) and not stack.lo.is_local(gram.dest)
     if is_foreign and len(gram.dest) == 16:
-        return  # a route leads to lo, where IPv6 drops what is not ours
+        return  # a route leads to lo, where IPv6 drops packets to addresses that are not local
     target = udp_lookup(found, gram.dest, gram.addr, gram.port)
     if target is None:
         stack.count("UdpNoPorts")
@@ -597,7 +597,7 @@ def udp_deliver(stack: NetStack, sender: UdpSocket, gram: Datagram) -> None:
 
 
 def udp_arrive(stack: NetStack, gram: Datagram) -> None:
-    """A datagram that came as a packet."""
+    """Deliver a datagram that came as a packet."""
     found: list[UdpSocket] = []
     for sock in stack.udp_sockets.get(gram.dest_port, []):
         assert isinstance(sock, UdpSocket)
@@ -671,13 +671,13 @@ def udp_lookup(found: list[UdpSocket], dest: bytes, addr: bytes, port: int) -> U
 
 
 def pass_udp(stack: NetStack, gram: Datagram, protocol: int) -> None:
-    """Show a datagram to those who listen in."""
+    """Show a datagram to `NetStack.taps`."""
     data = packets.udp(gram.addr, gram.port, gram.dest, gram.dest_port, gram.data)
     stack.pass_packet(packets.ip(protocol, gram.addr, gram.dest, data, gram.ttl, gram.tos))
 
 
 def pass_port_unreachable(stack: NetStack, gram: Datagram, protocol: int) -> None:
-    """Show the ICMP error that a datagram without a receiver causes."""
+    """Show the ICMP error that a datagram without a receiver causes to `NetStack.taps`."""
     data = packets.udp(gram.addr, gram.port, gram.dest, gram.dest_port, gram.data)
     cause = packets.ip(protocol, gram.addr, gram.dest, data, gram.ttl, gram.tos)
     if len(gram.dest) == 4:

@@ -107,15 +107,15 @@ class UnixSocket(SocketFile):
         super().__init__(kernel, ctx, AF_UNIX, kind, 0, flags)
         self.state: int = CLOSED
         self.peer: UnixSocket | None = None
-        self.name: bytes | None = None  # sun_path as kept: a path, b"\0…", or None
+        self.name: bytes | None = None  # sun_path: a path, b"\0…", or None
         self.bound_inode: Inode | None = None
         self.packets: deque[Packet] = deque()
-        self.wmem: int = 0  # what receivers have not read yet of what was sent here
+        self.wmem: int = 0  # charge of sent packets that receivers have not read yet
         self.embryos: deque[UnixSocket] = deque()  # of a listener: not yet accepted
         self.backlog: int = 0
         self.listener_cred: Ucred | None = None  # of listen(2)
         self.cred_of_peer: Ucred | None = None  # SO_PEERCRED
-        self.waiting: dict[UnixSocket, None] = {}  # senders and connectors that wait for room in our queue
+        self.waiting: dict[UnixSocket, None] = {}  # senders and connectors that wait for room in this queue
         self.waiting_limit: int = 64
         self.stack: NetStack = stack_for(ctx)
         self.backlog = self.stack.parameters.numbers["unix/max_dgram_qlen"]
@@ -145,7 +145,7 @@ class UnixSocket(SocketFile):
         return 0
 
     def _bind_again(self, ctx: Context, name: bytes) -> int:
-        """It has a name; a path that exists is the error that Linux finds first."""
+        """The error of a bind to a second name; Linux finds first that the path exists."""
         if name[0] == 0:
             return -EINVAL
         try:
@@ -165,7 +165,7 @@ class UnixSocket(SocketFile):
         self.bound_inode = inode
 
     def autobind(self) -> int:
-        """An abstract name of five hexadecimal digits (unix_autobind)."""
+        """Bind to an abstract name of five hexadecimal digits (unix_autobind)."""
         if self.name is not None:
             return 0
         table = names_of(self.stack).abstract
@@ -238,7 +238,7 @@ class UnixSocket(SocketFile):
         return 0
 
     def connect(self, ctx: Context, addr: bytes, *, is_nonblocking: bool) -> int:
-        """Stream and seqpacket: the connection stands at once, before it is accepted."""
+        """Stream and seqpacket: the connection is established at once, before it is accepted."""
         if is_unix_addr(addr) and (self.passes_cred or self.passes_pidfd):
             self.autobind()
         other = self.find(ctx, addr)
@@ -323,16 +323,16 @@ class UnixSocket(SocketFile):
 
     # -- queues ------------------------------------------------------------------------------------------
     def wait_at(self, other: "UnixSocket") -> None:
-        """Be woken when there is room in the queue of `other`."""
+        """Wake this socket when there is room in the queue of `other`."""
         waiting = other.waiting
         waiting[self] = None
         if len(waiting) > other.waiting_limit:
-            # Those that were closed meanwhile are forgotten only now.
+            # Sockets that were closed meanwhile are removed only now.
             other.waiting = {sock: None for sock in waiting if not sock.is_released}
             other.waiting_limit = max(64, 2 * len(other.waiting))
 
     def wake_waiting(self) -> None:
-        """There may be room in our queue for those who waited for it."""
+        """Wake the sockets that wait for room in this queue."""
         waiting = self.waiting
         if waiting:
             self.waiting = {}
@@ -340,7 +340,7 @@ class UnixSocket(SocketFile):
                 sender.queue.wake(OUT_EVENTS)
 
     def consumed(self, packet: Packet) -> None:
-        """A packet has left the queue: give its sender the room back (sock_wfree)."""
+        """Uncharge a packet that has left the queue from its sender (sock_wfree)."""
         sender = packet.sender
         sender.wmem -= packet.charge
         if sender.wmem << 2 <= sender.sndbuf and not sender.is_released:
@@ -381,7 +381,7 @@ class UnixSocket(SocketFile):
             embryo.purge()
 
     def fill(self, packet: Packet, info: Incoming, *, is_peek: bool) -> None:
-        """What travelled beside the data: the sender's name, credentials, pidfd and files (scm_recv_unix)."""
+        """Report what came beside the data: the sender's name, credentials, pidfd and files (scm_recv_unix)."""
         if packet.sender.name is not None:
             info.name = packet.sender.local_name()
         if self.passes_cred:
@@ -408,7 +408,7 @@ class UnixSocket(SocketFile):
         info.files = files
 
     def drop_packet_files(self, packet: Packet) -> None:
-        """Files that the receiver did not ask for."""
+        """Drop the files that the receiver did not ask for."""
         files = packet.files
         if files is not None:
             packet.files = None
@@ -416,7 +416,7 @@ class UnixSocket(SocketFile):
             drop_files(self.kernel, files)
 
     def wants_cred(self) -> bool:
-        """Whether messages between us and our peer carry the sender's credentials unasked."""
+        """Whether messages between this socket and its peer always carry the sender's credentials."""
         if self.passes_cred or self.passes_pidfd:
             return True
         peer = self.peer
@@ -424,7 +424,7 @@ class UnixSocket(SocketFile):
 
     # -- readiness ---------------------------------------------------------------------------------------
     def base_events(self) -> int:
-        """What poll shows for every type."""
+        """The events of poll(2) that all types share."""
         mask = 0
         if self.error:
             mask |= POLLERR
@@ -473,7 +473,7 @@ class UnixSocket(SocketFile):
 
     # -- the end -----------------------------------------------------------------------------------------
     def release(self) -> None:
-        """The last reference is gone (unix_release_sock); embryos are released the same way."""
+        """End the socket after its last reference (unix_release_sock); embryos are released the same way."""
         self.end(is_embryo=False)
         socket_closed(self.kernel)
 
@@ -510,10 +510,10 @@ class UnixSocket(SocketFile):
         self.queue.wake(STATE_WAKE)
 
     def touch(self, packet: Packet) -> None:
-        """Stamp a message if its receiver wants to know when it came."""
+        """Give a message the time if its receiver wants to know when it came."""
         packet.time_ns = time.time_ns()
 
 
 def is_unix_addr(addr: bytes) -> bool:
-    """Whether this can name a socket (unix_validate_addr)."""
+    """Whether a sockaddr can name a socket (unix_validate_addr)."""
     return 2 < len(addr) <= SOCKADDR_UN_SIZE and addr[0] == AF_UNIX and addr[1] == 0

@@ -86,7 +86,7 @@ class UnixDgram(UnixSocket):
         return 0
 
     def _disconnected(self, old: UnixSocket) -> None:
-        """What the old peer sent is void, and it learns so (unix_dgram_disconnected)."""
+        """Drop what the old peer sent, and report an error to it (unix_dgram_disconnected)."""
         if self.packets:
             self.purge()
             if not old.is_released and old.peer is self:

@@ -1,6 +1,6 @@
 """AF_UNIX stream sockets (unix_stream_sendmsg, unix_stream_read_generic).
 
-The plain write and read of a connected pair are the path to keep short.
+The plain write and read of a connected pair are kept short, since they are the most frequent.
 """
 
 from collections import deque
@@ -134,7 +134,7 @@ class UnixStream(UnixSocket):
         return self._recv(dst, flags, info)
 
     def _recv(self, dst: IovIter, flags: int, info: Incoming | None) -> int:
-        """Receive from the queue as it is."""
+        """Receive from the queue without waiting."""
         packets = self.packets
         if not packets:
             if self.error:
@@ -150,14 +150,15 @@ class UnixStream(UnixSocket):
         want = dst.remaining()
         done = 0
         may_join = not is_choosy
-        while packets:  # once even if no bytes are wanted: files come with the first
+        while packets:  # once even if no bytes are wanted: files come with the first packet
             if may_join and done and len(packets) >= _MANY:
                 copied = self._recv_many(dst, want)
                 done += copied
                 want -= copied
                 if want <= 0:
                     break
-                may_join = copied > 0  # else the first is not for that, or something cannot be copied
+                # else the first packet may not be joined, or something cannot be copied
+                may_join = copied > 0
                 continue
             packet = packets[0]
             if is_choosy and done:
@@ -199,7 +200,9 @@ class UnixStream(UnixSocket):
         return done
 
     def _recv_many(self, dst: IovIter, want: int) -> int:
-        """Of a queue of small packets the first ones, copied at once: how many bytes, 0 if it cannot be done so."""
+        """Copy the first packets of a queue of small ones at once. Returns how many bytes, 0 if
+        that is not possible.
+        """
         chosen: list[bytes] = []
         total = 0
         for packet in self.packets:
@@ -224,7 +227,7 @@ class UnixStream(UnixSocket):
         return total
 
     def _peek(self, dst: IovIter, flags: int, info: Incoming | None) -> int:
-        """MSG_PEEK, from SO_PEEK_OFF on if that is set."""
+        """MSG_PEEK: copy without removing, from SO_PEEK_OFF on if that is set."""
         skip = max(self.peek_offset, 0)
         done = 0
         room = dst.remaining()
@@ -315,11 +318,11 @@ class UnixStream(UnixSocket):
         return 1
 
     def _recv_to_mark(self, dst: IovIter, flags: int, info: Incoming | None) -> int:
-        """An ordinary receive while there is a mark: it stops before it, and passes it when it begins there."""
+        """An ordinary receive while there is a mark: it stops before the mark, and passes it if it begins there."""
         is_peek = flags & MSG_PEEK != 0
         queue = self.packets
         front: deque[Packet] = deque()
-        kept: deque[Packet] = deque()  # passed by a peek, and what lies beyond the mark
+        kept: deque[Packet] = deque()  # packets that a peek has passed, and those beyond the mark
         while queue:
             packet = queue.popleft()
             if packet.pos >= len(packet.data):  # a mark whose byte was read
@@ -381,7 +384,7 @@ class UnixStream(UnixSocket):
         return self.recv(ctx, dst, 0, None)
 
     def must_wait_for(self, wanted: int) -> bool:
-        """Whether SO_RCVLOWAT makes a blocking read of `wanted` bytes wait on."""
+        """Whether SO_RCVLOWAT makes a blocking read of `wanted` bytes go on waiting."""
         have = self.unread_bytes()
         return 0 < have < min(self.rcvlowat, wanted) and not self.shut & RCV_SHUTDOWN and not self.error
 

@@ -1,4 +1,4 @@
-"""SIGURG: what the owner of a socket gets when urgent data arrives (sk_send_sigurg)."""
+"""SIGURG: sent to the owner of a socket when urgent data arrives (sk_send_sigurg)."""
 
 from cloche.abi.signal import SIGURG
 from cloche.kernel.signals import kernel_info, send_group_info, send_task_info
@@ -6,7 +6,7 @@ from cloche.net.socket import SocketFile
 
 
 def signal_owner(sock: SocketFile) -> None:
-    """SIGURG to the thread, process or process group of F_SETOWN."""
+    """Send SIGURG to the thread, process or process group of F_SETOWN."""
     number = sock.owner_pid
     if not number:
         return

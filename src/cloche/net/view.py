@@ -1,7 +1,7 @@
-"""What a network namespace of the host has, as its kernel tells by rtnetlink(7): links, addresses, routes.
+"""The links, addresses and routes of a network namespace of the host, as its kernel reports them by rtnetlink(7).
 
-A `NetView` is one state of it, and never changes.  The messages come from the host's kernel, through a process that
-may lie: whatever is malformed is left out.
+A `NetView` is one state of them, and never changes.  The messages come from the host's kernel, through a process that
+may lie: malformed ones are left out.
 """
 
 from struct import Struct
@@ -66,7 +66,7 @@ class HostLink:
         self.name: bytes = found.get(IFLA_IFNAME, b"").partition(b"\0")[0][:15]
         self.mtu: int = _number(found, IFLA_MTU)
         self.queue_length: int = _number(found, IFLA_TXQLEN)
-        self.peer: int = _number(found, IFLA_LINK)  # the other end of a pair, or what it stands on
+        self.peer: int = _number(found, IFLA_LINK)  # the other end of a pair, or the link below it
         self.hardware: bytes = found.get(IFLA_ADDRESS, b"")
 
 
@@ -84,7 +84,7 @@ class HostAddress:
         self.label: bytes = found.get(IFA_LABEL, b"").partition(b"\0")[0][:15]
 
     def is_sound(self) -> bool:
-        """Whether the address is one of its family."""
+        """Whether the address has the size of its family."""
         size = 4 if self.family == AF_INET else 16 if self.family == AF_INET6 else 0
         return len(self.addr) == size > 0 and self.prefix <= size * 8
 
@@ -106,7 +106,7 @@ class HostRoute:
         self.source: bytes = found.get(RTA_PREFSRC, b"")
 
     def is_sound(self) -> bool:
-        """Whether its addresses are those of its family."""
+        """Whether its addresses have the size of their family."""
         size = 4 if self.family == AF_INET else 16 if self.family == AF_INET6 else 0
         return len(self.dest) == size > 0 and self.prefix <= size * 8
 
@@ -118,7 +118,7 @@ class HostRoute:
 
 
 class NetView:
-    """Everything that was told, at one moment."""
+    """The links, addresses and routes at one moment."""
 
     def __init__(self, data: bytes) -> None:
         self.links: list[HostLink] = []
@@ -162,7 +162,7 @@ class NetView:
                     self.routes.append(route)
 
     def link(self, index: int, name: bytes = b"") -> HostLink | None:
-        """By its number, or without one by its name."""
+        """The link with a number, or with a name if the number is 0."""
         for each in self.links:
             if each.index == index or (not index and each.name == name):
                 return each
@@ -173,7 +173,7 @@ class NetView:
         return any(each.flags & IFF_LOOPBACK and each.flags & IFF_UP for each in self.links)
 
     def local_addresses(self, size: int) -> dict[bytes, int]:
-        """Our own addresses with prefix lengths; only 127.0.0.0/8 makes a whole network ours."""
+        """The local addresses with prefix lengths; only 127.0.0.0/8 makes a whole network local."""
         found: dict[bytes, int] = {}
         for each in self.addresses:
             if len(each.addr) == size:
@@ -181,7 +181,7 @@ class NetView:
         return found
 
     def route_to(self, dest: bytes) -> HostRoute | None:
-        """The route that a packet takes, by the tables that the rules name at first."""
+        """The route that a packet takes, by the tables that the default rules name."""
         for table in (TABLE_LOCAL, TABLE_MAIN, TABLE_DEFAULT):
             best: HostRoute | None = None
             for row in self.routes:
@@ -194,7 +194,7 @@ class NetView:
         return None
 
     def source_for(self, dest: bytes) -> bytes:
-        """The address that a packet leaves with, as far as can be told.  Raises LinuxError."""
+        """The source address of a packet, as far as it can be determined.  Raises LinuxError."""
         route = self.route_to(dest)
         if route is None:
             raise LinuxError(ENETUNREACH)

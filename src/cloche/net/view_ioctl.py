@@ -1,4 +1,4 @@
-"""SIOCGIF* in a network that is a namespace of the host (netdevice(7)); nothing is changed from inside: EPERM."""
+"""SIOCGIF* in a network that is a namespace of the host (netdevice(7)); the sandbox cannot change anything: EPERM."""
 
 from struct import Struct
 from typing import Final
@@ -31,7 +31,7 @@ _ADDRESSES: Final = (SIOCGIFADDR, SIOCGIFDSTADDR, SIOCGIFBRDADDR, SIOCGIFNETMASK
 
 
 def view_ioctl(view: NetView, ctx: Context, command: int, arg: int) -> int:
-    """What an ioctl of interfaces gives."""
+    """Answer an ioctl of interfaces."""
     memory = ctx.user_memory()
     if command == SIOCGIFCONF:
         return _all(view, ctx, arg)
@@ -72,7 +72,7 @@ def view_ioctl(view: NetView, ctx: Context, command: int, arg: int) -> int:
 
 
 def _address(view: NetView, link: HostLink, name: bytes) -> HostAddress | None:
-    """The first of an interface, or that with a label."""
+    """The first address of an interface, or the one with a label."""
     for each in view.addresses:
         if each.family == AF_INET and each.index == link.index and (name in (link.name, each.label)):
             return each
@@ -90,7 +90,7 @@ def _part(address: HostAddress, command: int) -> bytes:
 
 
 def _all(view: NetView, ctx: Context, arg: int) -> int:
-    """SIOCGIFCONF: one for each address of IPv4."""
+    """SIOCGIFCONF: an entry for each IPv4 address."""
     memory = ctx.user_memory()
     raw = memory.read(arg, 16)
     room: int = _I32.unpack_from(raw, 0)[0]

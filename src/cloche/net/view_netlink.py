@@ -1,5 +1,5 @@
-"""NETLINK_ROUTE in a network that is a namespace of the host: answers out of its `NetView`, as the host's kernel wrote
-them.  Nothing is changed from inside: EPERM, whoever asks.
+"""NETLINK_ROUTE in a network that is a namespace of the host: answers from its `NetView`, as the host's kernel wrote
+them. The sandbox cannot change anything: EPERM for every caller.
 """
 
 from struct import Struct
@@ -34,7 +34,7 @@ from cloche.vfs.objects import Context
 
 __all__ = ["NOT_HERE", "answer", "changes"]
 
-NOT_HERE: Final = -1  # what `rtnetlink` answers for all networks alike
+NOT_HERE: Final = -1  # `rtnetlink` answers this for all networks alike
 _IFINFO: Final = Struct("<BxHiII")
 _IFADDR: Final = Struct("<BBBBI")
 _RTMSG: Final = Struct("<BBBBBBBBI")
@@ -120,7 +120,7 @@ def _route_to(view: NetView, reply: Reply, body: bytes, uid: int) -> int:
 
 
 def changes(old: NetView, new: NetView) -> list[tuple[int, int, bytes]]:
-    """What those who watch are told: (RTNLGRP_*, kind, body)."""
+    """The notices about the differences, for members of groups: (RTNLGRP_*, kind, body)."""
     found: list[tuple[int, int, bytes]] = []
     before = {each.body for each in old.links}
     for link in new.links:

@@ -1,4 +1,4 @@
-"""/proc/net in a network that is a namespace of the host: what its `NetView` tells."""
+"""/proc/net in a network that is a namespace of the host: the texts made from its `NetView`."""
 
 from typing import Final
 
@@ -25,7 +25,7 @@ _LOCAL: Final = 0x80200000
 
 
 def dev_lines(view: NetView) -> str:
-    """/proc/net/dev, without its heading; what has passed is not known."""
+    """/proc/net/dev, without its heading; the counters are not known."""
     received = "      0       0    0    0    0     0          0         0"
     sent = "        0       0    0    0    0     0       0          0"
     return "".join([f"{each.name.decode(errors='replace'):>6}: {received}{sent}\n" for each in view.links])
