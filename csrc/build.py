@@ -32,14 +32,14 @@ EXTENSIONS = {"_native": CSRC / "host" / "native.c", "_sys": CSRC / "host" / "sy
 
 
 def generate() -> None:
-    """Write what C takes over from Python, in a process of its own: no module of ours stays loaded."""
+    """Write the C code that is made from Python, in a process of its own, so that no module of cloche stays loaded."""
     subprocess.run([sys.executable, "-B", str(CSRC / "generate.py"), str(GENERATED)], check=True)
 
 
 def build_stub(target: Path, *, is_kvm: bool = False, given: Path | None = None) -> None:
-    """Compile the stub to `target`; `is_kvm`: with what the KVM platform has in guests' host processes.
+    """Compile the stub to `target`; `is_kvm`: with the KVM platform's code for guests' host processes.
 
-    `given`: for tests, what comes in front of its ring 0 (tests/kvm/given).
+    `given`: for tests, code in front of its ring 0 (tests/kvm/given).
     """
     compiler = os.environ.get("CC", "gcc")
     folders = [CSRC / "stub", CSRC / "kvm"] if is_kvm else [CSRC / "stub"]
@@ -62,7 +62,7 @@ def build_stub(target: Path, *, is_kvm: bool = False, given: Path | None = None)
     subprocess.run([compiler, *STUB_FLAGS, *linking, "-o", str(new), *made], check=True)
     if shutil.which("strip"):
         subprocess.run(["strip", "-s", str(new)], check=True)
-    new.replace(target)  # never write into what a running sandbox has mapped
+    new.replace(target)  # never write into a file that a running sandbox has mapped
 
 
 def build_launcher(target: Path, *, is_oci: bool = False) -> None:
@@ -81,7 +81,7 @@ def build_launcher(target: Path, *, is_oci: bool = False) -> None:
     )
     if shutil.which("strip"):
         subprocess.run(["strip", "-s", str(new)], check=True)
-    new.replace(target)  # never write into what a running sandbox has mapped
+    new.replace(target)  # never write into a file that a running sandbox has mapped
 
 
 def build_anchor(target: Path) -> None:

@@ -1,7 +1,7 @@
-/* For what mypyc has made: what leads to a traceback is seldom run.
+/* For mypyc's code: the paths to a traceback are seldom run.
  *
  * Its compiler marks few branches as unlikely, so the compiler of C lays the code of exceptions between that of calls
- * that succeed.  A function that is declared as cold makes all that only leads there cold, too.
+ * that succeed.  A function that is declared as cold makes all code that only leads there cold, too.
  */
 #pragma once
 

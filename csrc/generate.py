@@ -1,14 +1,14 @@
-"""Writes what C takes over from Python: the constants of `platform/layout.py`, and for each function in
+"""Writes the C code that is made from Python: the constants of `platform/layout.py`, and for each function in
 `platform/_native.pyi` its prototype and the code between Python and it.  setup.py and build.py run this.
 
-A function's parameters say what must hold, so that this is checked in one place (see `_native.pyi`):
+A function's parameter types state conditions, which are so checked in one place (see `_native.pyi`):
 
     Thread    there is such a thread          Process   there is such a process
     Stopped   ... and it is stopped           Buffer    bytes-like: its address and length
     Framed    ... with a signal frame         int, U64, Int   int64_t, uint64_t, int; object: as it is
 
-`*names: int` are the rest of the arguments as they came.  `-> None` is void in C, other results are converted; what
-fails raises by `fail(errno)`.
+`*names: int` are the rest of the arguments as they came. `-> None` is void in C, other results are converted; a
+failure raises by `fail(errno)`.
 """
 
 import ast
@@ -54,7 +54,7 @@ def constants() -> str:
 
 
 def offsets() -> str:
-    """That constants are the offsets of the fields which they are named after."""
+    """Assertions that constants are the offsets of the fields which they are named after."""
     from cloche.platform import layout
 
     return "".join(
@@ -138,7 +138,7 @@ def calls() -> tuple[str, str]:
 
 
 def write(target: Path, text: str) -> None:
-    """Only if it is new: what is built from it goes by its time."""
+    """Write a file only if its text has changed: builds compare its time."""
     text = "/* Made by csrc/generate.py. */\n" + text
     if not target.exists() or target.read_text() != text:
         target.write_text(text)

@@ -1,10 +1,10 @@
 /*
- * The anchor: the process that engines hold a container, or a command in one, by.
+ * The anchor: the process that stands for a container, or for a command in one, towards engines.
  *
- * It stands in the container's control groups and namespaces and does nothing but pass on: a signal that it gets goes as
- * one byte to the monitor (descriptor 3, a SOCK_SEQPACKET socket), and the wait status that comes from there is the one
- * that it ends with.  If the monitor is gone it ends as if killed.  It runs as pid 1 of a pid namespace, so it reaps what
- * is given to it, and has to exit with 128 + signal where the kernel ignores the signal that it sends itself.
+ * It is in the container's control groups and namespaces and only passes on: a signal that it gets goes as one byte
+ * to the monitor (descriptor 3, a SOCK_SEQPACKET socket), and it ends with the wait status that the monitor sends. If
+ * the monitor is gone it ends as if killed. It runs as pid 1 of a pid namespace, so it reaps orphans, and has to exit
+ * with 128 + signal where the kernel ignores the signal that it sends itself.
  *
  * Freestanding: no C library, no heap, a few pages of memory.
  */

@@ -17,8 +17,8 @@ uint64_t *regs_of(struct thr *t)
     return (uint64_t *)(frame_of(t) + UC_OFFSET + REGS_OFFSET);
 }
 
-/* GS as the guest has set it: what finds the slot is ours.  Forged values that no thread can have count as 0: what is
- * read can always be set again. */
+/* GS as the guest has set it; a value that finds the slot is the stub's. Forged values that no thread can have count
+ * as 0, so that a value that is read can always be set again. */
 uint64_t guest_gs(struct thr *t)
 {
     uint64_t gs = READ_ONCE(t->slot->gs_base);
@@ -30,7 +30,8 @@ void fill_frame(struct thr *t, struct thr *from)
 {
     char *frame = frame_of(t);
     memcpy(frame, from ? frame_of(from) : pristine, SLOT_SIZE - frame_offset);
-    /* What a hostile parent may have written there must not matter to a kernel that reads the frame: pointers. */
+    /* A hostile parent may have written there: the pointers that a kernel follows when it reads the frame are set
+     * here. */
     uint64_t base = REGION_BASE + t->slotno * SLOT_SIZE;
     *(uint64_t *)(frame + UC_OFFSET + 16) = base + STACK_OFFSET;
     *(uint64_t *)(frame + UC_OFFSET + 24) = 0;
@@ -110,7 +111,8 @@ PyObject *get_fpstate(struct thr *t)
     return PyBytes_FromStringAndSize((char *)t->slot + fp_offset, fp_size);
 }
 
-void set_fpstate(struct thr *t, const Py_buffer *state) /* whether it can be loaded Python knows: else the guest ends */
+void set_fpstate(struct thr *t, const Py_buffer *state) /* Python has checked that it can be loaded: else the guest
+                                                           ends */
 {
     if (state->len != (Py_ssize_t)fp_size)
         return (void)fail(EINVAL);

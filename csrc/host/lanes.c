@@ -4,9 +4,9 @@
  *      ▲                     │ ▲                                                                                   │
  *      └──────stand_by───────┘ └────────────────────────────────── is given the turn by who has it ────────────────┘
  *
- * Whoever makes a call of the host that may take long says so before.  If it is not back in time a lane that waits takes
- * the turn, and with it the loop, from it; it has the turn again when that one gives it, between two events.  So no two
- * lanes ever run Python at once, and handlers are as atomic as before but for that one call.
+ * A lane announces a call of the host that may take long. If the call does not return in time, a waiting lane takes
+ * the turn, and with it the loop; the first lane has the turn again when the other one gives it back, between two
+ * events. So no two lanes ever run Python at once, and handlers are atomic but for that one call.
  */
 #include "parts.h"
 
@@ -22,13 +22,14 @@ static __thread int own; /* the number of this lane */
 static int lane_count, turn, back_count, bell_fd;
 static int back[MAX_LANES];
 static bool is_watched;
-static uint32_t away;                   /* a bit for each whose turn was taken in a call that is not over */
-static uint64_t patience, since;        /* of the last call: when it began */
-static int64_t caller;                  /* the thread for whom it is, or -1 */
-static uint32_t in_call, is_dozing;     /* 1 + the lane that is in such a call; whether who looks has to be woken */
+static uint32_t away;                   /* a bit for each lane whose turn was taken in a call that is not over */
+static uint64_t patience, since;        /* how long to wait for a call, and when the last one began */
+static int64_t caller;                  /* the guest thread that the call is for, or -1 */
+static uint32_t in_call, is_dozing;     /* 1 + the lane that is in such a call; whether the watcher has to be woken */
 static PyObject *came_back;
 
-/* The caller is the first.  When one is back `fd`, an eventfd, is rung; it goes on by calling `callable` with its number. */
+/* The caller becomes the first lane. When a lane is back `fd`, an eventfd, is written to; the lane goes on by calling
+ * `callable` with its number. */
 void open_lanes(int fd, uint64_t ticks, PyObject *callable)
 {
     bell_fd = fd;
@@ -50,7 +51,7 @@ static void give_turn(int lane)
     pthread_cond_broadcast(&changed);
 }
 
-/* Look, with the mutex, until we have the turn: the lane from which we took it, -1 if it was given. */
+/* Watch, with the mutex, until this lane has the turn -> the lane from which it was taken, -1 if it was given. */
 static int watch(void)
 {
     while (turn != own) {
@@ -71,8 +72,9 @@ static int watch(void)
     return -1;
 }
 
-/* Wait for the turn -> the lane from which it was taken, and the thread whose call that is about; -1: it was given.  Who has
- * it gives it first to a lane that is back; if there is none it goes on.  `is_new`: the caller is no lane yet. */
+/* Wait for the turn -> the lane from which it was taken, and the guest thread that its call is for; -1: it was given.
+ * The lane that has the turn gives it to a lane that is back; without one it goes on itself. `is_new`: the caller is
+ * no lane yet. */
 PyObject *stand_by(int is_new)
 {
     int from = -1;
@@ -94,7 +96,7 @@ PyObject *stand_by(int is_new)
         is_watched = true;
         from = watch();
         is_watched = false;
-        pthread_cond_broadcast(&changed); /* another one looks */
+        pthread_cond_broadcast(&changed); /* another lane watches */
     }
     int64_t thread = caller;
     pthread_mutex_unlock(&mutex);
@@ -102,7 +104,7 @@ PyObject *stand_by(int is_new)
     return Py_BuildValue("iL", from, from < 0 ? -1LL : (long long)thread);
 }
 
-/* The end: the first lane goes on, and this one does nothing more.  It returns if the first is away. */
+/* The end: the first lane goes on, and this one does nothing more. Returns only if the first is away. */
 void leave_to_first(void)
 {
     pthread_mutex_lock(&mutex);
@@ -116,7 +118,7 @@ void leave_to_first(void)
         pthread_cond_wait(&changed, &mutex);
 }
 
-/* Its call is over, but its turn was taken: until it has it again. */
+/* The lane's call is over, but its turn was taken: wait until it has the turn again. */
 static void come_back(int lane)
 {
     pthread_mutex_lock(&mutex);
@@ -128,8 +130,8 @@ static void come_back(int lane)
     pthread_mutex_unlock(&mutex);
 }
 
-/* A call of the host that may take long, for a guest thread or (-1) nobody -> its result or -errno.  If others had their turn
- * meanwhile there may be a Python exception: the thread is gone. */
+/* A call of the host that may take long, for a guest thread or for none (-1) -> its result or -errno. If other lanes
+ * had the turn meanwhile a Python exception may be set: the guest thread is gone. */
 int64_t call_slowly(int64_t thread, int64_t number, int64_t a, int64_t b, int64_t c, int64_t d, int64_t e, int64_t f)
 {
     uint32_t mine = 1 + turn;

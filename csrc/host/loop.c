@@ -23,13 +23,13 @@ struct event *push_event(int64_t kind, int64_t what, int64_t status)
     return e;
 }
 
-/* ---- the meter of I8: for how long the caller keeps the loop between two looks ----
+/* ---- the meter of I8: how long the caller keeps the loop between two looks ----
  *
- * `left_at` is when it was last let go, taken from the readings of the clock that are made anyway. */
+ * `left_at` is when it was last let go, from readings of the clock that are made anyway. */
 
 static uint64_t left_at, held_ticks = UINT64_MAX; /* the limit */
 
-/* Tell as EV_STALL of longer times, in ticks, from a return of wait_event, or from now on, to its next call. */
+/* Report as EV_STALL when more ticks than this pass from a return of wait_event, or from now, to its next call. */
 void set_meter(uint64_t limit)
 {
     held_ticks = limit;
@@ -55,7 +55,7 @@ bool scan(struct event *e)
     return false;
 }
 
-/* Room for more: what was reported stays until it is taken, because an edge comes only once. */
+/* Make room for more: reports stay until they are taken, because an edge comes only once. */
 static int ready_room(void)
 {
     int queued = queue_count - queue_head;
@@ -77,7 +77,7 @@ static void handle_ready(struct epoll_event *events, int n)
         handle_notifications();
 }
 
-/* Without waiting; whether there was anything. */
+/* Look without waiting; whether there was anything. */
 bool poll_now(void)
 {
     struct epoll_event events[READY_MAX];
@@ -208,7 +208,7 @@ static int next_event(struct event *e, int64_t timeout_ns, int64_t deadline)
         }
     }
     if (queue_head < queue_count && ++in_a_row >= FAIR_TURN) {
-        in_a_row = 0; /* the guests' calls may never come to an end */
+        in_a_row = 0; /* the guests' calls may never end */
         return take_queued(e);
     }
     for (;;) {
@@ -244,7 +244,7 @@ static int next_event(struct event *e, int64_t timeout_ns, int64_t deadline)
 static PyObject *teller;
 static uint64_t *told; /* CALL_WORDS fields of it */
 
-PyObject *words_of(PyObject *object) /* how it is kept, for Python to see whether its fields are so, and where */
+PyObject *words_of(PyObject *object) /* the object's words, for Python to check the layout of its fields */
 {
     return PyBytes_FromStringAndSize((const char *)object, Py_TYPE(object)->tp_basicsize);
 }

@@ -2,7 +2,7 @@
  *
  * What is written to a stopped thread's memory is *deferred*: a record in `recs`, with its bytes in the slot's data buffer
  * or, when that is full or operations come before, in `wbuf`.  The stub copies them out when the thread goes on
- * (send_writes).  Whoever looks at the memory before has them carried out (flush_process).
+ * (send_writes).  An access to the memory before that has them carried out (flush_process).
  */
 #include "parts.h"
 
@@ -90,7 +90,7 @@ static void defer(struct thr *t, uint64_t addr, const char *data, size_t length)
     t->wbuf_used += length;
 }
 
-/* Put into the slot what fits of the deferred writes: how many copies that makes. */
+/* Put as many deferred writes into the slot as fit -> how many copies that makes. */
 int send_writes(struct thr *t)
 {
     struct slot *s = t->slot;
@@ -162,7 +162,7 @@ static void flush_process(struct prc *p)
 
 /* ---- bytes ---- */
 
-/* What the stub has copied along from there on, and how many bytes, at least `length`; NULL if that is not there. */
+/* The bytes from there on that the stub has copied along, and their number, at least `length`; NULL without them. */
 static const char *prefetched(struct thr *t, uint64_t addr, uint64_t length, uint64_t *there)
 {
     for (int i = 0; i < t->prefetch_count; i++) {
@@ -226,7 +226,7 @@ int64_t write_process(struct prc *p, uint64_t addr, const Py_buffer *data) /* ->
 /* Write to a thread's memory now, or when it runs; how much was written or deferred. */
 static size_t put(struct thr *t, uint64_t addr, const char *from, size_t length)
 {
-    for (int i = 0; i < t->prefetch_count; i++) /* what is written is no longer what the call saw */
+    for (int i = 0; i < t->prefetch_count; i++) /* the prefetched copy is no longer current */
         if (addr < t->prefetch[i].addr + t->prefetch[i].length && t->prefetch[i].addr < addr + length)
             t->prefetch[i].length = 0;
     if (!guest_range(addr, length) || !length)
@@ -236,7 +236,7 @@ static size_t put(struct thr *t, uint64_t addr, const char *from, size_t length)
             defer(t, addr, from, length);
             return length;
         }
-        flush_process(t->prc); /* writes keep their order: what is deferred goes first */
+        flush_process(t->prc); /* writes keep their order: the deferred ones go first */
     }
     return vm_write(t->prc, from, addr, length);
 }
@@ -260,7 +260,7 @@ bool write_stat(struct thr *t, uint64_t addr, uint64_t dev, uint64_t ino, uint64
 
 /* ---- descriptors ---- */
 
-static char passing[CHUNK]; /* what passes through here */
+static char passing[CHUNK]; /* the bytes on their way through here */
 
 /* One read or write, at `offset` or with -1 where the descriptor stands: how many bytes, or -errno. */
 static int64_t transfer(int fd, int64_t offset, void *ours, size_t length, int flags, bool is_write)
@@ -337,8 +337,8 @@ int64_t write_fd_from(struct thr *t, int fd, int64_t offset, uint64_t addr, uint
 
 /* ---- a word of a memfd ---- */
 
-/* -> the word found there, -1 if there is none; one atomic instruction.  The file must be one that nobody but the caller
- * cuts off: beyond its end there is SIGBUS. */
+/* -> the word found there, -1 if there is none; one atomic instruction. Only the caller may cut the file off: beyond
+ * its end there is SIGBUS. */
 int64_t swap_shared(int fd, uint64_t offset, uint64_t old, uint64_t new)
 {
     uint32_t found = (uint32_t)old;

@@ -1,14 +1,14 @@
-/* The one receive point for seccomp notifications: match each with what was ordered, or refuse it.
+/* The one receive point for seccomp notifications: match each with an order, or refuse it.
  *
  * All arguments are scalars that the kernel copied when the call was made, so CONTINUE cannot race with the guest.
- * Who asks is known from notif.pid alone.
+ * notif.pid alone identifies the asking thread.
  */
 #include "parts.h"
 
 #define NOTIF_SET_FLAGS SECCOMP_IOW(4, __u64) /* since Linux 6.6, in newer headers with a longer name */
 #define NOTIF_SYNC_WAKE_UP 1UL
-/* What stays is found at the next look: the listener is watched level-triggered.  Without the bound, guests that keep
- * making calls which are refused would have all of our time. */
+/* The rest is found at the next look: the listener is watched level-triggered. Without the bound, guests that keep
+ * making calls which are refused would take all of the sentry's time. */
 #define MAX_NOTIFICATIONS 32
 #define MAX_BELLS 64
 
@@ -47,14 +47,15 @@ static bool asks_for(const struct seccomp_notif *n, const struct op *op)
     return (uint64_t)(uint32_t)n->data.nr == op->nr && !memcmp(n->data.args, op->args, sizeof op->args);
 }
 
-/* A process that nobody knows yet asks to map its region: adopt it if it proves to be the ordered fork. */
+/* An unknown process asks to map its region: adopt it if it proves to be the ordered fork. */
 static void adopt(const struct seccomp_notif *n)
 {
     siginfo_t si;
     int pid = n->pid, group = getpgid(pid);
     struct prc *p = prc_by_pid(group);
     struct prc *orphan = p ? NULL : orphan_of(group);
-    if ((!p && !orphan) || waitid(P_PID, pid, &si, WEXITED | WNOHANG | WNOWAIT | __WALL) < 0) { /* not our child */
+if ((!p && !orphan) || waitid(P_PID, pid, &si, WEXITED | WNOHANG | WNOWAIT | __WALL) < 0) { /* not a child of the
+                                                                                                   sentry */
         deny(n);
         return;
     }
@@ -62,7 +63,7 @@ static void adopt(const struct seccomp_notif *n)
     struct op own = {SYS_mmap, {REGION_BASE, REGION_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
                                 child ? (uint64_t)child->fork_fd : 0, 0}, 0};
     if (!child || !asks_for(n, &own) || setpgid(pid, pid) < 0) {
-        /* A fork that was let through but does not behave: nothing of it is known, so it goes. */
+        /* A fork that was let through but does not behave: nothing is known about it, so it is killed. */
         kill(pid, SIGKILL);
         deny(n);
         return;
@@ -87,9 +88,9 @@ static void adopt(const struct seccomp_notif *n)
     push_event(EV_STARTED, child->ident, 0);
 }
 
-/* In the middle of a batch the guest thread and we take turns: on one processor that costs 8 us an operation, across
- * two the wake-up of an idle one makes it 40.  For the last operation, and for a clone, both run on: two are better.
- * Linux before 6.6 lacks the flag; then nothing changes. */
+/* In the middle of a batch the guest thread and the sentry take turns: on one processor that costs 8 us an operation,
+ * across two the wake-up of an idle one makes it 40. For the last operation, and for a clone, both run on: two are
+ * better. Linux before 6.6 lacks the flag; then nothing changes. */
 static void set_sync(bool on)
 {
     static bool refused;
@@ -109,7 +110,7 @@ static int next_notified(const struct thr *t, int at)
     return at;
 }
 
-/* The clone that was let through is asked for again: a stop by the host had it start over, or it is a lie. */
+/* The clone that was let through is asked for again: a stop by the host made it start over, or the guest lies. */
 static bool asks_for_same_clone(struct thr *t, const struct seccomp_notif *n)
 {
     struct hop *h = t->clone_at < 0 ? NULL : &t->ops[t->clone_at];
@@ -171,7 +172,7 @@ static void match(struct thr *t, const struct seccomp_notif *n)
         return;
     }
     if (h->op.nr == SYS_clone && (h->op.args[0] & CLONE_VM ? !child_of(h) : !adopts(p, h))) {
-        deny(n); /* nobody waits for it any more */
+        deny(n); /* no thread waits for it any more */
         return;
     }
     set_sync(h->op.nr != SYS_clone && next_notified(t, at + 1) < t->op_count);
@@ -204,7 +205,8 @@ void flush_bells(void)
         answer(bells[--bell_count], 0, 0);
 }
 
-/* epoll has just told of one.  After a waiter died RECV gives ENOENT once and would then block: poll before each further. */
+/* epoll has just reported one. After a waiter died RECV gives ENOENT once and would then block: poll before each
+ * further one. */
 void handle_notifications(void)
 {
     union {

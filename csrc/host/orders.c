@@ -11,12 +11,14 @@
  * - QUEUED: [sent, op_count) of a stopped thread.  Nothing has happened; cancel_ops takes it back.
  * - HELD: `held`, in the order of resumption.  One address space has one batch under way, because the kernel may have
  *   given this thread a place that a waiting thread's munmap is yet to free.
- * - SENT: [matched, sent), in the slot, at most MAX_OPS (a round); `op_thr` of the process is the thread.  What the filter
- *   lets pass unasked (`notified` is false) harms nobody, so there the guest's word counts: ops_done.
- * - MATCHED: [0, matched).  The host makes the call; nothing keeps it from that but a failure of its own.
+ * - SENT: [matched, sent), in the slot, at most MAX_OPS (a round); `op_thr` of the process is the thread. Operations
+ *   that the filter lets pass unasked (`notified` is false) harm no other process, so for those the guest's report
+ *   counts: ops_done.
+ * - MATCHED: [0, matched).  The host makes the call; only a failure of its own can prevent that.
  * - Then the thread posts: K_MORE, and the next round is sent; any other request, and clear_queue forgets all;
- *   K_OPS_FAILED, and `fail_batch` (requests.c) undoes those that were not carried out.  What it must not post ends it.
- * - A batch with a clone that was let through and is said to have failed is in *doubt* until the host shows that there
+ *   K_OPS_FAILED, and `fail_batch` (requests.c) undoes those that were not carried out. A post that is not allowed
+ *   ends the process.
+ * - A batch with a clone that was let through and is reported as failed is in *doubt* until the host shows that there
  *   is no child (`prove`).
  *
  * An operation's own descriptors (`fd`, `gifts`) are closed when it is MATCHED or given up: close_duplicates, nowhere else.
@@ -43,7 +45,7 @@ struct hop *add_call(struct thr *t, uint64_t nr, uint64_t arg0, uint64_t arg1)
     return h;
 }
 
-/* Close our duplicates of descriptors in an operation that was carried out, or will not be. */
+/* Close the sentry's duplicates of descriptors in an operation that was carried out, or will not be. */
 void close_duplicates(struct hop *h)
 {
     while (h->gift_count)
@@ -59,7 +61,7 @@ static void empty_queue(struct thr *t)
     t->clone_at = -1;
 }
 
-/* The thread has come back from what was ordered, or is gone. */
+/* The thread has come back from its orders, or is gone. */
 void clear_queue(struct thr *t)
 {
     if (t->holds & OWNS_COMING)
@@ -83,7 +85,7 @@ void drop_ops(struct thr *t, int from)
     }
 }
 
-void cancel_ops(struct thr *t) /* what is queued and not sent, births included */
+void cancel_ops(struct thr *t) /* all that is queued and not sent, births included */
 {
     drop_ops(t, 0);
     if (t->holds & OWNS_COMING)
@@ -108,7 +110,8 @@ bool ops_pending(struct prc *p)
     struct thr *t = p->op_thr;
     if (!t)
         return false;
-    /* Of what is notified we know whether it was let through; of the rest, which harms nobody, the guest's word does. */
+    /* Notified operations are known to have been let through or not; for the others, which harm no other process, the
+     * guest's report counts. */
     if (t->running &&
         (t->matched < t->must_match || t->sent < t->op_count || READ_ONCE(t->slot->ops_done) != t->rounds))
         return true;
@@ -225,7 +228,7 @@ void end_hold(struct thr *t)
     held_total--;
 }
 
-/* Let those go on whose turn has come. */
+/* Send the batches of held threads whose turn has come. */
 void release_held(void)
 {
     for (int i = 0; i < prc_count && held_total; i++) {
@@ -344,14 +347,14 @@ void ret(struct thr *t, int64_t value)
     resume(t);
 }
 
-void run_ops(struct thr *t) /* carry out what is queued, then stop again */
+void run_ops(struct thr *t) /* carry out the queue, then stop again */
 {
     t->owes = OWES_DONE;
     start_running(t, false);
 }
 
-/* In a call from a patched site: as ret, then stop with EV_INTERRUPTED and a signal frame.  Where there is a frame: carry
- * out what is queued, then stop again as run_ops does. */
+/* In a call from a patched site: as ret, then stop with EV_INTERRUPTED and a signal frame. With a frame: carry out
+ * the queue, then stop again as run_ops does. */
 void stop(struct thr *t, int64_t value)
 {
     t->result = value;
@@ -380,7 +383,7 @@ void swap(struct thr *t, uint64_t addr, uint64_t old, int any, uint64_t keep, ui
     run_ops(t);
 }
 
-int64_t swapped(struct thr *t) /* what the word held, -1 if it could not be accessed: the guest's word for it */
+int64_t swapped(struct thr *t) /* the word's old value as the guest reports it, -1 if it could not be accessed */
 {
     uint32_t found = READ_ONCE(t->slot->swap_old);
     return READ_ONCE(t->slot->swap_failed) ? -1 : (int64_t)found;

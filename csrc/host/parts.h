@@ -1,4 +1,4 @@
-/* What each part offers the others.  What it offers Python is declared in platform/_native.pyi (calls.h). */
+/* The functions that each part has for the others. Those for Python are declared in platform/_native.pyi (calls.h). */
 #ifndef CLOCHE_PARTS_H
 #define CLOCHE_PARTS_H
 

@@ -1,13 +1,14 @@
-/* What the host's kernel shows of guests' processes and threads, where a guest's own word does not count (I2, I7).
+/* The host kernel's view of guests' processes and threads, for cases in which a guest's report does not count (I2, I7).
  *
- * What is read there is Python's work (Systrap._shown); whom it concerns is known here.
+ * Python reads it (Systrap._shown); this file knows which process it is about.
  *
- * A clone that was let through is over when its thread is seen in another call: a thread makes one at a time.  Then
- * there is a child, or a thread, if the host shows one that is not known; and none else.
+ * A clone that was let through is over when its thread is seen in another call: a thread makes one at a time. Then it
+ * has made a child, or a thread, if and only if the host shows an unknown one.
  */
 #include "parts.h"
 
-static PyObject *reader; /* of /proc: (pid) -> (how many threads it has), (0) -> our children, None: it cannot be read */
+static PyObject *reader; /* of /proc: (pid) -> (how many threads it has), (0) -> the sentry's children, None: it
+                            cannot be read */
 
 void use_proc(PyObject *function)
 {
@@ -15,7 +16,7 @@ void use_proc(PyObject *function)
     Py_XSETREF(reader, function);
 }
 
-/* What Python reads there, a tuple or NULL.  It must not call us. */
+/* The result of the reader, a tuple or NULL. The reader must not call this module. */
 static PyObject *ask(int pid)
 {
     PyObject *told = reader ? PyObject_CallFunction(reader, "i", pid) : NULL;
@@ -25,7 +26,7 @@ static PyObject *ask(int pid)
     return told;
 }
 
-/* A child of ours in the process group that is not known: its pid, 0 if there is none, -1 if that cannot be shown. */
+/* An unknown child of the sentry in the process group: its pid, 0 if there is none, -1 if that cannot be shown. */
 int unknown_child(int group)
 {
     PyObject *children = ask(0);
@@ -76,7 +77,7 @@ bool adopts(const struct prc *p, const struct hop *clone)
     return p->adopting && p->adopting->ident == clone->child_ident;
 }
 
-/* The thread makes another call, so its clone is over: whether nothing was born of it. */
+/* The thread makes another call, so its clone is over: whether it has made nothing. */
 bool is_unborn(struct thr *t, const struct hop *h)
 {
     struct prc *p = t->prc;

@@ -1,13 +1,13 @@
-/* What a guest posts in a slot becomes an event, or is dealt with here.
+/* Requests that guests post in slots: each becomes an event, or is answered here.
  *
- * What a guest says about operations ends its own process, fails its own call or repeats it; what it must not say is
- * found out before anything changes.
+ * A guest's report about operations can only end its own process, fail its own call or repeat it; a report that is
+ * not allowed is detected before anything changes.
  */
 #include "parts.h"
 
 #define LAST_ERRNO 133 /* EHWPOISON */
 
-/* It says what it cannot say now. */
+/* Whether the thread cannot post such a request now. */
 static bool is_lie(const struct thr *t, uint32_t kind)
 {
     if (t->gone || (t->doubt && (kind != K_MORE || t->doubt != DOUBT_PROVEN)))
@@ -23,8 +23,8 @@ static bool is_lie(const struct thr *t, uint32_t kind)
     return t->owes && kind != K_MORE && !(kind == K_CUT && t->holds & HOLD_WINDOWS);
 }
 
-/* It says that a batch failed after its clone was let through.  Have it make another call: then the clone is over, and
- * the host shows whether there is a child (`prove`). */
+/* The guest reports that a batch failed after its clone was let through. Have it make another call: then the clone is
+ * over, and the host shows whether there is a child (`prove`). */
 static void ask_for_proof(struct thr *t, int at, int error)
 {
     t->doubt = DOUBT_ASKED;
@@ -56,7 +56,7 @@ static void fail_batch(struct thr *t, struct event *e, int at, int error)
     fail_shared(t, at);
     drop_ops(t, at);
     clear_queue(t);
-    t->holds = AVOID_WINDOWS; /* whatever failed may have been one's mapping */
+    t->holds = AVOID_WINDOWS; /* the operation that failed may have mapped one */
 }
 
 static void take_call(struct thr *t, struct event *e, int64_t sysno)
@@ -82,7 +82,7 @@ static void take_call(struct thr *t, struct event *e, int64_t sysno)
     t->data_used = (used + 15) & ~15u;
 }
 
-/* Also of a forged kind: what is read there is the guest's own nonsense. */
+/* Also for a forged kind: the values are then the guest's own nonsense. */
 static void take_fault(struct thr *t, struct event *e)
 {
     struct slot *s = t->slot;
@@ -95,7 +95,7 @@ static void take_fault(struct thr *t, struct event *e)
     clear_queue(t);
 }
 
-/* Make an event of a request.  False: nothing for the caller. */
+/* Make an event of a request. False: there is no event for the caller. */
 bool take(struct thr *t, struct event *e)
 {
     struct slot *s = t->slot;
@@ -126,7 +126,7 @@ bool take(struct thr *t, struct event *e)
         send_reply(t, 0); /* the signal of an interrupt that another event has answered already */
         return false;
     } else if (kind == K_CALL && (!t->is_patched || (uint64_t)sysno >= MAX_CALLS || info->actions[sysno] == ACT_TRAP)) {
-        /* The stub makes no such calls without a signal frame, but a guest can say that it did. */
+        /* The stub makes no such calls without a signal frame, but a guest can report one. */
         send_reply(t, RF_TRAP);
         return false;
     }

@@ -1,4 +1,4 @@
-/* What the threads of a process share and exchange while they run: windows and kept descriptors.
+/* Windows and kept descriptors, which the threads of a process share and exchange while they run.
  *
  * Each is in one of three states:
  *
@@ -6,22 +6,23 @@
  *      ^                                  |   ^                   |
  *      +---- not done, owner is back -----+   +---- ordered by `owner`, and nobody holds it
  *
- * - COMING: an operation in the owner's queue makes it.  The owner may rely on it, because whatever it does comes behind
- *   that operation; nobody else may.
- * - USABLE: every thread may.  A descriptor becomes so when we have injected it.  A window does when we have let its
- *   mmap through and its owner has come back without saying that it failed: a call of its own that the owner makes
+ * - COMING: an operation in the owner's queue makes it. Only the owner may rely on it, because all that the owner
+ *   does comes behind that operation.
+ * - USABLE: every thread may. A descriptor becomes so when the sentry has injected it. A window does when its mmap
+ *   was let through and its owner has come back without reporting a failure: a call of its own that the owner makes
  *   while another thread speaks in its name is all that is left to lie about, and then the process reads wrong bytes
- *   into its own memory.  It can have them anyway: it sees all of its windows.
- * - A thread *holds* what it relies on, from when that is written into its queue until it comes back from the reply that
- *   made use of it, or is gone (clear_queue).  Nobody exchanges or closes what anybody holds.  So the order in which
- *   threads are resumed, and how long one is stopped with its queue full, do not matter.
- * - fork: the child has what was USABLE when its clone was let through: nothing can change then, a process has one batch
- *   of operations under way.  exec is another process.  A vfork's child works on its parent's thread.
+ *   into its own memory. It can have them anyway: it sees all of its windows.
+ * - A thread *holds* a window or descriptor that it relies on, from when that is written into its queue until it
+ *   comes back from the reply that made use of it, or is gone (clear_queue). One that any thread holds is neither
+ *   exchanged nor closed. So the order in which threads are resumed, and how long one is stopped with its queue full,
+ *   do not matter.
+ * - fork: the child has those that were USABLE when its clone was let through: nothing can change then, a process has
+ *   one batch of operations under way. exec is another process. A vfork's child works on its parent's thread.
  * - The file behind a window may be cut off at any time: windows.c.
  */
 #include "parts.h"
 
-/* What the threads of a process hold; `but` not counted. */
+/* The windows and descriptors that threads of the process other than `but` hold. */
 static uint64_t held_by_others(const struct prc *p, const struct thr *but)
 {
     uint64_t all = 0;
@@ -40,7 +41,7 @@ int find_shared(const struct prc *p, int from, int to, uint64_t file, uint64_t p
     return -1;
 }
 
-/* Which of [from, to) has not been used for longest, of those that nobody holds; -1: none. */
+/* Which of [from, to) has been unused for longest, of those that no thread holds; -1: none. */
 int oldest_free(const struct prc *p, int from, int to)
 {
     uint64_t taken = held_by_others(p, NULL);
@@ -69,8 +70,8 @@ static void lose(struct shared *s)
     s->stamp = 0;
 }
 
-/* The operations of `t` from number `from` on have not been done: windows that they were to map are not there, and what
- * they were to close may be. */
+/* The operations of `t` from number `from` on have not been done: windows that they were to map do not exist, and
+ * descriptors that they were to close may. */
 void fail_shared(struct thr *t, int from)
 {
     struct shared *s = t->prc->shared;
@@ -108,7 +109,7 @@ void inherit(struct prc *child, const struct prc *p)
             lose(&child->shared[i]);
 }
 
-/* A blank is ordered: it has what the zygote's batch brings, if it is born at all.  One that was needed before its turn
+/* A blank is ordered: it inherits from the zygote's batch, if it is born at all. One that was needed before its turn
  * came has a queue with a record of its own. */
 void inherit_ahead(struct prc *child, const struct prc *zygote, bool has_queue)
 {
@@ -128,7 +129,7 @@ void inherit_ahead(struct prc *child, const struct prc *zygote, bool has_queue)
 /* ---- kept descriptors ----
  *
  * In direct mode descriptors stay with a guest process, so that its further mappings of the same files need not ask: a
- * program's segments, the libraries that everything loads.  Which files those are is decided in platform/kept.py.
+ * program's segments, the libraries that most programs load. platform/kept.py decides which files those are.
  *
  * They have numbers of their own, [FIRST_KEPT, LAST_KEPT]; the filter lets private mappings of these pass.  A batch of
  * operations that needs new ones begins with a notified operation that does nothing: with its notification they are
@@ -157,7 +158,7 @@ int64_t find_kept(struct thr *t, uint64_t dev, uint64_t ino)
 }
 
 /* Have the file's descriptor `fd` injected when the operations that are queued are carried out, under `number` or with -1
- * in the place of the one that has not been used for longest.  Its number, -1: it cannot be had. */
+ * in the place of the one that has not been used for longest.  -> its number, -1 if that fails. */
 int64_t give_kept(struct thr *t, int fd, uint64_t dev, uint64_t ino, int number)
 {
     struct prc *p = t->prc;
@@ -197,7 +198,7 @@ void queue_keep_only(struct thr *t, PyObject *const *identities, Py_ssize_t coun
     for (int i = WINDOWS; i < SHARED; i++) {
         struct shared *s = &t->prc->shared[i];
         if (!s->is_open && t->prc->pid > 0)
-            continue; /* before the birth no record tells what comes along */
+            continue; /* before the birth no record shows what the child inherits */
         bool stays = needed & HOLD(i) || (s->state != NONE && t->holds & HOLD(i));
         for (Py_ssize_t k = 0; k + 1 < count && !stays; k += 2)
             stays = s->state != NONE && s->file == PyLong_AsUnsignedLongLongMask(identities[k]) &&

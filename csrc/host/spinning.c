@@ -1,4 +1,4 @@
-/* Whether to spin or to sleep, for us and for stubs, and on which processor. */
+/* Whether to spin or to sleep, for the sentry and for stubs, and on which processor. */
 #include "parts.h"
 
 static uint64_t spin_ticks, stub_spin_ticks;
@@ -27,8 +27,9 @@ void update_spin(void)
         info->spin_ticks = want;
 }
 
-/* A guest that posts from our own processor cannot run while we spin, nor we while it does, and as long as we take turns
- * the scheduler sees no reason to part us: have Python go to another processor, for once. */
+/* A guest that posts from the sentry's own processor cannot run while the sentry spins, nor the sentry while it runs,
+ * and as long as they take turns the scheduler sees no reason to part them: have Python go to another processor, for
+ * once. */
 void keep_apart(uint32_t theirs)
 {
     static int together;
@@ -49,13 +50,13 @@ void keep_apart(uint32_t theirs)
     spin_penalty = spin_skip = 0;
 }
 
-/* Spinning pays only if the answer comes soon and nobody else wants the processor: after failures it is tried
+/* Spinning pays only if the answer comes soon and no other thread wants the processor: after failures it is tried
  * ever more rarely, after a success at once again. */
 bool spin_worth(void)
 {
     if (!run_count || run_count > cpu_count || !spin_ticks || (ops_out && is_sync))
         return false;
-    if (newborn) /* it may have been put on our processor */
+    if (newborn) /* it may have been put on the sentry's processor */
         return false;
     if (spin_skip) {
         spin_skip--;
@@ -74,7 +75,7 @@ static void spin_result(bool succeeded)
     update_spin();
 }
 
-/* Look for an event for a while.  False: none came, or somebody may want our processor. */
+/* Look for an event for a while.  False: none came, or another thread may want this processor. */
 bool spin(struct event *e)
 {
     uint64_t start = ticks_now(), budget = run_count < cpu_count ? spin_ticks : spin_ticks / 4;
@@ -90,7 +91,8 @@ bool spin(struct event *e)
             return false;
         }
         if (passed >= next_look) {
-            /* The scheduler may have put who was woken behind us, and leaves it there while another processor idles. */
+            /* The scheduler may have put the thread that was woken behind this one, and leaves it there while another
+             * processor idles. */
             next_look = passed + spin_ticks / 16;
             if (is_somebody_waking())
                 return false;

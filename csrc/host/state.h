@@ -1,10 +1,10 @@
-/* cloche.platform._native: what the systrap platform does that Python cannot do at speed.
+/* cloche.platform._native: the parts of the systrap platform that would be too slow in Python.
  *
- * The sentry's own records of guests.  Handles that Python sees are small integers; policy (what to order when, which
- * files stay mapped, when a window pays) is in Python.
+ * The sentry's own records of guests. Handles that Python sees are small integers; policy (which orders to give when,
+ * which files stay mapped, when a window pays) is in Python.
  *
  * Trust: every byte of a slot is the guest's.  A field is read once (READ_ONCE), checked, and used from the local copy.
- * What a guest may make the host do is decided by `struct thr` and `struct prc` alone.
+ * `struct thr` and `struct prc` alone decide which calls of the host a guest can cause.
  *
  * One thread at a time: no locks.  The GIL is released only inside epoll_wait and in calls that may take long (lanes.c).
  */
@@ -51,7 +51,7 @@ enum state { NONE, COMING, USABLE }; /* sharing.c */
 struct hop { /* an ordered operation: the sentry's own copy */
     struct op op;
     int fd;            /* to inject with its notification, or -1 */
-    bool notified;     /* the filter asks us */
+    bool notified;     /* the filter notifies the sentry */
     struct thr *child; /* clone: the thread that it starts (child_of); else NULL */
     uint64_t child_serial;
     int64_t child_ident; /* fork: of the process */
@@ -90,8 +90,8 @@ struct thr {
     bool is_patched;  /* GS finds its slot, unless the guest has set GS */
     bool has_result;  /* `result` is to be the call's */
     bool base_changed, swaps;
-    uint8_t owes;     /* OWES_*: what it was resumed for instead of guest code */
-    uint8_t doubt;    /* DOUBT_*: it says that a batch with a clone that was let through has failed */
+    uint8_t owes;     /* OWES_*: what it must post before any guest code runs */
+    uint8_t doubt;    /* DOUBT_*: it has reported the failure of a batch with a clone that was let through */
     int doubt_at, doubt_error;
     struct prc *prc;
     struct slot *slot;
@@ -107,7 +107,8 @@ struct thr {
     int must_match;  /* operations before it that are notified have to be let through, or are not done */
     int clone_at;    /* the clone among them, or -1 */
     uint32_t rounds;
-    uint64_t holds;  /* HOLD_*: what its queue, or a reply that it has not answered, relies on (sharing.c) */
+uint64_t holds; /* HOLD_*: windows and descriptors that its queue, or a reply that it has not answered, relies on
+                        (sharing.c) */
     int rec_count, rec_sent;
     size_t wbuf_used;
     uint32_t data_used;
@@ -115,12 +116,12 @@ struct thr {
     struct copy prefetch[MAX_PREFETCH];
 };
 
-#define OWES_DONE 1    /* K_DONE, when what is queued is done: no guest code runs before */
-#define OWES_STOP 2    /* K_INTERRUPTED behind its call: no other call comes before */
-#define DOUBT_ASKED 1  /* it shall make another call: then the clone is over */
+#define OWES_DONE 1    /* K_DONE, when the queue is done: no guest code runs before */
+#define OWES_STOP 2    /* K_INTERRUPTED after its call: no other call comes before */
+#define DOUBT_ASKED 1  /* it is to make another call: then the clone is over */
 #define DOUBT_PROVEN 2 /* there is no child */
 
-/* What the threads of a process share (sharing.c): windows, then kept descriptors. */
+/* Windows, then kept descriptors, which the threads of a process share (sharing.c). */
 #define SHARED (WINDOWS + KEPT_FDS)
 #define AT_KEPT(number) (WINDOWS + (number) - FIRST_KEPT)
 #define HOLD(i) (1ULL << (i))
@@ -130,7 +131,7 @@ struct thr {
 _Static_assert(SHARED <= 62, "thr.holds is too small");
 
 struct shared {
-    uint64_t file, part; /* a window's: key, and offset of what is mapped; a descriptor's: device, inode */
+    uint64_t file, part; /* a window's: key, and offset in the file; a descriptor's: device, inode */
     uint32_t stamp;      /* of its last use */
     enum state state;
     struct thr *owner; /* COMING: the thread whose operations bring it */
@@ -141,7 +142,7 @@ struct shared {
 struct prc {
     int id;
     bool used, dead, kill_wanted;
-    bool forks_blank; /* the zygote: nobody waits for its child */
+    bool forks_blank; /* the zygote: no call waits for its child */
     bool cloned;      /* a clone was let through, and its child has not been adopted */
     int pid;          /* 0: unborn; -1: dead */
     int region_fd;
@@ -189,6 +190,6 @@ extern int newborn;    /* processes that were forked and not yet adopted, withou
 extern int owing;      /* threads that owe an exit or a proof */
 extern int orphan_count; /* forks that were let through and not adopted before their parents ended */
 extern bool is_sync;   /* notifications are answered on one processor: set_sync */
-extern uint64_t liar_count, notified_count; /* processes ended for what they said; notifications */
+extern uint64_t liar_count, notified_count; /* processes ended for false reports; notifications */
 
 #endif

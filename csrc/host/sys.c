@@ -3,8 +3,8 @@
  *
  * Why it is needed: confinement (prctl, seccomp, capset, namespaces, mounts, Landlock) and race-free file service
  * (openat2, renameat2, fchmodat2, utimensat, fstatfs), holes in memfds (fallocate).  Why it is safe: hostsys.py alone
- * imports it, where each call has a function that packs the structs and says how large they are; nothing here decides
- * (but `choose_protocol`, of egress's OpenSSL).
+ * imports it, where each call has a function that packs the structs and says how large they are; this code decides
+ * nothing (but for `choose_protocol`, of egress's OpenSSL).
  */
 #define PY_SSIZE_T_CLEAN
 #define _GNU_SOURCE
@@ -15,8 +15,8 @@
 
 #define MAX_VALUES 7 /* a number and six arguments */
 
-/* call(number, arguments ...): an integer as it is, of bytes or a bytearray the address; what the host writes is a
- * bytearray, and large enough.  Raises OSError. */
+/* call(number, arguments ...): an integer as it is, bytes or a bytearray as its address; the host writes only into
+ * bytearrays, which must be large enough. Raises OSError. */
 static PyObject *call(PyObject *Py_UNUSED(self), PyObject *const *args, Py_ssize_t count)
 {
     long values[MAX_VALUES] = {0}, result = 0;

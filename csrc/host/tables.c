@@ -1,4 +1,4 @@
-/* The tables: processes, threads, which of them run, which host thread is which of ours. */
+/* The tables: processes, threads, which of them run, and the threads of host thread ids. */
 #include "parts.h"
 
 struct thr **thrs;
@@ -28,7 +28,7 @@ void *grow(void *array, int *room, int want, size_t size)
         next *= 2;
     void *bigger = realloc(array, next * size);
     if (!bigger)
-        abort(); /* the sentry cannot go on without memory: everything dies (I5) */
+        abort(); /* the sentry cannot go on without memory: the sandbox ends (I5) */
     *room = next;
     return bigger;
 }
@@ -111,7 +111,7 @@ void run_remove(struct thr *t)
 
 /* ---- processes ---- */
 
-/* With a region, a memfd that nobody can cut off: it is the process's from now on.  NULL and errno if it cannot be had. */
+/* A process with a region, a memfd that cannot be cut off, which it takes over. NULL and errno on failure. */
 struct prc *new_prc(int region_fd)
 {
     int id = 0;
@@ -208,7 +208,7 @@ void free_thr(struct thr *t)
     free_thrs = t;
 }
 
-/* The thread that a clone starts; NULL: its task has ended before, and it shall not be born. */
+/* The thread that a clone starts; NULL: its task has ended before, and it must not be born. */
 struct thr *child_of(const struct hop *h)
 {
     return h->child && h->child->used && h->child->serial == h->child_serial ? h->child : NULL;
@@ -252,8 +252,8 @@ int64_t new_thread(struct prc *p, int64_t source)
     return t->id;
 }
 
-/* Its id on the host, or 0.  A clone result that the guest can forge names a candidate; the host says whether that is a
- * thread of the process. */
+/* Its id on the host, or 0. A clone result that the guest can forge names a candidate; the host is asked whether that
+ * is a thread of the process. */
 int64_t thread_tid(struct thr *t)
 {
     int tid = t->tid, pid = t->prc->pid;

@@ -1,6 +1,6 @@
-/* Ends: of threads, of processes, of those that lie or stay silent, of everything.
+/* The ends of threads, of processes, of processes that lie or stay silent, and of the sandbox.
  *
- * A thread ends by `leave` (what it relies on and owes), whoever ends it; its record is free when its host thread is gone,
+ * Every thread ends by `leave`, which settles what it holds and owes; its record is free when its host thread is gone,
  * or never was (release_thread).  A process ends by `forget_process`, once: it was reaped, or will not be born.
  */
 #include "parts.h"
@@ -8,7 +8,7 @@
 int orphan_count;
 uint64_t liar_count, notified_count;
 
-/* What the fork of a parent that has ended is to be; its group keeps the parent's number. */
+/* The process that the fork of a parent that has ended is to become; its group keeps the parent's number. */
 struct prc *orphan_of(int group)
 {
     for (int i = 0; i < prc_count && orphan_count; i++)
@@ -23,14 +23,14 @@ void end_orphanhood(struct prc *child)
     orphan_count--;
 }
 
-/* The process and whoever is in its group; the zygote has none. */
+/* Kill the process and its group; the zygote has no group. */
 static void kill_group(struct prc *p)
 {
     if (p->pid > 0 && kill(-p->pid, SIGKILL) < 0)
         kill(p->pid, SIGKILL);
 }
 
-/* The process has said what is not true, or owes an answer for too long: it ends. */
+/* End a process that has lied, or has owed an answer for too long. */
 void end_liar(struct prc *p)
 {
     liar_count++;
@@ -83,7 +83,7 @@ void discard_thread(struct thr *t)
 
 /* ---- processes ---- */
 
-/* Free what a process that is dead or was never born has of ours. */
+/* Free the records of a process that is dead or was never born. */
 void release_process(struct prc *p)
 {
     for (int i = 0; i < p->slot_high; i++)
@@ -114,7 +114,7 @@ void kill_process(struct prc *p)
     if (p->dead)
         return;
     if (p->pid > 0 && p->adopting && p->cloned) {
-        kill(p->pid, SIGKILL); /* its child may be born, and is still of its group */
+        kill(p->pid, SIGKILL); /* its child may be born, and is still in its group */
     } else if (p->pid > 0) {
         kill_group(p);
     } else {
@@ -139,7 +139,7 @@ void forget_process(struct prc *p, int64_t status, PyObject *const *usage, Py_ss
         told->v[4 + i] = PyLong_AsLongLong(usage[i]);
     if (!p->adopting)
         return;
-    /* The child may be there, and live on; if it was killed or never was, it dies with its parent. */
+    /* The child may exist, and live on; if it was killed or never existed, it ends with its parent. */
     int pid = p->cloned && group > 0 ? unknown_child(group) : 0;
     struct prc *child = end_adoption(p);
     if (pid < 0 || (pid && child->kill_wanted))
@@ -153,18 +153,19 @@ void forget_process(struct prc *p, int64_t status, PyObject *const *usage, Py_ss
         forget_process(child, SIGKILL, NULL, 0);
 }
 
-/* ---- deaths, which Python finds (platform/deaths.py) ---- */
+/* ---- deaths, which Python detects (platform/deaths.py) ---- */
 
-/* A child of ours has died, and waits to be reaped: whether it is a guest's process, or was to be one. */
+/* Whether a child of the sentry that has died, and waits to be reaped, is a guest's process, or was to become one. */
 bool is_guests(int pid, int group)
 {
     struct prc *p = prc_by_pid(pid);
     if (p && !(p->adopting && p->cloned))
-        kill(-pid, SIGKILL); /* nobody is to be in its group */
+        kill(-pid, SIGKILL); /* its group must be empty */
     return p || prc_by_pid(group) || orphan_of(group);
 }
 
-/* It has been reaped; `usage` is as EV_PROCESS_DIED tells it.  Of one that was not adopted the group says what it was to be. */
+/* It has been reaped; `usage` is as in EV_PROCESS_DIED. The group of one that was not adopted shows which process it
+ * was to become. */
 void bury(int pid, int group, int64_t status, PyObject *const *usage, Py_ssize_t count)
 {
     struct prc *p = prc_by_pid(pid), *parent = prc_by_pid(group);
@@ -176,13 +177,13 @@ void bury(int pid, int group, int64_t status, PyObject *const *usage, Py_ssize_t
         forget_process(p, status, usage, count);
 }
 
-/* The process group in which the process is on the host, or would be if it was born; -1: none that is known. */
+/* The process group in which the process is on the host, or would be if it was born; -1: unknown. */
 int64_t group_of(struct prc *p)
 {
     return p->orphan_group ? p->orphan_group : process_pid(p);
 }
 
-/* ---- who stays silent ---- */
+/* ---- processes that stay silent ---- */
 
 /* Whether the process owes an exit, a proof or a child's first call for longer than `limit`; with `is_asked` a batch that
  * others wait for, or the answer to an interrupt. */

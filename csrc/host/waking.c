@@ -1,9 +1,9 @@
 /* Replies and wake-ups.
  *
- * A thread that is woken from here starts on whatever processor the host thinks best, perhaps ours.  So if another
- * guest thread is about to get a reply and spins for it, that one wakes the sleeper: there the two run in turn, as they
- * would without us.  For this a reply is *deferred* until the next event is asked for, or the next thread resumed.
- * A guest that does not do as it is told delays others only until `check_delegated`.
+ * The host chooses the processor on which a thread that is woken from here starts, perhaps the sentry's. So if
+ * another guest thread is about to get a reply and spins for it, that one wakes the sleeper: there the two run in
+ * turn, as they would without a sentry. For this a reply is *deferred* until the next event is asked for, or the next
+ * thread resumed. A guest that does not wake them delays them only until `check_delegated`.
  *
  * The state of a slot, and who changes it:
  *
@@ -23,7 +23,7 @@ static int delegated_count, delegated_room;
 
 static void ring_bell(struct thr *t)
 {
-    /* All who wait there: a dying thread may have had the same bell. */
+    /* Wake all that wait there: a dying thread may have had the same bell. */
     syscall(SYS_futex, &info->bells[t->id % BELLS], 1 /* FUTEX_WAKE */, INT32_MAX, NULL, NULL, 0);
 }
 
@@ -45,7 +45,7 @@ void send_reply(struct thr *t, uint32_t reply)
         ring_bell(t);
 }
 
-/* Hold the reply back, to have the thread wake others; false: another's is. */
+/* Hold the reply back, to have the thread wake others; false: another reply is held back already. */
 bool defer_reply(struct thr *t, uint32_t reply)
 {
     if (deferred)
@@ -84,7 +84,7 @@ void flush_deferred(void)
     send_reply(t, t->reply | (may_ask ? RF_WAKE : 0));
 }
 
-/* The thread is going: its reply is of no use to anybody, but others may wait for its wake-ups. */
+/* The thread ends: its reply is not needed, but others may wait for the wake-ups in it. */
 void drop_deferred(struct thr *t)
 {
     if (deferred != t)
@@ -94,7 +94,7 @@ void drop_deferred(struct thr *t)
         ring_bell(deferred_wakes[--deferred_wake_count]);
 }
 
-/* Wake those that a guest was to wake and did not. */
+/* Wake the threads that a guest was to wake and did not. */
 void check_delegated(void)
 {
     while (delegated_count) {

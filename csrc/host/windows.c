@@ -1,12 +1,12 @@
 /* Windows: files mapped read-only beside a guest's slots, so that the stub copies large reads from the page cache
  * itself: once, and without their crossing from one processor's cache to another's.
  *
- * Only files that the guest may read anyway.  `key` names one for ever; 0 stands for files that are not to be mapped, or
- * not yet: systrap.py counts what is read.  Who may use a window when: sharing.c.
+ * Only files that the guest may read anyway are mapped. A `key` names one file for ever; 0 stands for files that are
+ * not to be mapped, or not yet: systrap.py counts what is read. sharing.c tells which threads may use a window when.
  *
- * The file may be cut off, and the buffer may end, in the middle of a copy: then the stub says so (K_CUT), and the call
- * is made once more in the ordinary way (loop.read_again), so that its result and the file's position are right.  The
- * same happens when the mmap is refused.  A guest that says so without reason has its read repeated.
+ * The file may be cut off, and the buffer may end, in the middle of a copy: then the stub reports it (K_CUT), and the
+ * call is made once more in the ordinary way (loop.read_again), so that its result and the file's position are right.
+ * The same happens when the mmap is refused. A guest that reports this without reason has its read repeated.
  */
 #include "parts.h"
 
@@ -24,7 +24,7 @@ static int find_window(struct thr *t, uint64_t key, uint64_t offset, uint64_t le
     return -1;
 }
 
-/* Order the mapping of a window for the range; -1: it cannot be had. */
+/* Order the mapping of a window for the range; -1 if that fails. */
 static int open_window(struct thr *t, int fd, uint64_t key, uint64_t offset, uint64_t length)
 {
     struct prc *p = t->prc;
@@ -40,14 +40,14 @@ static int open_window(struct thr *t, int fd, uint64_t key, uint64_t offset, uin
     order_shared(t, i, key, base);
     struct hop *map = add_op(t);
     map->op = (struct op){SYS_mmap, {WINDOW_BASE + i * WINDOW_SIZE, WINDOW_SIZE, PROT_READ, MAP_PRIVATE | MAP_FIXED,
-                                     number, base}, 0}; /* private: it never counts as one that could write */
+                                     number, base}, 0}; /* private: it never counts as a mapping that could write */
     map->fd = copy;
     map->notified = true;
     add_call(t, SYS_close, number, 0);
     return i;
 }
 
-/* Let the stub copy from a window what a read asks for: bytes, or -1 if it must be read in another way. */
+/* Have the stub copy the bytes of a read from a window: how many, or -1 if they must be read in another way. */
 int64_t read_window(struct thr *t, int fd, uint64_t key, int64_t offset, uint64_t addr, uint64_t length)
 {
     struct stat st;

@@ -1,13 +1,13 @@
-/* The start: what the host gives us, and the zygote, of which all guest processes are forks. */
+/* The start: the host's descriptors, and the zygote, of which all guest processes are forks. */
 #include "parts.h"
 
-#define FIRST_FREE_FD 16 /* above those that the stub finds its own under: SOCK_FD, REGION_FD, INFO_FD */
+#define FIRST_FREE_FD 16 /* above the stub's own: SOCK_FD, REGION_FD, INFO_FD */
 
 struct info *info;
 int epoll_fd = -1, listener = -1;
 
-/* Ours from now until close_all, but the caller's to close: an epoll, the info page.
- * -> the page, to be written by Python. */
+/* Use an epoll and the info page until close_all; the caller closes their descriptors. -> the page, for Python to
+ * write. */
 PyObject *setup(int epoll, int page_fd)
 {
     if (info)

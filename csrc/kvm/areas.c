@@ -1,4 +1,4 @@
-/* What the guest has mapped, as the loop's own table: sorted, neighbours that are alike are one. */
+/* The guest's mappings, in the loop's own table: sorted, equal neighbours are merged. */
 #include "kvm.h"
 
 /* The first area that ends behind `addr`. */
@@ -15,7 +15,7 @@ uint32_t area_from(uint64_t addr)
     return low;
 }
 
-/* For any one change. */
+/* Whether there is room for any one change. */
 bool areas_have_room(void)
 {
     return LOOP->areas_used + 3 <= MAX_AREAS;
@@ -76,7 +76,7 @@ void areas_set(uint64_t start, uint64_t end, uint32_t bits)
     merge(first, first + 1);
 }
 
-/* Of all areas in the range the bits in `mask` become `bits`. */
+/* Set the bits in `mask` of all areas in the range to `bits`. */
 void areas_change(uint64_t start, uint64_t end, uint32_t mask, uint32_t bits)
 {
     uint32_t first = cut(start), last = cut(end);
@@ -85,7 +85,7 @@ void areas_change(uint64_t start, uint64_t end, uint32_t mask, uint32_t bits)
     merge(first, last);
 }
 
-/* In a forked child: what stays with the parent alone is not there. */
+/* In a forked child: remove the areas that only the parent keeps. */
 void areas_forked(void)
 {
     for (uint32_t i = 0; i < LOOP->areas_used;) {

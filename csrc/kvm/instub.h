@@ -1,4 +1,4 @@
-/* What the stub does in another way where it is part of the KVM platform: included by stub.h alone. */
+/* The parts of the stub that differ on the KVM platform: included by stub.h alone. */
 #ifndef CLOCHE_INSTUB_H
 #define CLOCHE_INSTUB_H
 

@@ -1,13 +1,15 @@
-/* The KVM platform's part in a guest's host process: what its files have of each other.
+/* The KVM platform's part in a guest's host process: the declarations that its files share.
  *
  * The stub runs here as it does on systrap, but guest code does not: for that there is a virtual machine in the same
- * process.  Its ring 0 (ring0.S, ring0.c) turns what happens to guest code into a record in the thread's slot and halts;
- * the loop (all other files) then posts it and carries out replies with the stub's own code, and lets it go on.
+ * process. Its ring 0 (ring0.S, ring0.c) turns a guest's system call or exception into a record in the thread's slot
+ * and halts; the loop (all other files) then posts it and carries out replies with the stub's own code, and lets it
+ * go on.
  *
- * Trust: ring 0 is trusted no more than the stub: whoever owns it owns its slots, its page tables' contents as far as
- * hardware writes them, and `struct cpu`.  The loop reads a field of those once, and no value of it leads the loop to write
- * anywhere but to the guest's own memory (loop_copy, loop_swap, table_at), or to ask the host for anything but what the
- * stub may ask for on systrap (carry_out).  What bounds the loop itself is the seccomp filter (platform/filter.py).
+ * Trust: ring 0 is trusted no more than the stub: an attacker who controls it controls its slots, its page tables'
+ * contents as far as hardware writes them, and `struct cpu`. The loop reads a field of those once, and no value of
+ * them makes the loop write anywhere but to the guest's own memory (loop_copy, loop_swap, table_at), or make a call
+ * of the host that the stub could not make on systrap (carry_out). The loop itself is bounded by the seccomp filter
+ * (platform/filter.py).
  */
 #ifndef CLOCHE_KVM_H
 #define CLOCHE_KVM_H
@@ -44,26 +46,26 @@
 
 enum { SLOT_TABLES, SLOT_RING0, SLOT_TEXT, SLOT_INFO, SLOT_VDSO, SLOT_REGION, SLOT_BLOCKS }; /* memory slots */
 
-/* Selectors: Linux's. */
+/* Selectors, as Linux has them. */
 #define KERNEL_CS 0x10
 #define KERNEL_SS 0x18
 #define USER_SS 0x2b
 #define USER_CS 0x33
 #define TSS_SELECTOR 0x40
-#define CPU_SELECTOR 0x78 /* its limit says the number of the processor */
+#define CPU_SELECTOR 0x78 /* its limit holds the number of the processor */
 #define GDT_ENTRIES 16
 
-/* What ring 0 asks the loop for when it halts. */
+/* Requests of ring 0 to the loop when it halts. */
 enum {
     ASK_NOTHING,
     ASK_BELL,      /* a call is posted, the sentry sleeps: ring, then as ASK_SERVE */
-    ASK_SERVE,     /* a call is posted: its reply is late, or has what ring 0 cannot do */
+    ASK_SERVE,     /* a call is posted: its reply is late, or contains a step that ring 0 cannot take */
     ASK_FAULT,     /* an exception of the program's */
     ASK_INTERRUPT, /* it was interrupted */
     ASK_PAGE,      /* a copy of ring 0's own met a page fault */
     ASK_END,
 };
-/* ... and what it is told. */
+/* ... and the loop's answers. */
 enum { GO_ON, RETRY, FIX_UP };
 
 #define VECTOR_DEBUG 1
@@ -71,7 +73,7 @@ enum { GO_ON, RETRY, FIX_UP };
 #define VECTOR_PAGE_FAULT 14
 #define NOT_STORED (1U << 16 | 6) /* error of a program's write that ring 0 made for it: a bit that no processor sets */
 #define VECTOR_INTERRUPT 32
-#define VECTOR_BUS 33 /* not hardware's: an access that the host cannot make, with no address known */
+#define VECTOR_BUS 33 /* not a vector of hardware: an access that the host cannot make, at an unknown address */
 #define VECTOR_CALL 256
 
 struct tss {
@@ -96,14 +98,14 @@ struct cpu {
     struct tss tss;
 };
 
-/* What the entry code leaves on ring 0's stack. */
+/* The entry code's frame on ring 0's stack. */
 struct trap {
     uint64_t regs[15]; /* r8 to r15, rdi, rsi, rbp, rbx, rdx, rax, rcx */
     uint64_t vector, error;
     uint64_t rip, cs, flags, rsp, ss;
 };
 
-/* Where things are in struct sigcontext, in words. */
+/* Offsets in struct sigcontext, in words. */
 enum { AT_RAX = 13, AT_RSP = 15, AT_RIP, AT_FLAGS, AT_ERROR = 19, AT_TRAP, AT_MASK, AT_CR2 };
 
 /* A thread's record, at the bottom of its stack in the loop. */
@@ -122,7 +124,7 @@ struct area {
     uint32_t pad;
 };
 
-struct loop { /* all that the loop remembers: private memory, which a fork copies as it is */
+struct loop { /* the loop's state: private memory, which a fork copies as it is */
     uint32_t lock;
     int32_t vm;
     uint32_t threads;
@@ -133,7 +135,7 @@ struct loop { /* all that the loop remembers: private memory, which a fork copie
     uint32_t sweep_at; /* so many live blocks */
     uint32_t tables_used; /* that are, or were */
     uint32_t tables_live;
-    uint32_t tables_free; /* the first of those given back, 0: none */
+    uint32_t tables_free; /* the first of those that are free again, 0: none */
     uint32_t vain;
     uint64_t regs_offset, fp_offset; /* in a slot */
     uint64_t xcr0;
@@ -142,7 +144,7 @@ struct loop { /* all that the loop remembers: private memory, which a fork copie
     int32_t cpus[SLOT_COUNT];      /* descriptors of virtual CPUs, by slot; 0: none */
     uint32_t used[MAX_USED];       /* blocks, in the order of their memory slots, or NO_BLOCK */
     uint16_t first_table[MAX_USED]; /* of each of those */
-    uint16_t next_table[TABLES];    /* of the same block, or given back */
+    uint16_t next_table[TABLES];    /* of the same block, or free */
     uint16_t span_of[TABLES];       /* which 2 MiB of its block a table is for, or WHOLE_BLOCK */
     uint16_t places[BLOCKS];       /* of a block among those, plus 1 */
     struct kvm_cpuid2 cpuid;
@@ -157,7 +159,7 @@ _Static_assert(offsetof(struct cpu, stack) == CPU_STACK, "cpu: stack");
 #define LOOP ((struct loop *)LOOP_DATA_BASE)
 #define IDT_BASE (RING0_BASE + SLOT_COUNT * PAGE)
 
-/* areas.c: what the guest has mapped */
+/* areas.c: the guest's mappings */
 uint32_t area_from(uint64_t addr);
 bool areas_have_room(void);
 void areas_remove(uint64_t start, uint64_t end);

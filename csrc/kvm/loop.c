@@ -1,4 +1,4 @@
-/* A thread's loop: runs guest code until its ring 0 asks for something, and has the stub's code do it. */
+/* A thread's loop: runs guest code until ring 0 makes a request, and has the stub's code carry it out. */
 #include "kvm.h"
 
 #define MAX_FAILURES 3
@@ -19,7 +19,7 @@ static void kick(void)
         *(volatile uint8_t *)&t->run->immediate_exit = 1; /* works on the next entry, too */
 }
 
-/* In the zygote: where its first signal frame lies is where all will. */
+/* In the zygote: all signal frames will lie where its first one does. */
 static void learn(const struct ucontext *uc)
 {
     uint64_t slot = (uint64_t)uc & ~(SLOT_SIZE - 1);
@@ -27,7 +27,7 @@ static void learn(const struct ucontext *uc)
     LOOP->fp_offset = (uint64_t)uc->uc_mcontext.fpstate - slot;
 }
 
-/* Of the zygote's signals the stub takes care: false. */
+/* False: the signal is one of the zygote's, which the stub handles. */
 bool loop_signal(int signo, const struct ucontext *uc)
 {
     if (signo == SIGILL) {
@@ -40,7 +40,7 @@ bool loop_signal(int signo, const struct ucontext *uc)
     return true;
 }
 
-/* ---- what a reply has the loop do to memory: nothing but the guest's own is ever changed ---- */
+/* ---- a reply's changes to memory: only the guest's own is ever changed ---- */
 
 static bool is_guests(uint64_t addr, uint64_t length)
 {
@@ -102,7 +102,7 @@ static uint32_t page_fault(uint64_t addr, uint64_t error, int32_t *code)
     return signo;
 }
 
-/* The host could not make an access: it does not say which.  Let every page fault anew: then the address is known. */
+/* The host could not make an access, and does not tell which. Make every page fault anew: then the address is known. */
 static void find_failure(struct thread *t)
 {
     if (++t->failures > MAX_FAILURES)
@@ -142,12 +142,12 @@ static bool fault(struct thread *t, volatile struct cpu *cpu, uint64_t *regs)
         signo = page_fault(addr, error, &code);
         if (!signo)
             return false;
-        if (error == NOT_STORED) { /* whatever is there: force_sig_info_umip_fault, arch/x86/kernel/umip.c */
+if (error == NOT_STORED) { /* without regard to what is mapped: force_sig_info_umip_fault, arch/x86/kernel/umip.c */
             signo = SIGSEGV;
             code = 1;
             error = 6;
         } else if (addr >= END_ADDRESS)
-            error |= 1; /* as Linux: whether there is anything is not a program's business (sanitize_error_code) */
+            error |= 1; /* as Linux: a program must not learn whether anything is mapped (sanitize_error_code) */
         regs[AT_CR2] = addr;
     } else {
         addr = regs[AT_RIP];
@@ -187,7 +187,7 @@ static bool fault(struct thread *t, volatile struct cpu *cpu, uint64_t *regs)
 
 /* ---- the loop ---- */
 
-/* Run guest code until ring 0 asks for something: what. */
+/* Run guest code until ring 0 makes a request -> that. */
 static uint32_t enter(struct thread *t)
 {
     volatile struct kvm_run *run = t->run;
@@ -210,12 +210,14 @@ static uint32_t enter(struct thread *t)
             if (call3(__NR_ioctl, t->fd, KVM_INTERRUPT, &what) < 0)
                 end_process(__LINE__);
         } else {
-            end_process(run->exit_reason << 16 | (run->internal.suberror & 0xffff)); /* what an honest ring 0 never causes: EXIT_MMIO, a triple fault, ... */
+end_process(run->exit_reason << 16 | (run->internal.suberror & 0xffff)); /* exits that an honest ring 0 never
+                                                                                        causes: EXIT_MMIO, a triple
+                                                                                        fault, ... */
         }
     }
 }
 
-/* Whatever is about to be posted answers an interrupt that came before. */
+/* The request that is about to be posted answers an interrupt that came before. */
 static void forget_kick(struct thread *t)
 {
     t->run->request_interrupt_window = 0;
@@ -223,13 +225,13 @@ static void forget_kick(struct thread *t)
     t->failures = 0;
 }
 
-/* What ring 0 has met: whether a request is posted now.  Otherwise it goes on. */
+/* Handle a request of ring 0: whether one is posted to the sentry now. Otherwise guest code goes on. */
 static bool take(struct thread *t, uint32_t asked, volatile struct cpu *cpu, uint64_t *regs)
 {
     volatile struct slot *slot = t->slot;
     int32_t code;
     if (asked == ASK_BELL || asked == ASK_SERVE) {
-        t->failures = 0; /* an interrupt may have come behind the answer: it stays */
+        t->failures = 0; /* an interrupt may have come after the answer: it stays */
         if (asked == ASK_BELL)
             ring();
         return true;

@@ -1,7 +1,7 @@
-/* Host operations that change the guest's memory, or make threads and processes: what the loop does about each.
+/* Host operations that change the guest's memory, or make threads and processes: how the loop carries out each.
  *
- * The order of a change: the guest's entries go, then the host's operation is done (its MMU notifier has every virtual
- * CPU forget what it knew of the range), then the new entries are written.  Whoever touches the range in between faults
+ * The order of a change: the guest's entries are cleared, then the host's operation is done (its MMU notifier flushes
+ * the range on every virtual CPU), then the new entries are written. A thread that touches the range in between faults
  * and waits for the lock.
  */
 #include "kvm.h"
@@ -33,8 +33,8 @@ static long host_call(const struct op *op)
     return done;
 }
 
-/* A new thread or process.  The lock is held, so that a child finds the loop's memory whole; it is alone, and begins in
- * kvm_begin. */
+/* A new thread or process. The lock is held, so that a child finds the loop's memory whole; the child has this thread
+ * only, and begins in kvm_begin. */
 static long clone_op(const struct op *op, struct ucontext *uc)
 {
     bool is_thread = op->args[0] & CLONE_VM;
@@ -49,7 +49,7 @@ static long clone_op(const struct op *op, struct ucontext *uc)
     long done = stub_clone(op, uc);
     if (is_thread && done < 0) {
         LOOP->threads--;
-        LOOP->vain += is_new; /* forged orders make no more of them than that */
+        LOOP->vain += is_new; /* forged orders can make no more of them */
     }
     unlock_loop();
     call4(__NR_rt_sigprocmask, SIG_SETMASK, &old, 0, 8);
@@ -72,8 +72,8 @@ static long exit_op(const struct op *op)
     return done;
 }
 
-/* Whether other threads lose the right to execute what the host, which never has it, does not notice.  (The own
- * virtual CPU forgets what it knew after each halt: ask in ring0.c.) */
+/* Whether other threads lose the right to execute code; the host, which never has that right, does not notice it. (A
+ * thread's own virtual CPU flushes its translations after each halt: ask in ring0.c.) */
 static bool loses_execution(uint64_t start, uint64_t end, uint32_t prot)
 {
     if (LOOP->threads == 1)
@@ -140,7 +140,7 @@ static long mremap_op(const struct op *op, uint64_t start, uint64_t end)
     return done;
 }
 
-/* What a fork leaves out, the loop of the child leaves out, too; of the rest KVM hears from the host. */
+/* The loop of a child leaves out the areas that a fork leaves out; KVM learns of all other advice from the host. */
 static long madvise_op(const struct op *op, uint64_t start, uint64_t end)
 {
     long done = host_call(op);
@@ -151,8 +151,8 @@ static long madvise_op(const struct op *op, uint64_t start, uint64_t end)
     return done;
 }
 
-/* Whether the stub could ask for it on systrap, and the sentry would ever order it: whoever owns ring 0 can write
- * what he likes into a slot, but it never becomes a command to KVM, nor a change of memory of the loop's own. */
+/* Whether the stub could make this call on systrap, and the sentry would ever order it: an attacker who controls ring
+ * 0 can write anything into a slot, but it never becomes a command to KVM, nor a change of the loop's own memory. */
 static bool is_order(const struct op *op)
 {
     uint64_t start = op->args[0];
@@ -164,7 +164,7 @@ static bool is_order(const struct op *op)
         return start >= FIRST_KEPT && start <= LAST_FD;
     case __NR_mmap:
         return start < MAX_ADDRESS || lies_in(start, op->args[1], WINDOW_BASE, WINDOWS * WINDOW_SIZE);
-    case __NR_munmap: /* what is never mapped there: a question of the sentry's (csrc/host/notify.c) */
+    case __NR_munmap: /* a range that is never mapped: a question of the sentry's (csrc/host/notify.c) */
         return start < MAX_ADDRESS || (start == MAX_ADDRESS && op->args[1] == PAGE);
     case __NR_mprotect:
     case __NR_madvise:
@@ -175,7 +175,7 @@ static bool is_order(const struct op *op)
     }
 }
 
-/* Carry out what the sentry has ordered. */
+/* Carry out an order of the sentry. */
 long carry_out(const struct op *shared, struct ucontext *uc)
 {
     const volatile uint64_t *from = (const volatile uint64_t *)shared;

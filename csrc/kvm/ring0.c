@@ -1,8 +1,9 @@
-/* Ring 0: what happens to guest code becomes a record in the thread's slot.  Simple answers are carried out here, of the
- * rest, and of exceptions, the loop takes care. */
+/* Ring 0: a guest's system call or exception becomes a record in the thread's slot. Simple replies are carried out
+ * here, all others and exceptions by the loop. */
 #include "kvm.h"
 
-#define FLAGS_USER 0x50dd5ULL /* AC RF OF DF TF SF ZF AF PF CF: what the host restores from a signal frame, too */
+#define FLAGS_USER 0x50dd5ULL /* AC RF OF DF TF SF ZF AF PF CF: the flags that the host restores from a signal frame,
+                                 too */
 #define DR6_INITIAL 0xffff0ff0ULL
 #define XSTATE_BV 512
 #define FLAGS_ALWAYS 0x202ULL /* IF */
@@ -15,7 +16,7 @@ static inline struct cpu *own_cpu(const void *stack)
     return (struct cpu *)((uint64_t)stack & ~(PAGE - 1));
 }
 
-/* Halt: the loop does what is asked for.  It may have changed the page tables. */
+/* Halt: the loop carries out the request. It may have changed the page tables. */
 static uint32_t ask(struct cpu *cpu, uint32_t what)
 {
     uint64_t cr3;
@@ -24,7 +25,7 @@ static uint32_t ask(struct cpu *cpu, uint32_t what)
     return cpu->told;
 }
 
-/* Into the signal frame, in which the sentry looks for it. */
+/* Save the registers into the signal frame, where the sentry reads them. */
 static void save(struct cpu *cpu, const struct trap *trap)
 {
     uint64_t *regs = cpu->regs;
@@ -38,7 +39,7 @@ static void save(struct cpu *cpu, const struct trap *trap)
     __asm__ volatile("xsave64 (%0)" ::"r"(cpu->fp), "a"(-1), "d"(-1) : "memory");
 }
 
-/* Out of the frame, as the thread is to go on. */
+/* Load the registers from the frame, with which the thread goes on. */
 void ring0_load(struct trap *trap)
 {
     struct cpu *cpu = own_cpu(trap);
@@ -58,7 +59,7 @@ void ring0_load(struct trap *trap)
 
 /* ---- system calls ---- */
 
-/* Wait awake for the answer, as the stub does (wait_reply); false: it is late. */
+/* Spin for the answer, as the stub does (wait_reply); false: it is late. */
 static bool spin(volatile struct slot *slot)
 {
     uint64_t start = __builtin_ia32_rdtsc();
@@ -114,8 +115,8 @@ static void call(struct cpu *cpu, const struct trap *trap)
 
 /* ---- faults ---- */
 
-/* In ring 0 itself: its copies may meet pages that are not there.  And the return may be to an address that no program can
- * have: the registers of that program are still in its frame. */
+/* A fault in ring 0 itself: its copies may meet unmapped pages. And the return may be to an address that no program
+ * can have: the registers of that program are still in its frame. */
 static void own_fault(struct cpu *cpu, struct trap *trap)
 {
     const char *at = (const char *)trap->rip, *fix = 0;

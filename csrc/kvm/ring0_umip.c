@@ -1,5 +1,5 @@
-/* Ring 0: stores of descriptor-table registers and their like.  The processor refuses them to programs (UMIP), Linux then
- * gives constants (arch/x86/kernel/umip.c), and so do we.
+/* Ring 0: stores of descriptor-table registers and their like. The processor refuses them to programs (UMIP), Linux
+ * then stores constants (arch/x86/kernel/umip.c), and so does this.
  */
 #include "kvm.h"
 
@@ -11,7 +11,7 @@
 struct instruction {
     uint8_t bytes[MAX_INSTRUCTION + 1];
     uint32_t length; /* of what could be read */
-    uint32_t at; /* behind the length: it is not all there */
+    uint32_t at; /* beyond the length: the instruction is incomplete */
     uint8_t rex, segment, is_short, is_narrow; /* prefixes; operand of 16 bits, address of 32 */
     uint8_t group, mod, reg, rm;
 };
@@ -63,7 +63,7 @@ static void decode(struct instruction *in)
     in->rm = modrm & 7;
 }
 
-/* Of the memory operand; reads the rest of the instruction. */
+/* The address of the memory operand; reads the rest of the instruction. */
 static uint64_t address_of(struct instruction *in, struct trap *trap)
 {
     uint64_t at = 0;
@@ -95,7 +95,8 @@ static uint64_t address_of(struct instruction *in, struct trap *trap)
     return at;
 }
 
-/* A general protection fault of the program's: whether it was one of those and is done; or has become a page fault. */
+/* A general protection fault of the program: whether it was such a store, which is done now or has become a page
+ * fault. */
 bool ring0_store(struct trap *trap)
 {
     struct instruction in = {.length = MAX_INSTRUCTION};
@@ -116,7 +117,7 @@ bool ring0_store(struct trap *trap)
     }
     if (in.mod != 3)
         at = address_of(&in, trap);
-    if (in.at > in.length || at == ~0ULL) /* which insn_get_addr_ref says where it has none */
+    if (in.at > in.length || at == ~0ULL) /* insn_get_addr_ref returns this without an address */
         return false;
     if (in.mod == 3) {
         uint64_t *to = register_of(trap, in.rm | (in.rex & 1) << 3);

@@ -1,8 +1,8 @@
 /* The guest's page tables: written by the loop alone, from its table of areas.
  *
- * A block of 1 GiB gets guest-physical memory when it is touched first, and then entries for all areas in it; later first
- * touches of pages are the host's affair.  Tables stay where they are while anything is mapped in what they are for; then a
- * sweep gives them back, and makes all processors forget.  Accessed and dirty bits are set from the start: hardware writes none.
+ * A block of 1 GiB gets guest-physical memory when it is touched first, and then entries for all areas in it; later
+ * first touches of pages are handled by the host. A table stays while anything is mapped in its range; then a sweep
+ * frees it, and flushes all processors. Accessed and dirty bits are set from the start: hardware writes none.
  */
 #include "kvm.h"
 
@@ -14,10 +14,11 @@
 #define NO_EXECUTE (1ULL << 63)
 #define ADDRESS 0xffffffffff000ULL
 #define LARGE_SIZE (1ULL << 21)
-#define MIN_SWEEP 64  /* blocks in use, before the first look for those that are not */
+#define MIN_SWEEP 64  /* blocks in use before the first sweep */
 #define FOR_A_TOUCH 3 /* tables that it may need */
 
-/* Ring 0 can write there, so what an entry points to is looked at: it never leads out of the tables. */
+/* The table that an entry points to. Ring 0 can write entries, so the address is checked: it never leads out of the
+ * tables. */
 static uint64_t *table_at(uint64_t entry)
 {
     uint64_t offset = (entry & ADDRESS) - GPA_TABLES;
@@ -31,8 +32,8 @@ static void store(uint64_t *entry, uint64_t value)
     __atomic_store_n(entry, value, __ATOMIC_RELEASE);
 }
 
-/* A new table, as an entry that points to it; 0: there is no room.  `level`: of the entry.  Which tables a block has, and
- * what for, is remembered where ring 0 cannot write: to give them back (sweep). */
+/* A new table, as an entry that points to it; 0: there is no room. `level`: of the entry. The tables of a block, and
+ * their ranges, are remembered where ring 0 cannot write, so that a sweep can free them. */
 static uint64_t new_table(uint64_t addr, int level)
 {
     uint32_t table = LOOP->tables_free;
@@ -56,8 +57,8 @@ static uint64_t new_table(uint64_t addr, int level)
     return gpa | PRESENT | WRITABLE | USER | TOUCHED;
 }
 
-/* The entry for `addr` in the table of that level (1: pages, 2: of 2 MiB, 3: of a block); NULL: there is none, or no room
- * for one. */
+/* The entry for `addr` in the table of that level (1: pages, 2: of 2 MiB, 3: of a block); NULL: it does not exist, or
+ * there is no room for it. */
 static uint64_t *entry_of(uint64_t addr, int level, bool makes)
 {
     uint64_t *table = (uint64_t *)TABLES_BASE;
@@ -84,7 +85,7 @@ static uint64_t bits_of(uint32_t prot, bool is_user)
            (prot & PROT_EXEC ? 0 : NO_EXECUTE);
 }
 
-/* Write entries for [start, end), which lies in one block: `bits` 0 clears those that there are. */
+/* Write entries for [start, end), which lies in one block: with `bits` 0 the present ones are cleared. */
 static bool write_entries(uint64_t start, uint64_t end, uint64_t gpa, uint64_t bits)
 {
     for (uint64_t addr = start; addr < end;) {
@@ -116,7 +117,7 @@ static bool write_entries(uint64_t start, uint64_t end, uint64_t gpa, uint64_t b
     return true;
 }
 
-/* Memory of ours that is always there. */
+/* Map memory of the loop that stays mapped. */
 void map_fixed(uint64_t addr, uint64_t gpa, uint64_t length, uint32_t prot, bool is_user)
 {
     if (!LOOP->tables_used)
@@ -130,7 +131,7 @@ static uint64_t block_gpa(uint32_t place)
     return GPA_BLOCKS + place * BLOCK;
 }
 
-/* Of every block in use: what of it lies in [start, end) loses its entries. */
+/* Clear the entries for [start, end) in every block in use. */
 void clear_entries(uint64_t start, uint64_t end)
 {
     for (uint32_t i = 0; i < LOOP->blocks_used; i++) {
@@ -155,8 +156,8 @@ static bool fill_block(uint32_t place, uint64_t start, uint64_t end)
     return true;
 }
 
-/* Entries for all areas in [start, end), as far as blocks are in use; false: there is no room for tables.  What an operation
- * could not have then, the next access asks for again. */
+/* Entries for all areas in [start, end), as far as blocks are in use; false: there is no room for tables. Entries
+ * that there was no room for are made by the next access. */
 bool fill_entries(uint64_t start, uint64_t end)
 {
     bool is_done = true;
@@ -174,7 +175,7 @@ static bool has_area(uint64_t start, uint64_t end)
     return at < LOOP->areas_used && LOOP->areas[at].start < end;
 }
 
-/* A block without areas loses its memory slot, and its tables go to `kept`. */
+/* Remove the memory slot of a block without areas; its tables go to `kept`. */
 static void give_back(uint32_t place, uint32_t *kept)
 {
     uint64_t block = LOOP->used[place], *entry = entry_of(block * BLOCK, 3, false), old = entry ? *entry : 0;
@@ -196,7 +197,7 @@ static void give_back(uint32_t place, uint32_t *kept)
     LOOP->blocks_live--;
 }
 
-/* Of a block in use the tables of pages without areas go to `kept`. */
+/* The tables of a block in use that have no areas go to `kept`. */
 static void give_tables_back(uint32_t place, uint32_t *kept)
 {
     uint64_t base = LOOP->used[place] * BLOCK;
@@ -217,7 +218,7 @@ static void give_tables_back(uint32_t place, uint32_t *kept)
     }
 }
 
-/* Give back memory slots and tables of all in which nothing is mapped any more; tables last, when no processor knows of
+/* Free the memory slots and tables of ranges in which nothing is mapped any more; tables last, when no processor uses
  * them any more. */
 static void sweep(void)
 {
@@ -247,7 +248,7 @@ static bool has_room_now(uint64_t addr)
     return (LOOP->places[addr / BLOCK] || LOOP->blocks_live < LOOP->blocks_max) && LOOP->tables_live + FOR_A_TOUCH <= TABLES;
 }
 
-/* Whether memory at `addr` could be touched, once what is not used any more is given back. */
+/* Whether memory at `addr` can be touched, after a sweep if necessary. */
 bool has_room(uint64_t addr)
 {
     if (!has_room_now(addr))
@@ -265,7 +266,7 @@ static uint32_t free_place(void)
     return place;
 }
 
-/* The block is touched: false if it cannot have memory.  Nothing happens if it has. */
+/* Give the block of `addr` memory if it has none: false if that fails. */
 bool touch_block(uint64_t addr)
 {
     uint64_t block = addr / BLOCK;
@@ -282,6 +283,6 @@ bool touch_block(uint64_t addr)
     LOOP->used[place] = block;
     LOOP->places[block] = place + 1;
     LOOP->blocks_live++;
-    fill_block(place, block * BLOCK, block * BLOCK + BLOCK); /* what finds no room now is filled when it is touched */
+fill_block(place, block * BLOCK, block * BLOCK + BLOCK); /* entries without room now are made when they are touched */
     return true;
 }

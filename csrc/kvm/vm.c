@@ -1,8 +1,8 @@
 /* The virtual machine of a guest's host process, and its virtual CPUs.  KVM's interface: Documentation/virt/kvm/api.rst.
  *
  * Each process makes its own: a VM belongs to the address space that made it.  A virtual CPU belongs to a slot and is used
- * again by the next thread that has the slot.  Descriptors: the VM has the lowest number there is, virtual CPUs those
- * from FIRST_CPU_FD on, out of the way of what the sentry injects; one is made only while no injection can be under way,
+ * again by the next thread that has the slot. Descriptors: the VM has the lowest free number, virtual CPUs those from
+ * FIRST_CPU_FD on, above those that the sentry injects; one is made only while no injection can be under way,
  * before a process's first reply and in a batch of operations.
  */
 #include "kvm.h"
@@ -13,13 +13,14 @@
 #define CR4_UMIP 0x800ULL
 #define EFER 0xd01ULL /* SCE LME LMA NXE */
 #define APIC_BASE 0xfee00800ULL
-#define FLAGS_MASK 0x257fd5ULL /* what a system call clears: as Linux */
+#define FLAGS_MASK 0x257fd5ULL /* the flags that a system call clears: as Linux */
 #define F_DUPFD_CLOEXEC 1030
 
 void end_process(uint32_t why)
 {
     for (;;)
-        call1(__NR_getppid, why); /* the filter makes it a kill; for who traces it: the line, or why KVM_RUN came back */
+call1(__NR_getppid, why); /* the filter turns it into a kill; `why`, for a tracer: the line, or the reason of
+                                     KVM_RUN's return */
 }
 
 static struct cpu *cpu_of(uint64_t slotno)
@@ -49,7 +50,7 @@ static bool add_ring0(uint32_t flags)
     return add_memory(SLOT_RING0, flags, GPA_RING0, RING0_SIZE, RING0_BASE);
 }
 
-/* Every virtual CPU forgets what it knows of the page tables: turning the log of written pages on for a slot says so. */
+/* Flush the translations of every virtual CPU: KVM does that when the log of written pages is turned on for a slot. */
 void flush_all(void)
 {
     if (!add_ring0(KVM_MEM_LOG_DIRTY_PAGES) || !add_ring0(0))
@@ -92,7 +93,8 @@ static void close_vm(void)
     LOOP->vm = -1;
 }
 
-/* The machine of this process.  What a fork has brought along of its parent's is closed: it would keep that alive. */
+/* The machine of this process. The parent's descriptors that a fork has copied are closed: they would keep its
+ * machine alive. */
 static bool try_vm(void)
 {
     close_vm();
@@ -102,7 +104,7 @@ static bool try_vm(void)
     struct kvm_enable_cap pauses = {.cap = KVM_CAP_X86_DISABLE_EXITS, .args = {KVM_X86_DISABLE_EXITS_PAUSE}};
     control(LOOP->vm, KVM_ENABLE_CAP, &pauses); /* spinning need not exit: only a matter of speed */
     struct kvm_enable_cap counters = {.cap = KVM_CAP_PMU_CAPABILITY, .args = {KVM_PMU_CAP_DISABLE}};
-    control(LOOP->vm, KVM_ENABLE_CAP, &counters); /* less of KVM for whoever owns ring 0: what there is without, is hidden */
+    control(LOOP->vm, KVM_ENABLE_CAP, &counters); /* less of KVM's code in reach of ring 0: counters are hidden */
     return add_all();
 }
 
@@ -218,8 +220,8 @@ static const struct kvm_cpuid_entry2 *leaf(uint32_t function)
     return &none;
 }
 
-/* What a program has no use for, and whoever owns ring 0 shall not have of KVM: virtualisation in the machine, counters,
- * tracing, enclaves, encrypted memory.  */
+/* Hide features that a program has no use for, and that must not be in reach of an attacker in ring 0: virtualisation
+ * in the machine, counters, tracing, enclaves, encrypted memory. */
 static void hide_features(void)
 {
     static const struct {
@@ -268,7 +270,7 @@ static void map_own(const struct boot *boot)
     map_fixed(RING0_BASE, GPA_RING0, RING0_SIZE, PROT_READ | PROT_WRITE, false);
     map_fixed(INFO_BASE, GPA_INFO, INFO_SIZE, PROT_READ, false);
     map_fixed(REGION_BASE, GPA_REGION, REGION_SIZE, PROT_READ | PROT_WRITE, false);
-    uint64_t text = 0; /* the last that has been moved there is [vdso] */
+    uint64_t text = 0; /* the last area that was moved there is [vdso] */
     for (uint64_t i = 0; i < boot->op_count && i < MAX_START_OPS; i++)
         text = boot->ops[i].nr == __NR_mremap ? boot->ops[i].args[4] : text;
     for (uint64_t i = 0; i < boot->op_count && i < MAX_START_OPS; i++) {
@@ -281,7 +283,7 @@ static void map_own(const struct boot *boot)
     }
 }
 
-/* What all guests of the sandbox inherit; and whether a machine can be had.  0, or what failed, negative. */
+/* Prepare the memory that all guests of the sandbox inherit, and try to make a machine. 0, or a negative errno. */
 long prepare(const struct boot *boot)
 {
     long at = call6(__NR_mmap, LOOP_BASE, LOOP_SIZE, 3, 0x4032, -1, 0); /* private, fixed, anonymous, without reserve */

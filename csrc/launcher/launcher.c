@@ -1,9 +1,9 @@
-/* The `cloche` command, and `cloche-oci`: finds the interpreter that cloche was built for and becomes it.
+/* The `cloche` command, and `cloche-oci`: finds the interpreter that cloche was built for and executes it.
  *
- * For `cloche run` of an installed cloche that interpreter begins with nothing of the user's: it forks what a sandbox
- * needs in any case, the keeper (boot/keeper.py), while its memory is still empty, and then reads the words and the
- * environment of the command from a file in memory that it is given (cli/main.py, `forking`).  So one interpreter
- * starts instead of two, and the command and the parts of the sandbox share what it has set up.
+ * For `cloche run` of an installed cloche that interpreter begins with no words or variables of the user's: it forks
+ * the keeper (boot/keeper.py), which every sandbox needs, while its memory is still empty, and then reads the words
+ * and the environment of the command from a file in memory (cli/main.py, `forking`). So one interpreter starts
+ * instead of two, and the command and the parts of the sandbox share its memory.
  *
  * The files beside this program decide: BIN/pythonX.Y, LIB/pythonX.Y/site-packages/cloche.  Where cloche is not there
  * (an editable install, a user's own directory) the interpreter finds it by itself, and starts a keeper apart.
@@ -27,7 +27,7 @@
 
 enum {
 	ABOVE_STDIO = 10,  /* 0 to 2 may be closed, which must stay visible */
-	SHOWN_BYTES = 4096, /* of the words: what `ps` shows of the command */
+	SHOWN_BYTES = 4096, /* of the words: the part of the command that `ps` shows */
 	EXIT_INTERNAL = 125,
 };
 
@@ -44,7 +44,7 @@ static char interpreter[PATH_MAX + 64];
 static char packages[PATH_MAX + 64];
 static char light[PATH_MAX + 64];
 
-/* Whether cloche is installed beside this program; sets what is found. */
+/* Whether cloche is installed beside this program; sets the paths. */
 static bool find_installation(void)
 {
 	char here[PATH_MAX];
@@ -111,7 +111,7 @@ static bool put(int fd, const char *text)
 	return true;
 }
 
-/* A file in memory with these words and our environment, each with its zero; -1 if there is none to be had. */
+/* A file in memory with these words and our environment, each with its zero; -1 on failure. */
 static int surroundings(char **words)
 {
 	int low = memfd_create("cloche-command", MFD_CLOEXEC);
@@ -195,7 +195,7 @@ int main(int argc, char **argv)
 			*bare = *each;
 	if (*interpreter)
 		execve(interpreter, words, is_forking ? bare : environ);
-	if (is_forking) /* whatever interpreter there is instead knows nothing of this */
+	if (is_forking) /* another interpreter does not know these arguments */
 		return fprintf(stderr, "cloche: %s: %s\n", interpreter, strerror(errno)), EXIT_INTERNAL;
 	words[0] = PYTHON;
 	execvp(PYTHON, words);

@@ -41,7 +41,7 @@ stub_park:
     ud2
     jmp stub_park
 
-/* long stub_copy(void *to, const void *from, size_t n): 0, or how much was left when a fault came. */
+/* long stub_copy(void *to, const void *from, size_t n): 0, or how many bytes were left at a fault. */
     .globl stub_copy, stub_copy_begin, stub_copy_end, stub_copy_fault, stub_string_fault
 stub_copy:
     mov %rdx, %rcx
@@ -74,7 +74,8 @@ stub_string_end:
     mov %rcx, %rax
     ret
 
-/* long stub_swap(uint32_t *word, uint32_t *old, uint32_t new): compare and exchange, *old becomes what was there; 1: a fault. */
+/* long stub_swap(uint32_t *word, uint32_t *old, uint32_t new): compare and exchange, *old becomes the old value; 1: a
+ * fault. */
     .globl stub_swap, stub_swap_begin, stub_swap_end, stub_swap_fault
 stub_swap:
     mov (%rsi), %eax
@@ -168,13 +169,13 @@ stub_thread:
 
 /* ---- calls from patched sites ----
  *
- * A trampoline (analyst) jumps to stub_call with the address behind its syscall instruction in %r11.  Everything else
- * is as at that instruction, and is so again when we go back, except %rax, %rcx and %r11: flags and red zone too.
- * %gs:0 is the thread's slot, unless the guest has set GS: then, and for calls that need a signal frame, the original
- * syscall instruction is executed, which traps.
+ * A trampoline (analyst) jumps to stub_call with the address behind its syscall instruction in %r11. The rest of the
+ * state is as at that instruction, and is so again after the return, except %rax, %rcx and %r11: flags and red zone
+ * too. %gs:0 is the thread's slot, unless the guest has set GS: then, and for calls that need a signal frame, the
+ * original syscall instruction is executed, which traps.
  *
- * An interrupt can come at any instruction.  stub_interrupted (stub.c) makes of the registers what they were before
- * the call, or are behind it; the labels below are its cases.
+ * An interrupt can come at any instruction. stub_interrupted (stub.c) sets the registers to their values before the
+ * call, or behind it; the labels below are its cases.
  */
 #define CALL_REG(n) (SLOT_CALL_REGS + 8 * (n))
     .macro load_arguments

@@ -1,7 +1,8 @@
-/* What goes along with a system call.  Ring 0 of the KVM platform has this, too, with copies of its own. */
+/* The bytes that are copied along with a system call. Ring 0 of the KVM platform has this, too, with its own copy
+ * functions. */
 #include "stub.h"
 
-/* Copy what the table says the sentry will want to see. */
+/* Copy the arguments that the sentry will read, as the table has them. */
 void prefetch(volatile struct slot *slot, uint64_t nr, const int64_t *args)
 {
     uint32_t used = 0, count = 0;

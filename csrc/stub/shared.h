@@ -1,4 +1,4 @@
-/* What the stub and the sentry share: the layout of a slot and of the info page.  Numbers: platform/layout.py.
+/* The layout of a slot and of the info page, which the stub and the sentry share.  Numbers: platform/layout.py.
  *
  * Everything in a slot is writable by the guest.  The sentry treats each byte as hostile: it reads a field once.
  */
@@ -22,8 +22,8 @@ struct copy {
     uint32_t offset; /* from the slot's data buffer, or with FROM_WINDOW from WINDOW_BASE */
 };
 
-/* What a call costs is how many cache lines change hands: a simple call takes the first, and the second for what was
- * prefetched; a reply without copies the first. */
+/* The cost of a call is the number of cache lines that change hands: a simple call takes the first, and the second
+ * for prefetched bytes; a reply without copies the first. */
 struct slot {
     uint32_t state;
     union {
@@ -47,9 +47,9 @@ struct slot {
     int32_t fail_errno;
     struct copy copies[MAX_COPIES];
     uint32_t wakes[MAX_WAKES]; /* ended by NO_BELL */
-    uint32_t bell;             /* which of info's is this thread's */
+    uint32_t bell;             /* the index of this thread's bell in the info page */
     uint32_t pad2;
-    /* 0x4a8: the stub's own, and what is rarely looked at */
+    /* 0x4a8: the stub's own fields, and those that are rarely read */
     uint32_t signo;
     int32_t code;
     uint64_t addr;
@@ -58,11 +58,11 @@ struct slot {
     uint64_t call_regs[10]; /* CR_*: of the call from a patched site that is under way */
     uint32_t interrupted;   /* an interrupt came meanwhile */
     uint32_t can_answer;    /* `answers` holds */
-    uint32_t answers[8];    /* what the stub may answer by itself */
+    uint32_t answers[8];    /* the answers that the stub may give by itself */
     uint64_t swap_addr;     /* RF_SWAP: the word to change, ... */
-    uint32_t swap_old;      /* what it must hold, then what it held */
-    uint32_t swap_any;      /* it changes whatever it holds; swap_old is a guess */
-    uint32_t swap_keep;     /* it becomes ((what it held & keep) + add) ^ flip */
+    uint32_t swap_old;      /* its expected value, then its old value */
+    uint32_t swap_any;      /* it changes whatever its value; swap_old is a guess */
+    uint32_t swap_keep;     /* it becomes ((old & keep) + add) ^ flip */
     uint32_t swap_add;
     uint32_t swap_flip;
     uint32_t swap_failed;   /* it cannot be read and written */
@@ -71,7 +71,7 @@ struct slot {
     struct op ops[MAX_OPS];
 };
 
-struct prefetch { /* what to copy into the data buffer along with a system call */
+struct prefetch { /* a range to copy into the data buffer along with a system call */
     uint8_t kind; /* PF_* */
     uint8_t arg;
     uint8_t count_arg;
@@ -90,16 +90,16 @@ struct info {
     uint32_t bells[BELLS]; /* sleeping threads wait for a change of theirs */
 };
 
-struct boot { /* what the sentry sends to the starting zygote */
+struct boot { /* sent by the sentry to the starting zygote */
     uint64_t op_count;
     struct op ops[MAX_START_OPS]; /* `extra`: the step that has failed if it does; 0: no matter */
-    uint8_t data[START_DATA_SIZE]; /* that they point to */
+    uint8_t data[START_DATA_SIZE]; /* the memory that they point to */
     uint64_t filter_count;
     uint64_t filter_flags;
     uint64_t filter[MAX_FILTER]; /* struct sock_filter */
 };
 
-#include "offsets.h" /* what layout.py says of them is so */
+#include "offsets.h" /* asserts the offsets in layout.py */
 
 _Static_assert(sizeof(struct slot) == 0x1000, "a slot's control page is one page");
 _Static_assert(sizeof(struct prefetch) == PREFETCH_BYTES, "struct prefetch");

@@ -1,5 +1,5 @@
-/* The start of the zygote: nothing of this runs in a guest.  What it does is sent to it, as system calls
- * (platform/zygote.py); here is what cannot be a system call. */
+/* The start of the zygote: nothing of this runs in a guest. The sentry sends it the system calls to make
+ * (platform/zygote.py); this file does the rest. */
 #include "stub.h"
 
 struct start { /* at the bottom of slot 1's data buffer */
@@ -70,7 +70,7 @@ static void on_slot_stack(void *unused)
 
 void stub_main(const uint64_t *stack)
 {
-    /* Where the host refuses ADDR_NO_RANDOMIZE the stack may lie where the region goes: be started again. */
+    /* Where the host refuses ADDR_NO_RANDOMIZE the stack may lie in the region's place: have it started again. */
     if ((uint64_t)stack >= STUB_BASE && (uint64_t)stack < REGION_BASE + REGION_SIZE + 0x1000000)
         die(10, 0);
     long error = call6(__NR_mmap, REGION_BASE, REGION_SIZE, 3, 0x11, REGION_FD, 0);
@@ -79,7 +79,7 @@ void stub_main(const uint64_t *stack)
     error = call6(__NR_mmap, INFO_BASE, INFO_SIZE, 1, 0x11, INFO_FD, 0);
     if (error != (long)INFO_BASE)
         die(2, error);
-    /* The sentry decides what is done next: it knows the layout of the vDSO's areas from its own. */
+    /* The sentry decides about the next steps: it knows the layout of the vDSO's areas from its own. */
     const uint64_t *at = stack + 1 + stack[0] + 1;
     while (*at)
         at++;

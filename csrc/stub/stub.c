@@ -1,8 +1,8 @@
 /* The stub: the only code of ours that runs inside a guest process.
  *
  * Freestanding, no writable data, no floating point.  Everything it remembers is in the slot, which it finds by
- * masking the stack pointer.  Nothing in the sandbox's security rests on it (docs/design.md, I6): a guest may jump to
- * any of its instructions, so the seccomp filter admits from here only what is harmless or was ordered.
+ * masking the stack pointer. The sandbox's security does not depend on it (docs/design.md, I6): a guest may jump to
+ * any of its instructions, so the seccomp filter admits only calls from here that are harmless or were ordered.
  */
 #include "stub.h"
 
@@ -11,7 +11,7 @@ static inline struct slot *slot_of(const void *stack)
     return (struct slot *)((uint64_t)stack & ~(SLOT_SIZE - 1));
 }
 
-/* ENOSYS: nobody holds the listener any more.  The filter turns exit_group into a kill. */
+/* ENOSYS: no process holds the listener any more.  The filter turns exit_group into a kill. */
 void ring(void)
 {
     if (call2(__NR_sched_yield, BELL_ARG0, BELL_ARG1) == -38)
@@ -37,7 +37,8 @@ static void wait_reply(volatile struct slot *slot)
             uint32_t value = __atomic_load_n(bell, __ATOMIC_ACQUIRE);
             if (__atomic_load_n(&slot->state, __ATOMIC_ACQUIRE) != ST_SLEEPING)
                 break;
-            /* Where no pid namespace takes us along with the sentry, look now and then whether it is still there. */
+            /* Without a pid namespace the stub does not end with the sentry: check now and then whether that still
+             * exists. */
             int64_t timeout[2] = {60, 0};
             if (call4(__NR_futex, bell, FUTEX_WAIT, value, timeout) == -110)
                 ring();
@@ -58,9 +59,9 @@ void post(volatile struct slot *slot, uint32_t kind)
         ring();
 }
 
-#define SWAP_TRIES (1 << 20) /* of one instruction each, against whoever changes the word all the time */
+#define SWAP_TRIES (1 << 20) /* of one instruction each, against other threads that keep changing the word */
 
-/* Change the word: once, if it holds swap_old; or whatever it holds, until that has happened.  Whether it failed. */
+/* Change the word: once, if it holds swap_old; or whatever it holds, until that succeeds -> whether it failed. */
 static uint32_t swap(volatile struct slot *slot)
 {
     for (uint32_t i = 0; i < SWAP_TRIES; i++) {
@@ -86,7 +87,7 @@ static long carry_out(const struct op *op, struct ucontext *uc)
 }
 #endif
 
-/* Carry out replies until one lets the guest go on: that one.  *result: the call's, where the reply has one. */
+/* Carry out replies until one lets the guest go on -> that one.  *result: the call's, where the reply has one. */
 uint32_t serve(volatile struct slot *slot, struct ucontext *uc, int64_t *result)
 {
     bool has_faulted = false, is_cut = false;
@@ -218,7 +219,7 @@ void stub_signal(int signo, siginfo_t *info, struct ucontext *uc)
     volatile struct slot *slot = slot_of(uc);
     uint64_t ip = uc->uc_mcontext.rip;
     if (signo == SIGSEGV || signo == SIGBUS) {
-        const char *at = (const char *)ip, *fixup = 0; /* for what touches the guest's memory */
+        const char *at = (const char *)ip, *fixup = 0; /* of the instructions that touch the guest's memory */
         if (at >= stub_copy_begin && at < stub_copy_end)
             fixup = stub_copy_fault;
         else if (at >= stub_string_begin && at < stub_string_end)

@@ -1,4 +1,5 @@
-/* What the stub's parts have of each other: entry.S, stub.c, start.c.  Sizes and numbers of the host's own headers. */
+/* The declarations that the stub's parts share: entry.S, stub.c, start.c. Sizes and numbers of the host's own
+ * headers. */
 #ifndef CLOCHE_STUB_H
 #define CLOCHE_STUB_H
 
@@ -44,7 +45,7 @@ void ring(void);
 void post(volatile struct slot *slot, uint32_t kind);
 uint32_t serve(volatile struct slot *slot, struct ucontext *uc, int64_t *result);
 
-#ifdef KVM /* csrc/kvm: the other way to do these */
+#ifdef KVM /* csrc/kvm: its version of these */
 #include "instub.h"
 #else
 #define prepare(boot) 0L

@@ -25,7 +25,7 @@ LO_INDEX: Final = 1
 
 
 class Endpoint:
-    """An address with its port, as a sockaddr gave it."""
+    """An address with its port, from a sockaddr."""
 
     def __init__(self, addr: bytes, port: int, scope: int = 0, flowinfo: int = 0) -> None:
         self.addr: bytes = addr
