@@ -9,7 +9,7 @@ Environment:
 - CLOCHE_DEBUG=1: with the lines of the generated C for a debugger, 13 MB; profilers need only the names of functions,
   which are always there.
 
-What takes long is done on all cores: while mypyc translates, on one, the programs in C are compiled; then one worker
+The long steps run on all cores: while mypyc translates, on one, the programs in C are compiled; then one worker
 compiles the library, on all cores, and others the modules that only load it.
 """
 
@@ -32,14 +32,14 @@ ROOT = Path(__file__).resolve().parent
 SOURCE = ROOT / "src" / "cloche"
 PURE = os.environ.get("CLOCHE_PURE") == "1"
 COLD = ROOT / "csrc" / "cold.h"
-MANY = 16  # C files: for fewer it is not worth while to parse their headers first, or to put them together
-TOGETHER = 4  # files that a compiler takes at once: less to start, and a tenth less time in all
+MANY = 16  # C files: with fewer it does not pay to parse their headers first, or to put them together
+TOGETHER = 4  # files for one run of the compiler: a tenth less time in all
 CORES = len(os.sched_getaffinity(0))
 BUILD = (
     "build/pure" if PURE else "build/compiled"
-)  # apart: an interpreted wheel has no compiled modules in it
+)  # directories apart: an interpreted wheel has no compiled modules in it
 
-# The sentry: everything on the way of a system call.  The other processes run interpreted.
+# The sentry: all code on the path of a system call.  The other processes run interpreted.
 COMPILED_PACKAGES = [
     "abi",
     "arch",
@@ -94,7 +94,7 @@ def c_extensions() -> list[Extension]:
 
 
 def compiled_extensions() -> list[Extension]:
-    """What mypyc makes of the sentry, nothing in a pure build."""
+    """The extensions that mypyc makes of the sentry; none in a pure build."""
     if PURE or not building():
         return []
     from mypyc.build import mypycify
@@ -116,8 +116,9 @@ def compiled_extensions() -> list[Extension]:
     for extension in extensions:
         if len(extension.sources) > MANY:
             extension.sources = _put_together(extension.sources)
-        # Nobody outside calls in but through PyInit: ten thousand symbols less to look up at every start, and
-        # direct calls within.  What only an exception in flight reaches (see `COLD`), a quarter of the code, is apart.
+        # Code outside calls in through PyInit only: ten thousand symbols less to look up at every start, and
+        # direct calls within. Code that only an exception in flight reaches (see `COLD`), a quarter of it, is placed
+        # apart.
         extension.extra_compile_args = [
             *extension.extra_compile_args,
             "-fvisibility=hidden",
@@ -130,7 +131,7 @@ def compiled_extensions() -> list[Extension]:
 def _packed() -> list[str]:
     """Options for the linker: addresses to adjust in a sixtieth of the room, 1.6 MB that every start reads otherwise.
 
-    For wheels that shall run with an older C library than glibc 2.36: CLOCHE_OLD_GLIBC=1.
+    For wheels that are to run with an older C library than glibc 2.36: CLOCHE_OLD_GLIBC=1.
     """
     try:
         name, _space, version = (os.confstr("CS_GNU_LIBC_VERSION") or "").partition(" ")
@@ -142,14 +143,14 @@ def _packed() -> list[str]:
     return ["-Wl,-z,pack-relative-relocs"]
 
 
-# A file that includes others: those.
+# For a file that includes others: those.
 _members: dict[str, list[str]] = {}
 
 
 def _put_together(sources: list[str]) -> list[str]:
     """Files that include `TOGETHER` of the generated ones each; the first, of all modules, and mypyc's own stay alone.
 
-    Its names tell the modules apart, so nothing clashes.
+    mypyc's names contain the module's, so nothing clashes.
     """
     modules = [source for source in sources if Path(source).name.startswith("__native_cloche_")]
     out = [source for source in sources if source not in set(modules)]
@@ -165,7 +166,7 @@ def _put_together(sources: list[str]) -> list[str]:
 
 
 def _forget_old(folder: Path, extensions: list[Extension]) -> None:
-    """Take away what an earlier translation of another list of modules left: its headers tell the same names otherwise.
+    """Remove the headers of an earlier translation of another list of modules: they declare the same names differently.
 
     Their names end with a hash of the list, `__native_HASH.h` and `__native_internal_HASH.h`.
     """
@@ -184,7 +185,7 @@ def building() -> bool:
 
 
 def say(what: str) -> None:
-    """Progress, which `pip install -v` passes on."""
+    """Print progress, which `pip install -v` shows."""
     print(f"cloche: {what}", flush=True)
 
 
@@ -200,11 +201,11 @@ def _parts(source: str) -> list[str]:
 
 
 def _signature(options: list[str]) -> str:
-    """What the objects of an earlier build must share with this one, beside their sources, to be taken again."""
+    """A text that the objects of an earlier build must share with this one, beside their sources, to be used again."""
     from mypy.version import __version__
 
     # The headers of mypyc's run-time library lie in pip's temporary folder: its version stands for them.  A virtual
-    # environment has no headers of its own: what was compiled for one serves another.
+    # environment has no headers of its own: objects that were compiled for one serve another.
     environment = "" if sys.prefix == sys.base_prefix else f"-I{sys.prefix}/"
     kept = [
         option
@@ -215,10 +216,10 @@ def _signature(options: list[str]) -> str:
 
 
 def _shared_headers(sources: list[str]) -> tuple[str, str] | None:
-    """The name and contents of a header that says what all of `sources`, and many others, include first.
+    """The name and contents of a header with the files that all of `sources`, and many others, include first.
 
     For the library that is 2 MB, a fifth of the time; for each module that only loads it Python's own, nearly all of
-    its time.  None where there is nothing to be gained.
+    its time.  None where this saves nothing.
     """
     folder = Path(BUILD) / "c"
     if len(sources) > MANY:
@@ -236,11 +237,11 @@ _precompiled_for: dict[Path, list[str]] = {}
 
 
 def _precompiled(command: list[str], name: str, text: str) -> str:
-    """The path of the header `name`, parsed once for all that are compiled by `command`.
+    """The path of the header `name`, parsed once for all files that `command` compiles.
 
-    A compiler that cannot use what was parsed reads the header, which does no harm.
+    A compiler that cannot use the parsed form reads the header, which does no harm.
     """
-    header = Path(BUILD) / "headers" / name  # not among those that make objects old
+    header = Path(BUILD) / "headers" / name  # not in a directory whose changes make objects old
     with _precompiling:
         if _precompiled_for.get(header) != command:
             header.parent.mkdir(parents=True, exist_ok=True)
@@ -262,7 +263,7 @@ class BuildExt(build_ext):
         for path in programs.result():
             new = folder / f"{path.name}.new"
             shutil.copy2(path, new)
-            new.replace(folder / path.name)  # never write into what a running sandbox has mapped
+            new.replace(folder / path.name)  # never write into a file that a running sandbox has mapped
 
     def build_extensions(self) -> None:
         compiler = self.compiler
@@ -277,7 +278,7 @@ class BuildExt(build_ext):
             extra_postargs: list[str] | None = None,
             depends: list[str] | None = None,
         ) -> list[str]:
-            """`CCompiler.compile`, which takes one file after the other and every one each time."""
+            """`CCompiler.compile` on all cores, and only of files that have changed."""
             _, objects, post, options, build = compiler._setup_compile(
                 output_dir, macros, include_dirs, sources, depends, extra_postargs
             )
@@ -285,7 +286,7 @@ class BuildExt(build_ext):
             stamp = Path(self.build_temp) / "signature" / hashlib.sha256(repr(sources).encode()).hexdigest()
             signature = _signature([*compiler.compiler_so, *arguments, *post])
             known = stamp.exists() and stamp.read_text() == signature
-            # Whatever generated header changed, all are compiled again: each module includes the one of all.
+            # A change of any generated header compiles all files again: each module includes the common one.
             folders = {Path(source).parent for source in sources}
             needed = [
                 COLD,
@@ -327,7 +328,7 @@ class BuildExt(build_ext):
 
 
 class BuildScripts(Command):
-    """Builds the commands, which are programs and no scripts."""
+    """Builds the commands, which are programs, not scripts."""
 
     user_options: list[Any] = []
 
@@ -350,7 +351,7 @@ class BuildScripts(Command):
 
 
 def build_programs() -> list[Path]:
-    """Stub and anchor, in C and assembly and for no Python."""
+    """Build stub and anchor, which do not depend on the Python."""
     folder = ROOT / BUILD / "programs"
     folder.mkdir(parents=True, exist_ok=True)
     csrc.build_stub(folder / "stub.elf")
@@ -363,7 +364,7 @@ programs: Future[list[Path]] | None = None
 if building():
     csrc.generate()
     programs = ThreadPoolExecutor(1).submit(build_programs)  # mypyc has one core
-    # A module that is no more must not stay in the wheel; objects are kept.
+    # A module that was removed must not stay in the wheel; objects are kept.
     platform_tag = f"{sysconfig.get_platform()}-{sys.implementation.cache_tag}"
     shutil.rmtree(ROOT / BUILD / f"lib.{platform_tag}", ignore_errors=True)
 
@@ -372,5 +373,5 @@ setup(
     scripts=["csrc/launcher/launcher.c"],
     cmdclass={"build_ext": BuildExt, "build_scripts": BuildScripts},
     options={"build": {"build_base": BUILD}, "build_ext": {"parallel": CORES}},
-    verbose=0,  # no line for every file that is copied: what takes time is said by say()
+    verbose=0,  # no line for every file that is copied: say() reports the long steps
 )

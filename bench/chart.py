@@ -16,12 +16,12 @@ LABEL_WIDTH, PLOT_WIDTH, BAR, GAP = 210, 520, 9, 8
 
 
 def geometric_mean(values: list[float]) -> float:
-    """0 of nothing."""
+    """The geometric mean, 0 of an empty list."""
     return math.exp(sum(math.log(value) for value in values) / len(values)) if values else 0.0
 
 
 def ratios(medians: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
-    """System -> row -> times native, from system -> row -> median."""
+    """System -> row -> ratio to native, from system -> row -> median."""
     native = medians["native"]
     return {
         system: {row: value / native[row] for row, value in rows.items() if native.get(row)}

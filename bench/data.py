@@ -24,11 +24,11 @@ POSTGRES = ("/usr/lib/postgresql", "/usr/pgsql", "/usr/local/pgsql")
 
 
 class Missing(Exception):
-    """A data set cannot be made here; the text says why."""
+    """A data set cannot be made here; the text has the reason."""
 
 
 def sh(command: list[str], cwd: Path, data: bytes | None = None) -> bytes:
-    """Run one step; raises Missing with the end of what it said."""
+    """Run one step; raises Missing with the end of its output."""
     try:
         done = subprocess.run(command, cwd=cwd, input=data, capture_output=True, timeout=300, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -182,7 +182,7 @@ def web(at: Path) -> None:
 
 
 def postgres_bin() -> str:
-    """Where initdb is."""
+    """The directory of initdb."""
     for top in POSTGRES:
         for path in sorted(Path(top).glob("*/bin"), reverse=True):
             if (path / "initdb").exists():
@@ -194,7 +194,7 @@ def postgres_bin() -> str:
 
 
 def unprivileged() -> list[str]:
-    """A prefix that makes a command run as somebody whom postgres accepts."""
+    """A prefix that runs a command as a user whom postgres accepts."""
     if os.geteuid():
         return []
     return ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
@@ -240,7 +240,7 @@ def make(name: str, at: Path) -> None:
     """Make one data set unless it is there.  Raises Missing."""
     at.mkdir(parents=True, exist_ok=True)
     mark = at / f".made-{name}"
-    # Programs are built anew: they belong to the sources.
+    # Programs are built anew: their sources may have changed.
     if mark.exists() and name != "programs":
         return
     print(f"making {name} …", file=sys.stderr)

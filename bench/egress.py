@@ -34,7 +34,7 @@ GIVEN = "plain data (given away), MB/s"
 RELAYED = "plain HTTP (relayed), MB/s"
 INSPECTED = "HTTPS (inspected), MB/s"
 MANY = "1,000 connections and a byte on each, s"
-# Runs natively and inside; what it is given is JSON.
+# Runs natively and inside; its argument is JSON.
 CLIENT = r"""
 import json, socket, ssl, statistics, sys, time
 told = json.loads(sys.argv[1])
@@ -130,7 +130,7 @@ def measure(world: InspectedWorld, words: list[str], python: str, **told: Any) -
 
 
 def measure_all(world: InspectedWorld, options: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Everybody in turn; medians."""
+    """Measure all systems in turn; medians."""
     native = world.enter(world.host)
     plain = {"good": PUBLIC, "other": PUBLIC, "believed": "cert.pem"}
     runs: dict[str, list[dict[str, float]]] = {}

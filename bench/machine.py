@@ -1,4 +1,4 @@
-"""What was measured on: names, and the raw figures of the processor (`raw.c`), which every table states."""
+"""The machine of a measurement: names, and the raw figures of the processor (`raw.c`), which every table states."""
 
 import os
 import platform
@@ -33,12 +33,12 @@ def file_name(about: dict[str, str]) -> str:
 
 
 def place(path: Path, kind: str, about: dict[str, str]) -> Path:
-    """Where results go: a directory has one file for each machine."""
+    """The file for results: a directory has one file for each machine."""
     return path / f"{kind}-{file_name(about)}.json" if path.is_dir() else path
 
 
 def raw_figures() -> dict[str, float]:
-    """Nanoseconds of the things that a sandbox is made of; empty where they cannot be measured."""
+    """Nanoseconds of a sandbox's basic operations; empty where they cannot be measured."""
     with tempfile.TemporaryDirectory(prefix="cloche-raw-") as folder:
         binary = f"{folder}/raw"
         built = subprocess.run(

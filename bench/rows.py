@@ -1,8 +1,8 @@
-"""The rows of the workload table: what each does, what it needs, and what must come out.
+"""The rows of the workload table: the work of each, the programs and data that it needs, and its result.
 
 A row is a bash script that runs inside the sandbox, in an empty directory of its own (`$PWD`), with `$DATA` naming the
-data sets.  It calls `begin` and `end` around what is measured (preparations are not), or prints `#seconds N` itself;
-whatever else it prints is its result, which must match `expect`.
+data sets. It calls `begin` and `end` around the measured part, after its preparations, or prints `#seconds N` itself;
+all its other output is its result, which must match `expect`.
 """
 
 from bench.data import SYSTEM_PYTHON
@@ -24,7 +24,7 @@ class Row:
     def __init__(self, name: str, script: str, expect: str, programs: str = "", data: str = "") -> None:
         self.name = name
         self.script = PRELUDE + script.strip() + "\n"
-        self.expect = expect  # a regular expression for the whole of what it prints
+        self.expect = expect  # a regular expression for its whole output
         self.programs = programs.split()
         self.data = data.split()
 

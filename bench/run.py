@@ -39,7 +39,7 @@ def systems(options: list[str]) -> dict[str, list[str]]:
 
 
 def offer_options(parser: argparse.ArgumentParser) -> None:
-    """What is for `cloche run`."""
+    """Add the options that are passed to `cloche run`."""
     parser.add_argument(
         "--option", action="append", default=[], help="for cloche run, e.g. --option=--mm=direct"
     )
@@ -49,7 +49,7 @@ def offer_options(parser: argparse.ArgumentParser) -> None:
 
 
 def kind_of(kind: str, options: argparse.Namespace) -> str:
-    """Which figures these are, "calls" or "calls-kvm"; the platform becomes one of the options of `cloche run`."""
+    """The kind of figures, "calls" or "calls-kvm"; the platform becomes one of the options of `cloche run`."""
     if not options.platform:
         return kind
     options.option += ["--platform", options.platform]
@@ -57,7 +57,7 @@ def kind_of(kind: str, options: argparse.Namespace) -> str:
 
 
 def need_installed(parser: argparse.ArgumentParser, options: Sequence[str] = ()) -> None:
-    """End with one line where CLOCHE cannot run: what is measured is what this Python has installed."""
+    """End with one line where cloche cannot run: the installation of this Python is measured."""
     command = [*CLOCHE, *options, "--", "true"]
     tried = subprocess.run(command, cwd="/", capture_output=True, text=True, check=False)
     if tried.returncode:

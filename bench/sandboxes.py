@@ -25,7 +25,7 @@ Times = tuple[float, float, float]  # until it is made, until its first output, 
 
 
 class Made:
-    """A sandbox that has said something and is idle, and how it is ended."""
+    """An idle sandbox that has printed something, with the function that ends it."""
 
     def __init__(
         self, pids: Callable[[], set[int]], end: Callable[[], None], made_ms: float, first_ms: float
@@ -58,7 +58,7 @@ def by_sdk() -> Made:
 
 
 def by_command(words: list[str]) -> Made:
-    """A command that runs a shell in a sandbox (docker's processes are not below it: its memory is not told)."""
+    """A command that runs a shell in a sandbox (docker's processes are not below it: its memory is not measured)."""
     start = time.perf_counter()
     process = subprocess.Popen(
         [*words, "sh", "-c", SCRIPT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
@@ -92,7 +92,7 @@ def with_setting(value: str, make: Callable[[], Made]) -> Callable[[], Made]:
 
 
 def systems(image: str) -> dict[str, Callable[[], Made]]:
-    """What is here."""
+    """The systems that this machine has."""
     cloche = shutil.which("cloche", path=os.path.dirname(sys.executable)) or "cloche"
     found: dict[str, Callable[[], Made]] = {
         "SDK, template": with_setting("", by_sdk),
@@ -176,7 +176,7 @@ def once(make: Callable[[], Made]) -> Times:
 
 
 def at_once(make: Callable[[], Made], count: int) -> float:
-    """Milliseconds until each of so many, begun together, has said something."""
+    """Milliseconds until each of so many, begun together, has printed something."""
     made: list[Made] = []
     threads = [threading.Thread(target=lambda: made.append(make())) for _ in range(count)]
     start = time.perf_counter()
@@ -193,14 +193,14 @@ def at_once(make: Callable[[], Made], count: int) -> float:
 
 
 def available_kib() -> int:
-    """What the host could still give to programs."""
+    """The memory that the host could still give to programs."""
     lines = Path("/proc/meminfo").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
 
 
 def idle(make: Callable[[], Made], count: int, seconds: float) -> dict[str, float]:
-    """So many idle ones: what each costs, by its processes' private memory and by what the host has left."""
-    make().end()  # what all share is there
+    """The cost of each of `count` idle ones, by its processes' private memory and by the host's available memory."""
+    make().end()  # the memory that all share has been made
     before = available_kib()
     start = time.perf_counter()
     made = [make() for _ in range(count)]

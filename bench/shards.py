@@ -47,7 +47,7 @@ def run_ns(pid: int) -> int:
 
 
 class Shards:
-    """Sandboxes in which a program waits for the word to begin."""
+    """Sandboxes in which a program waits for the signal to begin."""
 
     def __init__(self, command: list[str], folder: str, programs: list[list[str]]) -> None:
         self.children: list[subprocess.Popen[str]] = []
@@ -70,7 +70,7 @@ class Shards:
         self.sentries = [sentry_of(child.pid) for child in self.children]
 
     def run(self) -> tuple[float, float, list[str]]:
-        """Seconds until all have ended, of the sentries' processor time, and what each has said."""
+        """Seconds until all have ended, of the sentries' processor time, and the output of each."""
         before = {pid: run_ns(pid) for pid in self.sentries}
         after = dict(before)
         begun = time.monotonic()

@@ -179,7 +179,7 @@ def few_cores(bench: Bench) -> dict[str, float]:
 
 
 def main() -> int:
-    """Measure what was asked for."""
+    """Make the measurements that were asked for."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--cloche", default="", help="the command to measure instead of this Python's")
     parser.add_argument("--seconds", type=float, default=2.0, help="for one run of a busy program")

@@ -32,7 +32,7 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class Failed(Exception):
-    """A run that cannot be counted; the text says why."""
+    """A run that cannot be counted; the text has the reason."""
 
 
 class Runner:

@@ -50,7 +50,7 @@ def build(python: Path, folder: Path, tools: Path) -> Path:
     raw, maker = folder / "raw", folder / "maker"
     subprocess.run([python, "-m", "venv", maker], check=True)  # a system's Python may come without pip
     pip = [maker / "bin" / "python", "-m", "pip", "wheel", "--verbose", "--progress-bar=off"]
-    older = {**os.environ, "CLOCHE_OLD_GLIBC": "1"}  # it shall run with others' C libraries
+    older = {**os.environ, "CLOCHE_OLD_GLIBC": "1"}  # it is to run with others' C libraries
     subprocess.run([*pip, "--no-deps", "--wheel-dir", raw, ROOT], check=True, env=older)
     (wheel,) = raw.glob("*.whl")
     named = folder / "named"
@@ -69,7 +69,7 @@ def attempt(python: Path, wheel: Path, folder: Path) -> None:
     """Install `wheel` where no compiler is found, and run something.  Raises CalledProcessError."""
     home = folder / "clean"
     subprocess.run([python, "-m", "venv", home], check=True)
-    programs = folder / "bin"  # what a machine without a compiler has
+    programs = folder / "bin"  # the programs of a machine without a compiler
     programs.mkdir()
     for name in ("sh", "uname", "id"):
         found = shutil.which(name)
@@ -98,7 +98,7 @@ def main() -> int:
         return 1
     failed = []
     with tempfile.TemporaryDirectory() as top:
-        os.chmod(top, 0o755)  # root's sandboxes read what is installed as nobody
+        os.chmod(top, 0o755)  # root's sandboxes read the installation as the user nobody
         tools = Path(top) / "tools"
         venv.create(tools, with_pip=True)
         subprocess.run([tools / "bin" / "python", "-m", "pip", "install", "--quiet", *TOOLS], check=True)

@@ -19,7 +19,7 @@ const put = (fd, data) => {
     }
   }
 };
-// Everything goes out at once and in order, also what a program writes before it ends.
+// All output goes out at once and in order, also the last output before a program ends.
 process.stdout.write = (text, encoding, done) => {
   put(1, typeof text === "string" ? Buffer.from(text, typeof encoding === "string" ? encoding : "utf8") : text);
   const call = typeof encoding === "function" ? encoding : done;
