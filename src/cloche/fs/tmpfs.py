@@ -538,7 +538,8 @@ class TmpfsDir(TmpfsInode):
             if flags & RENAME_WHITEOUT:
                 fs = self.tmpfs
                 fs.account.charge_inode()
-                whiteout = TmpfsInode(fs, fs.alloc_ino(), S_IFCHR, ctx.creds.fsuid, ctx.creds.fsgid)
+                uid, gid, kind = new_owner(ctx.creds, self, S_IFCHR)
+                whiteout = TmpfsInode(fs, fs.alloc_ino(), kind, uid, gid)
             if target is not None:
                 new_dir.remove(ctx, new_name)
                 if target.is_dir():

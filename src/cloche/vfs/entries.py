@@ -33,7 +33,7 @@ from cloche.abi.inotify import (
     IN_MOVED_FROM,
     IN_MOVED_TO,
 )
-from cloche.abi.limits import PATH_MAX
+from cloche.abi.limits import NAME_MAX, PATH_MAX
 from cloche.abi.stat import (
     S_IFBLK,
     S_IFCHR,
@@ -73,7 +73,7 @@ from cloche.vfs.objects import (
     Path,
     forget_handle,
 )
-from cloche.vfs.walk import lookup_parent
+from cloche.vfs.walk import lookup_parent, name_error
 
 
 def is_special(mode: int) -> bool:
@@ -312,8 +312,8 @@ def vfs_rename(
         raise LinuxError(EINVAL)
     if is_exchange and flags & (RENAME_NOREPLACE | RENAME_WHITEOUT):
         raise LinuxError(EINVAL)
-    old = lookup_parent(ctx, old_start, old_name)
-    new = lookup_parent(ctx, new_start, new_name)
+    old = lookup_parent(ctx, old_start, old_name, checks_length=False)
+    new = lookup_parent(ctx, new_start, new_name, checks_length=False)
     if old.path.mount is not new.path.mount:
         raise LinuxError(EXDEV)
     if not old.is_plain():
@@ -325,10 +325,14 @@ def vfs_rename(
     new_parent = new.path.dentry
     old_dir = old.path.inode()
     new_dir = new.path.inode()
+    if len(old.name) > NAME_MAX:
+        raise LinuxError(name_error(old_parent))
     source_dentry = lookup_child(ctx, old_parent, old_dir, old.name)
     source = source_dentry.inode
     if source is None:
         raise LinuxError(ENOENT)
+    if len(new.name) > NAME_MAX:
+        raise LinuxError(name_error(new_parent))
     target_dentry = lookup_child(ctx, new_parent, new_dir, new.name)
     target = target_dentry.inode
     if flags & RENAME_NOREPLACE and target is not None:

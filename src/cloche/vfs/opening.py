@@ -51,9 +51,12 @@ from cloche.abi.stat import (
     S_IFBLK,
     S_IFCHR,
     S_IFDIR,
+    S_IFIFO,
     S_IFLNK,
     S_IFMT,
     S_IFREG,
+    S_ISVTX,
+    S_IWOTH,
 )
 from cloche.mm.usermem import IovIter
 from cloche.vfs.attr import (
@@ -75,6 +78,7 @@ from cloche.vfs.objects import (
     Context,
     Dentry,
     FileDescription,
+    Inode,
     Path,
     notify_path,
 )
@@ -247,7 +251,22 @@ def _open_tmpfile(ctx: Context, directory: Path, flags: int, mode: int) -> FileD
     made.is_linkable = flags & O_EXCL == 0
     dentry = Dentry(b"#%d" % made.ino, directory.dentry, made)
     dentry.is_deleted = True
-    return _finish_open(ctx, Path(directory.mount, dentry), flags & ~O_DIRECTORY, 0, is_created=True)
+    file = _finish_open(ctx, Path(directory.mount, dentry), flags & ~O_DIRECTORY, 0, is_created=True)
+    file.flags |= O_DIRECTORY  # a part of O_TMPFILE, which F_GETFL tells
+    return file
+
+
+def _check_sticky(ctx: Context, directory: Inode | None, inode: Inode) -> None:
+    """O_CREAT on somebody else's device or socket in a sticky directory that all may write to (fs/namei.c).
+
+    Regular files and FIFOs are left to sysctls (fs.protected_regular, fs.protected_fifos), which are 0 here.
+    Raises LinuxError(EACCES).
+    """
+    if directory is None or directory.mode & (S_ISVTX | S_IWOTH) != S_ISVTX | S_IWOTH:
+        return
+    kind = inode.mode & S_IFMT
+    if kind != S_IFREG and kind != S_IFIFO and inode.uid != directory.uid and inode.uid != ctx.creds.fsuid:
+        raise LinuxError(EACCES)
 
 
 def _create_file(ctx: Context, parent: Path, name: bytes, mode: int) -> Dentry:
@@ -311,12 +330,15 @@ def _open_create(
             continue
         if flags & O_EXCL:
             raise LinuxError(EEXIST)
+        directory = walk.dentry.inode
         walk.dentry = found
         result = walk.follow_mounts()
         if result < 0:
             raise LinuxError(-result)
-        if walk.dentry.require().is_dir():
+        inode = walk.dentry.require()
+        if inode.is_dir():
             raise LinuxError(EISDIR)
+        _check_sticky(ctx, directory, inode)
         return _finish_open(ctx, walk.path(), flags, acc_mode, is_created=False)
 
 
@@ -346,7 +368,7 @@ def open_quick(
     else:
         acc_mode = _access_mask(flags)
         if flags & _TMPFILE_BIT:
-            if flags & (O_TMPFILE | O_CREAT) != O_TMPFILE or acc_mode & MAY_WRITE == 0:
+            if flags & (O_TMPFILE | O_CREAT) != O_TMPFILE or flags & 3 == 0:  # O_TRUNC is not enough
                 raise LinuxError(EINVAL)
         elif flags & (O_CREAT | O_DIRECTORY) == O_CREAT | O_DIRECTORY:
             raise LinuxError(EINVAL)

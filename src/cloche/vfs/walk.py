@@ -242,7 +242,7 @@ class _Walk:
         if not inode.permission(self.ctx, MAY_EXEC):
             return -EACCES
         if len(name) > NAME_MAX:
-            return -ENAMETOOLONG
+            return -name_error(self.dentry)
         if self.resolve & RESOLVE_CACHED and (
             not inode.fs.has_stable_dentries or name not in self.dentry.children
         ):
@@ -418,7 +418,12 @@ def path_lookup(
     return found
 
 
-def lookup_parent(ctx: Context, start: Path | None, name: bytes) -> Parent:
+def name_error(directory: Dentry) -> int:
+    """What is wrong with a name of more than NAME_MAX bytes: a directory that is gone is not asked at all."""
+    return ENOENT if directory.is_deleted else ENAMETOOLONG
+
+
+def lookup_parent(ctx: Context, start: Path | None, name: bytes, *, checks_length: bool = True) -> Parent:
     """The directory in which the last component of `name` is (to be), which may be searched.
 
     Raises LinuxError.
@@ -439,8 +444,8 @@ def lookup_parent(ctx: Context, start: Path | None, name: bytes) -> Parent:
             raise LinuxError(ENOTDIR)
         if not inode.permission(ctx, MAY_EXEC):
             raise LinuxError(EACCES)
-        if len(last) > NAME_MAX:
-            raise LinuxError(ENAMETOOLONG)
+        if len(last) > NAME_MAX and checks_length:
+            raise LinuxError(name_error(found.dentry))
         return Parent(found, last, is_slash=False)
     walk = begin(ctx, start, name, 0)
     if isinstance(walk, int):
@@ -448,6 +453,6 @@ def lookup_parent(ctx: Context, start: Path | None, name: bytes) -> Parent:
     result = walk.run(parent_only=True, follow_last=False)
     if result < 0:
         raise LinuxError(-result)
-    if len(walk.last) > NAME_MAX:
-        raise LinuxError(ENAMETOOLONG)
+    if len(walk.last) > NAME_MAX and checks_length:
+        raise LinuxError(name_error(walk.dentry))
     return Parent(walk.path(), walk.last, is_slash=walk.is_directory_needed)
