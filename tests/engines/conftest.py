@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.engines.harness import Docker, make_root, need, program, run
+from tests.engines.harness import Docker, make_image, make_root, need
 from tests.engines.node import PLUGINS, Node
 
 
@@ -14,12 +14,10 @@ def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
     """A daemon with the image bb:1."""
     need("dockerd", "docker", "containerd", "runc", "busybox")
     folder = tmp_path_factory.mktemp("docker")
-    root = make_root(tmp_path_factory.mktemp("image") / "root")
-    tar = folder / "bb.tar"
-    assert run([program("tar"), "-C", str(root), "-cf", str(tar), "."]).status == 0
+    image = make_image(tmp_path_factory.mktemp("image"))
     made = Docker(folder)
     try:
-        imported = made("import", str(tar), "bb:1")
+        imported = made("import", str(image), "bb:1")
         assert imported.status == 0, imported
         yield made
     finally:
@@ -31,12 +29,10 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
     """A daemon with a bridge and packet filters, in a network namespace of its own, and the image bb:1."""
     need("dockerd", "docker", "containerd", "runc", "busybox", "ip", "iptables", "nsenter", "unshare")
     folder = tmp_path_factory.mktemp("networks")
-    root = make_root(tmp_path_factory.mktemp("image") / "root")
-    tar = folder / "bb.tar"
-    assert run([program("tar"), "-C", str(root), "-cf", str(tar), "."]).status == 0
+    image = make_image(tmp_path_factory.mktemp("image"))
     made = Docker(folder, has_networks=True)
     try:
-        imported = made("import", str(tar), "bb:1")
+        imported = made("import", str(image), "bb:1")
         assert imported.status == 0, imported
         yield made
     finally:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,24 @@ def end(process: "subprocess.Popen[bytes]") -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def make_image(folder: Path) -> Path:
+    """A root file system of `make_root` as an archive, which engines import."""
+    root = make_root(folder / "image")
+    archive = folder / "bb.tar"
+    assert run([program("tar"), "-C", str(root), "-cf", str(archive), "."]).status == 0
+    return archive
+
+
+def need_runc(podman: Callable[..., Done], folder: Path, whom: str) -> None:
+    """The image bb:1 in a Podman.  Skips where it does not run runc."""
+    imported = podman("runc", "import", str(make_image(folder)), "bb:1")
+    if imported.status:
+        pytest.skip(f"needs a podman that works{whom}: {imported.err.strip()[-200:]}")
+    alike = podman("runc", "run", "--rm", "--network=none", "bb:1", "true")
+    if alike.status:
+        pytest.skip(f"needs a podman that runs runc{whom}: {alike.err.strip()[-200:]}")
 
 
 class Docker:

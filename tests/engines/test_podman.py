@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.engines.harness import RUNTIME, TIMEOUT_S, Done, end, make_root, need, program, run
+from tests.engines.harness import RUNTIME, TIMEOUT_S, Done, end, need, need_runc, program, run
 
 RUNTIMES = ("runc", "cloche")
 
@@ -48,16 +48,8 @@ class Podman:
 def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
     need("podman", "conmon", "runc", "busybox")
     folder = tmp_path_factory.mktemp("podman")
-    root = make_root(folder / "image")
-    tar = folder / "bb.tar"
-    assert run([program("tar"), "-C", str(root), "-cf", str(tar), "."]).status == 0
     made = Podman(folder)
-    imported = made("runc", "import", str(tar), "bb:1")
-    if imported.status:
-        pytest.skip(f"needs a podman that works: {imported.err.strip()[-200:]}")
-    alike = made("runc", "run", "--rm", "--network=none", "bb:1", "true")
-    if alike.status:
-        pytest.skip(f"needs a podman that runs runc: {alike.err.strip()[-200:]}")
+    need_runc(made, folder, "")
     try:
         yield made
     finally:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import cloche
-from tests.engines.harness import RUNTIME, Done, make_root, need, program, run
+from tests.engines.harness import RUNTIME, Done, need, need_runc, program, run
 
 USER = "cloche-test"
 RUNTIMES = ("runc", "cloche")
@@ -100,16 +100,8 @@ def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rootless]:
     for path in [folder, *folder.parents]:
         if path.stat().st_uid == os.geteuid() and str(path) not in ("/", "/tmp"):
             path.chmod(path.stat().st_mode | 0o055)
-    root = make_root(folder / "image")
-    tar = folder / "bb.tar"
-    assert run([program("tar"), "-C", str(root), "-cf", str(tar), "."]).status == 0
     podman = Rootless(folder, uid)
-    imported = podman("runc", "import", str(tar), "bb:1")
-    if imported.status:
-        pytest.skip(f"needs a podman that works for users: {imported.err.strip()[-200:]}")
-    alike = podman("runc", "run", "--rm", "--network=none", "bb:1", "true")
-    if alike.status:
-        pytest.skip(f"needs a podman that runs runc for users: {alike.err.strip()[-200:]}")
+    need_runc(podman, folder, " for users")
     try:
         yield podman
     finally:

@@ -19,7 +19,7 @@ from pathlib import Path
 from tests.guest import harness
 from tests.security.test_guests import descendants
 from tests.security.test_slots import COUNT_PIDS, Box
-from tests.security.test_typed import sentry_below, usage_of
+from tests.security.test_typed import follow, sentry_below, usage_of
 
 PROGRAMS = Path(__file__).parent / "programs"
 FORMS = [
@@ -75,18 +75,9 @@ def typed(form: tuple[str, tuple[str, ...], str], folder: Path, seed: int) -> di
         cwd=folder, env=dict(os.environ, CLOCHE_STRICT=LIMIT_MS), text=True, errors="replace",
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
-    assert process.stdin is not None and process.stdout is not None
     guard = threading.Timer(TYPED_S + PAST * 5, process.kill)
     guard.start()
-    lines: list[str] = []
-    held: list[tuple[int, int]] = []
-    for line in process.stdout:
-        lines.append(line.rstrip())
-        if lines[-1] == "alive":
-            held.append(usage_of(sentry_below(process.pid)))
-            process.stdin.write("\n")
-            process.stdin.flush()
-    status = process.wait(30)
+    status, lines, held = follow(process)
     guard.cancel()
     subprocess.run(["find", str(shared), "-mindepth", "1", "-delete"], check=False, capture_output=True)
     text = "\n".join(lines)

@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from tests.guest.harness import cloche_command
+from tests.guest.harness import TIMEOUT_S, cloche_command
 from tests.security.test_guests import descendants, folder
 
 __all__ = ["folder"]
@@ -40,7 +40,22 @@ def usage_of(pid: int) -> tuple[int, int]:
     return len(os.listdir(f"/proc/{pid}/fd")), int(found[1]) >> 10 if found else 0
 
 
-@pytest.mark.timeout(3 * SECONDS + 120)
+def follow(process: "subprocess.Popen[str]") -> tuple[int, list[str], list[tuple[int, int]]]:
+    """Until a sandbox ends that says `alive` at rest and then waits for a line: its status, what it said, and what its
+    sentry held each time."""
+    assert process.stdin is not None and process.stdout is not None
+    lines: list[str] = []
+    held: list[tuple[int, int]] = []
+    for line in process.stdout:
+        lines.append(line.rstrip())
+        if lines[-1] == "alive":
+            held.append(usage_of(sentry_below(process.pid)))
+            process.stdin.write("\n")
+            process.stdin.flush()
+    return process.wait(TIMEOUT_S), lines, held
+
+
+@pytest.mark.timeout(3 * SECONDS + 300)
 @pytest.mark.parametrize(
     "options",
     [("-u", "0"), ("-u", "1000", "--no-patch"), ("-u", "0", "--mm", "strict", "--no-patch"), ("-u", "1000", "--mm", "strict")],
@@ -60,17 +75,8 @@ def test_calls_with_typed_arguments(folder: Path, tmp_path: Path, options: tuple
         command, cwd=folder, env=dict(os.environ, CLOCHE_STRICT="1"), text=True,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
-    assert process.stdin is not None and process.stdout is not None
-    lines: list[str] = []
-    held: list[tuple[int, int]] = []
     try:
-        for line in process.stdout:
-            lines.append(line.rstrip())
-            if lines[-1] == "alive":
-                held.append(usage_of(sentry_below(process.pid)))
-                process.stdin.write("\n")
-                process.stdin.flush()
-        status = process.wait(30)
+        status, lines, held = follow(process)
     finally:
         process.kill()
         process.wait()

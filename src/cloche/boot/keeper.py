@@ -33,7 +33,7 @@ from cloche.boot import confine
 from cloche.boot.broker import BrokerProcess, start_broker, take_ports
 from cloche.boot.noted import note_signals
 from cloche.boot.orphans import end_orphans
-from cloche.boot.part import Part, PartError
+from cloche.boot.part import Part, PartError, ignore_signals
 from cloche.boot.spawn import KEEPER_FD, KeeperProcess, high_pair
 from cloche.boot.spec import HOST, PLATFORMS, RW, SandboxSpec, load
 from cloche.platform import hostsys
@@ -56,19 +56,6 @@ _MAX_FDS: Final = 16
 _GRACE_S: Final = 2.0  # for servers to end by themselves, after the sentry
 _SENTRY: Final = "sentry"
 _ANALYST: Final = "analyst"
-# Signals that the keeper ignores: the monitor passes on those that concern the guests.
-_IGNORED: Final = (
-    signal.SIGINT,
-    signal.SIGTERM,
-    signal.SIGHUP,
-    signal.SIGQUIT,
-    signal.SIGTSTP,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-    signal.SIGPIPE,
-    signal.SIGTTIN,
-    signal.SIGTTOU,
-)
 
 # Signals that the caller of the command may have blocked or ignored.
 _DEFAULT: Final = (
@@ -752,8 +739,7 @@ def _live(link: int) -> NoReturn:
     """Run the keeper, which holds nothing but its socket, until its end."""
     status = 0
     try:
-        for signo in _IGNORED:
-            signal.signal(signo, signal.SIG_IGN)
+        ignore_signals()
         confine.name_process("cloche-keeper")
         confine.close_all_but([0, 1, 2, link])
         os.set_inheritable(link, False)

@@ -17,12 +17,36 @@ from mypy_extensions import mypyc_attr
 
 from cloche.boot import confine
 
-__all__ = ["EXIT_START", "FAILED", "HELLO", "Part", "PartError", "fork_part", "say", "settle", "start_part"]
+__all__ = [
+    "EXIT_START",
+    "FAILED",
+    "HELLO",
+    "Part",
+    "PartError",
+    "fork_part",
+    "ignore_signals",
+    "say",
+    "settle",
+    "start_part",
+]
 
 HELLO: Final = b"L"  # the part serves; + data for the keeper
 FAILED: Final = b"F"  # + the reason, in one line
 EXIT_START: Final = 3  # the part could not be confined, or its request makes no sense
 _HELLO_BYTES: Final = 65536
+# The monitor passes on what concerns the guests.
+_NOT_OURS: Final = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGTSTP,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGPIPE,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+)
 
 
 class PartError(Exception):
@@ -111,6 +135,12 @@ def settle(name: str, kept: list[int]) -> None:
     os.dup2(null, 0)
     os.dup2(null, 1)
     confine.close_all_but([0, 1, 2, *[fd for fd in kept if fd >= 0]])
+
+
+def ignore_signals() -> None:
+    """In the keeper and the sentry: what users and terminals send is the monitor's affair."""
+    for signo in _NOT_OURS:
+        signal.signal(signo, signal.SIG_IGN)
 
 
 def say(where: socket.socket, what: bytes) -> None:

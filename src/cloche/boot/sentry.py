@@ -16,6 +16,7 @@ from cloche.boot import confine, cpu_guard, memory_guard, seccomp
 from cloche.boot.assemble import assemble, storage_limit
 from cloche.boot.control import SOFTWARE, Control
 from cloche.boot.lanes import LaneThreads
+from cloche.boot.part import ignore_signals
 from cloche.boot.seccomp_sentry import sentry_policy
 from cloche.boot.spec import SandboxSpec
 from cloche.boot.start import explain
@@ -27,20 +28,6 @@ from cloche.syscalls.strace import install as install_strace
 from cloche.wire import protocol, timing
 
 EXIT_INTERNAL: Final = 125  # as in `launch`
-# Signals that the sentry ignores: the monitor passes on those that concern the guests, and a terminal's own signals
-# do not reach this session.
-_IGNORED: Final = (
-    signal.SIGINT,
-    signal.SIGTERM,
-    signal.SIGHUP,
-    signal.SIGQUIT,
-    signal.SIGTSTP,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-    signal.SIGPIPE,
-    signal.SIGTTIN,
-    signal.SIGTTOU,
-)
 _EXECUTE_AND_READ: Final = 0x1 | 0x4  # LANDLOCK_ACCESS_FS_*
 _READ_FILE: Final = 0x4
 
@@ -83,8 +70,7 @@ def begin_sentry(report: confine.Report) -> HostFacts:
     """The steps of a sentry before its spec is known, in the namespaces that it has entered."""
     signal.set_wakeup_fd(-1)
     confine.name_process("cloche-sentry")
-    for signo in _IGNORED:
-        signal.signal(signo, signal.SIG_IGN)
+    ignore_signals()
     gc.freeze()
     gc.disable()
     facts = HostFacts.read()

@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from cloche.cli.client import connect, printable, report_errors
 from cloche.cli.network import policy_of
@@ -114,17 +114,7 @@ def _approve(client: ControlClient, options: argparse.Namespace, connect_to: Con
     is_asked = sys.stdin.isatty()
     answering = connect_to()  # a connection of its own, because further requests arrive on the first one
     ident = client.ask(NET, {"operation": "approvals", "follow": is_asked})
-    while True:
-        try:
-            message = client.receive(ident)
-        except Ended:
-            return 0
-        except ControlError as error:
-            if is_asked and error.status == STATUS_ENDED:
-                return 0
-            raise
-        if message.kind == protocol.REPLY:
-            return 0
+    for message in _told(client, ident, follow=is_asked):
         fields = message.fields
         shown = f"{fields.get('method')} {fields.get('url')}"
         who = f"{fields.get('program')}, pid {fields.get('pid')}; rule: {fields.get('rule')}"
@@ -147,23 +137,31 @@ def _approve(client: ControlClient, options: argparse.Namespace, connect_to: Con
                 answering.call(NET, wanted)
             except ControlError as error:
                 print(f"cloche: {error}", file=sys.stderr)
+    return 0
 
 
 def _log(client: ControlClient, *, follow: bool) -> int:
     ident = client.ask(NET, {"operation": "log", "follow": follow})
+    for message in _told(client, ident, follow=follow):
+        print(printable(str(message.fields.get("text", "")).encode()))
+        sys.stdout.flush()
+    return 0
+
+
+def _told(client: ControlClient, ident: int, *, follow: bool) -> Iterator[protocol.Message]:
+    """What comes on a request, until its answer; who follows is content with the sandbox's end, too."""
     while True:
         try:
             message = client.receive(ident)
         except Ended:
-            return 0
+            return
         except ControlError as error:
             if follow and error.status == STATUS_ENDED:
-                return 0
+                return
             raise
         if message.kind == protocol.REPLY:
-            return 0
-        print(printable(str(message.fields.get("text", "")).encode()))
-        sys.stdout.flush()
+            return
+        yield message
 
 
 def run(options: argparse.Namespace) -> int:

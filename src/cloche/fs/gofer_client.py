@@ -336,15 +336,11 @@ class GoferClient(GoferLink):
         LinuxError where that is not possible.
         """
         frame = self._exchange(OP_WATCH, pack_u64(fid), fid, 0)
-        fds = frame.fds
-        if frame.code < 0 or len(fds) != 1 or fds[0] >= self.fd_limit:
-            for fd in fds:
-                os.close(fd)
-            raise LinuxError(-frame.code if frame.code < 0 else ENFILE)
+        fd = self._only_fd(frame)
         try:
-            return Reader(frame.body).u32(), fds[0]
+            return Reader(frame.body).u32(), fd
         except ProtocolError:
-            os.close(fds[0])
+            os.close(fd)
             raise self._broken()
 
     def unwatch(self, watch: int) -> None:

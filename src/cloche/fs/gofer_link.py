@@ -534,19 +534,24 @@ class GoferLink(HostServer, FdWatcher):
 
     def _call_for_fd(self, op: int, body: bytes, fid: int) -> tuple[int, Attr, int]:
         frame = self._exchange(op, body, fid, 0)
+        fd = self._only_fd(frame)
+        try:
+            reader = Reader(frame.body)
+            attr = reader.attr()
+            return fd, attr, reader.u64()
+        except ProtocolError:
+            self.close_fd(fd)
+            raise self._broken()
+
+    def _only_fd(self, frame: Frame) -> int:
+        """The descriptor that an answer brings, the caller's.  Raises LinuxError."""
         fds = frame.fds
         if frame.code < 0 or len(fds) != 1 or fds[0] >= self.fd_limit:
             for fd in fds:
                 self.close_fd(fd)
             # The kernel drops descriptors that exceed RLIMIT_NOFILE.
             raise LinuxError(-frame.code if frame.code < 0 else ENFILE)
-        try:
-            reader = Reader(frame.body)
-            attr = reader.attr()
-            return fds[0], attr, reader.u64()
-        except ProtocolError:
-            self.close_fd(fds[0])
-            raise self._broken()
+        return fds[0]
 
     def _broken(self) -> LinuxError:
         self._fail()

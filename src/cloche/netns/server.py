@@ -239,20 +239,22 @@ class Server:
     def _late_option(self, ident: int, options: list[OptionValue]) -> None:
         """Raises ValueError."""
         try:
-            held = self._find(ident)
-            assert held.sock is not None
-            for option in options:
-                self._set(held.sock, option)
+            self._set_all(ident, options)
         except OSError as error:
             self._trouble(ident, error)
+
+    def _set_all(self, ident: int, options: list[OptionValue]) -> Held:
+        """The socket, with these options.  Raises ValueError, OSError."""
+        held = self._find(ident)
+        assert held.sock is not None
+        for option in options:
+            self._set(held.sock, option)
+        return held
 
     def _set_option(self, ident: int, options: list[OptionValue]) -> None:
         """Raises ValueError."""
         try:
-            held = self._find(ident)
-            assert held.sock is not None
-            for option in options:
-                self._set(held.sock, option)
+            held = self._set_all(ident, options)
         except OSError as error:
             self._refuse(ident, error)
             return

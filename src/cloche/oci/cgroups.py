@@ -11,6 +11,8 @@ from errno import EACCES, EPERM, EROFS
 from typing import Any, Final
 
 from cloche.oci.errors import OciError
+from cloche.runtime.cgroups import read as read
+from cloche.runtime.cgroups import write as write
 
 MOUNT: Final = "/sys/fs/cgroup"
 OVERHEAD_BYTES: Final = 256 << 20
@@ -25,24 +27,6 @@ _END_S: Final = 10.0
 def is_unified(mount: str = MOUNT) -> bool:
     """Whether the host has version 2 alone."""
     return os.path.exists(os.path.join(mount, "cgroup.controllers"))
-
-
-def write(path: str, text: str) -> None:
-    """Write a file of theirs.  Raises OSError."""
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(fd, text.encode())
-    finally:
-        os.close(fd)
-
-
-def read(path: str) -> str:
-    """A file's content; empty if it cannot be read."""
-    try:
-        with open(path, encoding="ascii", errors="replace") as file:
-            return file.read()
-    except OSError:
-        return ""
 
 
 def _own(controller: str) -> str:

@@ -41,7 +41,8 @@ class Limits:
         return [name for name, value in wanted if value > 0]
 
 
-def _write(path: str, text: str) -> None:
+def write(path: str, text: str) -> None:
+    """Write a file of theirs.  Raises OSError."""
     fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.write(fd, text.encode())
@@ -49,7 +50,8 @@ def _write(path: str, text: str) -> None:
         os.close(fd)
 
 
-def _read(path: str) -> str:
+def read(path: str) -> str:
+    """A file's content; nothing if it cannot be read."""
     try:
         with open(path, encoding="ascii", errors="replace") as file:
             return file.read()
@@ -98,12 +100,12 @@ class Group:
             for pid in new:
                 for path in self.guests:
                     try:
-                        _write(os.path.join(path, "cgroup.procs"), str(pid))
+                        write(os.path.join(path, "cgroup.procs"), str(pid))
                     except ProcessLookupError:
                         pass
             placed.update(new)
         for path in self.sentry:
-            _write(os.path.join(path, "cgroup.procs"), str(sentry_pid))
+            write(os.path.join(path, "cgroup.procs"), str(sentry_pid))
 
     def destroy(self) -> None:
         """Remove the groups, waiting for processes that are about to end."""
@@ -131,7 +133,7 @@ def descendants(pid: int) -> list[int]:
     found: list[int] = []
     left = [pid]
     while left:
-        text = _read(f"/proc/{left[0]}/task/{left.pop(0)}/children")
+        text = read(f"/proc/{left[0]}/task/{left.pop(0)}/children")
         below = [int(word) for word in text.split()]
         found += below
         left += below
@@ -142,7 +144,7 @@ def create(limits: Limits, mount: str = MOUNT, own_text: str | None = None) -> G
     """Groups for a sandbox, with every limit for which there is a controller; None if there are none at all."""
     if os.geteuid() != 0 or not limits.controllers():
         return None
-    own = own_groups(_read("/proc/self/cgroup") if own_text is None else own_text)
+    own = own_groups(read("/proc/self/cgroup") if own_text is None else own_text)
     name = f"cloche-{os.getpid()}-{os.urandom(4).hex()}"
     group = Group()
     try:
@@ -186,17 +188,17 @@ def sweep(top: str) -> None:
 def _enable(path: str, names: list[str]) -> bool:
     """Give the children of a group these controllers, if they are not given already."""
     control = os.path.join(path, "cgroup.subtree_control")
-    missing = [name for name in names if name not in _read(control).split()]
+    missing = [name for name in names if name not in read(control).split()]
     if missing:
         try:
-            _write(control, " ".join([f"+{name}" for name in missing]))
+            write(control, " ".join([f"+{name}" for name in missing]))
         except OSError:
             return False
     return True
 
 
 def _create_v2(group: Group, limits: Limits, mount: str, own: str, name: str) -> None:
-    available = _read(os.path.join(mount, "cgroup.controllers")).split()
+    available = read(os.path.join(mount, "cgroup.controllers")).split()
     names = [each for each in limits.controllers() if each in available]
     if not names:
         return
@@ -217,15 +219,15 @@ def _create_v2(group: Group, limits: Limits, mount: str, own: str, name: str) ->
     group.guests.append(guests)
     group.sentry.append(sentry)
     if "memory" in names:
-        _write(os.path.join(guests, "memory.max"), str(limits.memory_bytes + _SPARE_BYTES))
+        write(os.path.join(guests, "memory.max"), str(limits.memory_bytes + _SPARE_BYTES))
         group.events = os.path.join(guests, "memory.events")
         group.has_memory = True
     if "pids" in names:
-        _write(os.path.join(guests, "pids.max"), str(limits.tasks + SPARE_TASKS))
+        write(os.path.join(guests, "pids.max"), str(limits.tasks + SPARE_TASKS))
         group.has_tasks = True
     if "cpu" in names:
-        _write(os.path.join(outer, "cpu.max"), f"{int(limits.cpus * PERIOD_US)} {PERIOD_US}")
-        _write(os.path.join(sentry, "cpu.weight"), str(_SENTRY_WEIGHT))
+        write(os.path.join(outer, "cpu.max"), f"{int(limits.cpus * PERIOD_US)} {PERIOD_US}")
+        write(os.path.join(sentry, "cpu.weight"), str(_SENTRY_WEIGHT))
         group.has_cpu = True
 
 
@@ -242,18 +244,18 @@ def _create_v1(group: Group, limits: Limits, mount: str, own: dict[str, str], na
         sweep(top)
         outer = group.make(os.path.join(top, name))
         if controller == "memory":
-            _write(os.path.join(outer, "memory.limit_in_bytes"), str(limits.memory_bytes + _SPARE_BYTES))
+            write(os.path.join(outer, "memory.limit_in_bytes"), str(limits.memory_bytes + _SPARE_BYTES))
             group.guests.append(outer)
             group.events = os.path.join(outer, "memory.oom_control")
             group.has_memory = True
         elif controller == "pids":
-            _write(os.path.join(outer, "pids.max"), str(limits.tasks + SPARE_TASKS))
+            write(os.path.join(outer, "pids.max"), str(limits.tasks + SPARE_TASKS))
             group.guests.append(outer)
             group.has_tasks = True
         else:
-            _write(os.path.join(outer, "cpu.cfs_period_us"), str(PERIOD_US))
-            _write(os.path.join(outer, "cpu.cfs_quota_us"), str(int(limits.cpus * PERIOD_US)))
+            write(os.path.join(outer, "cpu.cfs_period_us"), str(PERIOD_US))
+            write(os.path.join(outer, "cpu.cfs_quota_us"), str(int(limits.cpus * PERIOD_US)))
             group.guests.append(group.make(os.path.join(outer, "guests")))
             group.sentry.append(group.make(os.path.join(outer, "sentry")))
-            _write(os.path.join(group.sentry[-1], "cpu.shares"), str(_SENTRY_SHARES))
+            write(os.path.join(group.sentry[-1], "cpu.shares"), str(_SENTRY_SHARES))
             group.has_cpu = True

@@ -126,8 +126,8 @@ class _NewEntry:
         self.name: bytes = name
 
 
-def _prepare_create(ctx: Context, start: Path | None, name: bytes, *, is_dir: bool) -> _NewEntry:
-    """filename_create and may_create: the negative dentry of a name that may be made."""
+def _new_entry(ctx: Context, start: Path | None, name: bytes, *, is_dir: bool) -> _NewEntry:
+    """filename_create: a name that nothing has, in a mount that may be written."""
     parent = lookup_parent(ctx, start, name)
     if not parent.is_plain():
         raise LinuxError(EEXIST)
@@ -139,10 +139,21 @@ def _prepare_create(ctx: Context, start: Path | None, name: bytes, *, is_dir: bo
     if parent.is_slash and not is_dir:
         raise LinuxError(ENOENT)
     want_write(path.mount)
-    if path.dentry.is_deleted:
-        raise LinuxError(ENOENT)
-    require_permission(ctx, directory, MAY_WRITE | MAY_EXEC)
     return _NewEntry(path, directory, parent.name)
+
+
+def _may_create(ctx: Context, entry: _NewEntry) -> None:
+    """may_create.  Raises LinuxError."""
+    if entry.parent.dentry.is_deleted:
+        raise LinuxError(ENOENT)
+    require_permission(ctx, entry.directory, MAY_WRITE | MAY_EXEC)
+
+
+def _prepare_create(ctx: Context, start: Path | None, name: bytes, *, is_dir: bool) -> _NewEntry:
+    """The two together."""
+    entry = _new_entry(ctx, start, name, is_dir=is_dir)
+    _may_create(ctx, entry)
+    return entry
 
 
 def _created(entry: _NewEntry, inode: Inode) -> Dentry:
@@ -202,36 +213,25 @@ def _is_safe_to_link(ctx: Context, inode: Inode) -> bool:
 def vfs_link(ctx: Context, old: Path, start: Path | None, name: bytes) -> None:
     """linkat(2) of an object that was looked up; the caller checks the capability for AT_EMPTY_PATH."""
     # As filename_create: the existence and type checks come before EXDEV.
-    parent = lookup_parent(ctx, start, name)
-    if not parent.is_plain():
-        raise LinuxError(EEXIST)
-    path = parent.path
-    directory = path.inode()
-    dentry = lookup_child(ctx, path.dentry, directory, parent.name)
-    if dentry.inode is not None:
-        raise LinuxError(EEXIST)
-    if parent.is_slash:
-        raise LinuxError(ENOENT)
-    want_write(path.mount)
-    if old.mount is not path.mount:
+    entry = _new_entry(ctx, start, name, is_dir=False)
+    directory = entry.directory
+    if old.mount is not entry.parent.mount:
         raise LinuxError(EXDEV)
     inode = old.inode()
     if not _is_safe_to_link(ctx, inode):
         raise LinuxError(EPERM)
-    if path.dentry.is_deleted:
-        raise LinuxError(ENOENT)
-    require_permission(ctx, directory, MAY_WRITE | MAY_EXEC)
+    _may_create(ctx, entry)
     if inode.fs is not directory.fs:
         raise LinuxError(EXDEV)
     if inode.is_dir():
         raise LinuxError(EPERM)
     if inode.nlink == 0 and not inode.is_linkable:
         raise LinuxError(ENOENT)
-    directory.link(ctx, dentry.name, inode)
+    directory.link(ctx, entry.name, inode)
     inode.is_linkable = False
-    instantiate(path.dentry, parent.name, inode)
+    instantiate(entry.parent.dentry, entry.name, inode)
     _notify_self(inode, IN_ATTRIB)
-    notify_entry(directory, IN_CREATE, 0, parent.name, inode)
+    notify_entry(directory, IN_CREATE, 0, entry.name, inode)
 
 
 # -- removing names --------------------------------------------------------------------------------------

@@ -329,16 +329,8 @@ static void timers(void)
 
 static void forks(void)
 {
-    while (count < limit) {
-        pid_t pid = fork();
-        if (pid < 0)
-            break;
-        if (pid == 0) {
-            pause();
-            _exit(0);
-        }
+    while (count < limit && sleeper() > 0)
         count++;
-    }
     full();
 }
 

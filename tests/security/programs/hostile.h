@@ -75,3 +75,14 @@ static void hold_sigchld(void)
     sigaddset(&set, SIGCHLD);
     sigprocmask(SIG_BLOCK, &set, NULL);
 }
+
+/* A child that waits to be killed; -1 if there can be none. */
+static inline pid_t sleeper(void)
+{
+    pid_t pid = fork();
+    if (pid == 0) {
+        pause();
+        _exit(0);
+    }
+    return pid;
+}

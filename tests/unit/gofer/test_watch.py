@@ -1,8 +1,6 @@
 """Names of shared directories that are watched: nobody is asked while nothing changes, and every change is seen at once."""
 
 import os
-from collections.abc import Iterator
-from pathlib import Path as HostPath
 
 import pytest
 
@@ -11,15 +9,9 @@ from cloche.fs.gofer_inode import GoferInode
 from cloche.fs.gofer_watch import WATCH_AFTER
 
 from .test_files import errno_of
-from .test_fs import SHARED, Rig, View
+from .test_fs import SHARED, Rig, View, rig
 
-
-@pytest.fixture
-def rig(tmp_path: HostPath) -> Iterator[Rig]:
-    made = Rig(tmp_path)
-    yield made
-    made.client.close()
-    os.waitpid(made.process.pid, 0)
+__all__ = ["rig"]
 
 
 @pytest.fixture
