@@ -149,7 +149,7 @@ class Running:
         self.everyone = descendants(self.process.pid)
         return line.strip()
 
-    def finish(self, seconds: float = 100.0) -> Outcome:
+    def finish(self, seconds: float = TIMEOUT_S) -> Outcome:
         """Wait for the end."""
         try:
             out, err = self.process.communicate(timeout=seconds)

@@ -7,7 +7,6 @@ import signal
 import socket
 import stat
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from cloche.wire.control_client import ControlClient, ControlError
 from cloche.wire.requests import ExecRequest
 from tests.cli.harness import (
     CLOCHE,
+    TIMEOUT_S,
     Outcome,
     alive,
     descendants,
@@ -235,7 +235,7 @@ def test_descriptors_are_given_back(box: Box) -> None:
     """What exec leaves running does not keep its client's pipes: who reads them to the end would wait."""
     box.start("sleep", "1000")
     script = "(sleep 1000; echo late) & (while echo x 2>/dev/null; do sleep 0.02; done; echo gone > /tmp/gone) & echo done"
-    done = box("exec", "box", "--", "sh", "-c", script, timeout=20)
+    done = box("exec", "box", "--", "sh", "-c", script, timeout=TIMEOUT_S)
     assert done.status == 0 and "done" in done.out, done
     wait_until(lambda: box("exec", "box", "--", "cat", "/tmp/gone").out == "gone\n", "the other was told")
     assert "sleep 1000" in box("ps", "box").out
@@ -262,7 +262,7 @@ def test_signals_are_passed_on(box: Box, name: str) -> None:
     client = box.popen("exec", "box", "--", "bash", "-c", script, stdout=subprocess.PIPE)
     assert client.stdout is not None and client.stdout.readline() == b"ready\n"
     client.send_signal(signal.Signals["SIG" + name])
-    assert client.communicate(timeout=20)[0] == b"got\n" and client.returncode == 4
+    assert client.communicate(timeout=TIMEOUT_S)[0] == b"got\n" and client.returncode == 4
 
 
 def test_the_sandbox_ends_under_exec(box: Box) -> None:
@@ -270,7 +270,7 @@ def test_the_sandbox_ends_under_exec(box: Box) -> None:
     client = box.popen("exec", "box", "--", "sleep", "1000", stderr=subprocess.PIPE)
     wait_until(lambda: box("ps", "box").out.count("sleep 1000") == 2, "started")
     box("kill", "box")
-    _out, error = client.communicate(timeout=20)
+    _out, error = client.communicate(timeout=TIMEOUT_S)
     assert client.returncode == 137 and is_one_line(error.decode()), error
 
 
@@ -290,7 +290,7 @@ def test_exec_into_the_foreground(box: Box) -> None:
     )
     assert process.stdout is not None and process.stdout.readline() == b"ready\n"
     assert box("exec", "front", "--", "touch", "/tmp/stop").status == 0
-    process.communicate(timeout=20)
+    process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 6 and box("list", "-q").out == ""
 
 
@@ -300,16 +300,22 @@ def test_exec_counts_towards_pids(box: Box) -> None:
     assert done.status == 125 and is_one_line(done.err), done
 
 
+def has_a_socket(pid: int) -> bool:
+    """Whether a client of one sandbox has begun to speak to it."""
+    folder = f"/proc/{pid}/fd"
+    return any(os.readlink(f"{folder}/{each}").startswith("socket:") for each in os.listdir(folder))
+
+
 # -- robustness ------------------------------------------------------------------------------------------------------
 def test_a_killed_monitor(box: Box) -> None:
     box.start("sleep", "1000")
     pid = box.pid()
     everyone = descendants(pid)
     waiting = box.popen("wait", "box", stderr=subprocess.PIPE)
-    time.sleep(0.3)
+    wait_until(lambda: has_a_socket(waiting.pid), "it is connected")
     os.kill(pid, signal.SIGKILL)
     wait_until(lambda: not alive(everyone), "every process is gone")
-    _out, error = waiting.communicate(timeout=20)
+    _out, error = waiting.communicate(timeout=TIMEOUT_S)
     assert waiting.returncode == 125 and is_one_line(error.decode()), error
     assert box.state()["status"] == "dead"
     for words in (
@@ -460,7 +466,7 @@ def test_logs_are_followed(box: Box) -> None:
     follower = box.popen("logs", "-f", "box", stdout=subprocess.PIPE)
     assert follower.stdout is not None and follower.stdout.readline() == b"one\n"
     box("exec", "box", "--", "touch", "/tmp/go")
-    out, _err = follower.communicate(timeout=20)
+    out, _err = follower.communicate(timeout=TIMEOUT_S)
     assert out == b"two\n" and follower.returncode == 0
 
 

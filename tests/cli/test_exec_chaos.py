@@ -13,7 +13,7 @@ from cloche.runtime.records import Store
 from cloche.wire import requests
 from cloche.wire.control_client import ControlClient
 from cloche.wire.requests import FOREGROUND, ExecRequest
-from tests.cli.harness import descendants, wait_until
+from tests.cli.harness import TIMEOUT_S, descendants, wait_until
 from tests.cli.test_exec import Box
 
 
@@ -88,7 +88,7 @@ def test_more_clients_than_are_served(box: Box) -> None:
     late = box.popen("exec", "box", "--", "echo", "hi", stdout=subprocess.PIPE)
     for client in waiting:
         client.close()
-    assert late.communicate(timeout=30)[0] == b"hi\n"
+    assert late.communicate(timeout=TIMEOUT_S)[0] == b"hi\n"
 
 
 def test_a_client_that_does_not_read(box: Box) -> None:
@@ -121,6 +121,6 @@ def test_the_sentry_dies_under_exec(box: Box) -> None:
     everyone = descendants(monitor)
     names = {Path(f"/proc/{pid}/comm").read_text().strip(): pid for pid in everyone}
     os.kill(names["cloche-sentry"], signal.SIGKILL)
-    _out, error = client.communicate(timeout=20)
+    _out, error = client.communicate(timeout=TIMEOUT_S)
     assert client.returncode == 137 and error.count(b"\n") == 1, error
     assert box("wait", "box").status == 125 and box.state()["error"].startswith("the sentry died (signal 9)")

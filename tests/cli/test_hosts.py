@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from tests.cli.harness import (
     CLOCHE,
     IS_ROOT,
     SOURCE,
+    TIMEOUT_S,
     alive,
     cloche_words,
     descendants,
@@ -73,7 +73,7 @@ def check_deaths(prefix: list[str]) -> None:
             children[parent] = children.get(parent, 0) + 1
         sentry = max((pid for pid in children if pid in everyone), key=lambda pid: children[pid])
         os.kill(sentry if victim == "sentry" else process.pid, signal.SIGKILL)
-        process.wait(timeout=20)
+        process.wait(timeout=TIMEOUT_S)
         wait_until(lambda pids=everyone: not alive(pids), f"every process is gone with the {victim}")
         process.communicate()
 
@@ -233,9 +233,7 @@ def test_with_few_descriptors_and_little_stack(project: Path) -> None:
 def test_on_one_processor(project: Path) -> None:
     if shutil.which("taskset") is None:
         pytest.skip("taskset is not installed")
-    started = time.monotonic()
     check(["taskset", "-c", "0"], project)
-    assert time.monotonic() - started < 30
 
 
 def test_where_signals_are_blocked_or_ignored(project: Path) -> None:

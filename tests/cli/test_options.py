@@ -8,7 +8,17 @@ from pathlib import Path
 import pytest
 
 from cloche.platform import kvm_capabilities
-from tests.cli.harness import CLOCHE, IS_ROOT, cloche_words, environment, is_one_line, run, run_words, shell
+from tests.cli.harness import (
+    CLOCHE,
+    IS_ROOT,
+    TIMEOUT_S,
+    cloche_words,
+    environment,
+    is_one_line,
+    run,
+    run_words,
+    shell,
+)
 
 
 # -- the platform --------------------------------------------------------------------------------------------------
@@ -110,7 +120,7 @@ def test_rw_volume_shows_what_the_host_changes(project: Path) -> None:
     (project / "added").write_text("added\n")
     os.write(fifo_in, b"\n")
     os.close(fifo_in)
-    assert process.communicate(timeout=30)[0] == b"changed\nadded\n"
+    assert process.communicate(timeout=TIMEOUT_S)[0] == b"changed\nadded\n"
 
 
 def test_rw_volume_keeps_owner_and_mode(project: Path) -> None:
@@ -255,7 +265,7 @@ def test_memory_usage(text: str) -> None:
 
 def test_pids() -> None:
     script = "for i in 1 2 3 4 5 6 7 8 9 10 11 12; do sleep 20 & done; echo all"
-    done = run("bash", "-c", script, options=("--pids", "6"), timeout=30)
+    done = run("bash", "-c", script, options=("--pids", "6"), timeout=TIMEOUT_S)
     assert "all" not in done.out or "fork" in done.err, done
     assert run("bash", "-c", "true & wait; echo ok", options=("--pids", "6")).out == "ok\n"
     assert run("true", options=("--pids", "0")).status == 125
@@ -265,17 +275,25 @@ def test_pids() -> None:
 
 def test_fork_bomb_ends_with_the_timeout() -> None:
     done = run(
-        "bash", "-c", "f() { f | f & }; f; wait", options=("--pids", "50", "--timeout", "2"), timeout=30
+        "bash",
+        "-c",
+        "f() { f | f & }; f; wait",
+        options=("--pids", "50", "--timeout", "2"),
+        timeout=TIMEOUT_S,
     )
     assert done.status in (0, 124, 254), done
 
 
 def test_timeout() -> None:
-    done = run("sleep", "30", options=("--timeout", "0.5"), timeout=20)
+    done = run("sleep", "30", options=("--timeout", "0.5"), timeout=TIMEOUT_S)
     assert done.status == 124 and is_one_line(done.err), done
     assert (
         run(
-            "sh", "-c", "trap '' TERM INT; while :; do :; done", options=("--timeout", "0.5"), timeout=20
+            "sh",
+            "-c",
+            "trap '' TERM INT; while :; do :; done",
+            options=("--timeout", "0.5"),
+            timeout=TIMEOUT_S,
         ).status
         == 124
     )

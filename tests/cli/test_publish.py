@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.harness import Running, alive, is_one_line, run, shell, wait_until
+from tests.cli.harness import TIMEOUT_S, Running, alive, is_one_line, run, shell, wait_until
 
 PYTHON = "/usr/bin/python3"
 
@@ -47,7 +47,7 @@ class Server:
         assert self.running.wait_for_line() == "ready", self.running.finish()
 
     def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), timeout=20)
+        return socket.create_connection(("127.0.0.1", self.port), timeout=TIMEOUT_S)
 
     def line(self) -> str:
         assert self.running.process.stdout is not None
@@ -305,10 +305,10 @@ def test_it_ends_with_the_sandbox() -> None:
     try:
         assert running.wait_for_line() == "ready"
         running.process.kill()
-        running.process.wait(10)
+        running.process.wait(TIMEOUT_S)
         wait_until(lambda: not alive(running.everyone), "every process ends")
         with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(("127.0.0.1", port), timeout=5)
+            socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_S)
     finally:
         running.end()
 
@@ -431,7 +431,7 @@ while True:
     try:
         assert running.wait_for_line() == "ready"
         for host, shown in (("::1", "::1"), ("127.0.0.1", "::ffff:127.0.0.1")):
-            with socket.create_connection((host, port), timeout=20) as sock:
+            with socket.create_connection((host, port), timeout=TIMEOUT_S) as sock:
                 assert eval(read_all(sock)) == (shown, shown)
     finally:
         running.end()

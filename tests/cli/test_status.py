@@ -10,6 +10,7 @@ import pytest
 
 from tests.cli.harness import (
     IS_ROOT,
+    TIMEOUT_S,
     Running,
     alive,
     cloche_words,
@@ -135,7 +136,7 @@ def test_signals_at_any_time() -> None:
         time.sleep(delay_ms / 1000)
         everyone = descendants(process.pid)
         process.terminate()
-        _out, error = process.communicate(timeout=20)
+        _out, error = process.communicate(timeout=TIMEOUT_S)
         assert process.returncode in (-15, 143, 125), (delay_ms, process.returncode, error)
         wait_until(lambda pids=everyone: not alive(pids), f"the end after {delay_ms} ms")
 
@@ -150,11 +151,14 @@ def test_suspended_with_the_shell() -> None:
         wait_until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T", "stopped")
         assert running.process.stdout is not None
         os.set_blocking(running.process.stdout.fileno(), False)
-        time.sleep(0.2)
-        while running.process.stdout.read(65536):
-            pass
-        time.sleep(0.3)
-        assert not running.process.stdout.read(65536)
+
+        def is_silent() -> bool:
+            while running.process.stdout.read(65536):  # type: ignore[union-attr]
+                pass
+            time.sleep(0.3)
+            return not running.process.stdout.read(65536)  # type: ignore[union-attr]
+
+        wait_until(is_silent, "no more output")
         running.process.send_signal(signal.SIGCONT)
         wait_until(lambda: running.process.stdout.read(100), "output goes on")  # type: ignore[union-attr]
     finally:
@@ -218,14 +222,13 @@ def test_killing_the_gofer_ends_no_more_than_the_sandbox() -> None:
 
 def test_the_end_of_the_program_is_the_end() -> None:
     """Daemons that hold the output open die with it: cloche ends at once."""
-    started = time.monotonic()
-    running = Running("sh", "-c", "(setsid sleep 300 &); nohup sleep 300 & echo started; exit 3")
+    running = Running("sh", "-c", "(setsid sleep 3000 &); nohup sleep 3000 & echo started; exit 3")
     try:
         assert running.wait_for_line() == "started"
         done = running.finish()
     finally:
         running.end()
-    assert done.status == 3 and time.monotonic() - started < 15
+    assert done.status == 3
     wait_until(lambda: not alive(running.everyone), "every process is gone")
 
 
@@ -327,5 +330,5 @@ def test_inherited_descriptors_do_not_get_in(tmp_path: Path) -> None:
         for pid in descendants(process.pid):
             links = [os.readlink(f"/proc/{pid}/fd/{each}") for each in os.listdir(f"/proc/{pid}/fd")]
             assert str(secret) not in links, pid
-    process.communicate(b"\n", timeout=20)
+    process.communicate(b"\n", timeout=TIMEOUT_S)
     os.close(fd)

@@ -10,7 +10,7 @@ from typing import IO
 
 import pytest
 
-from tests.cli.harness import cloche_words, environment, run, shell
+from tests.cli.harness import TIMEOUT_S, cloche_words, environment, run, shell
 
 MIB = 1 << 20
 
@@ -59,7 +59,6 @@ def test_stdin_from_a_file_is_shared(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size_mib", [100])
 def test_large_pipes(size_mib: int) -> None:
-    started = time.monotonic()
     block = os.urandom(MIB)
     digest = hashlib.sha256()
     process = subprocess.Popen(
@@ -79,13 +78,12 @@ def test_large_pipes(size_mib: int) -> None:
         length += len(data)
         digest.update(data)
     feeder.join()
-    assert process.wait(timeout=20) == 0 and length == size_mib * MIB
+    assert process.wait(timeout=TIMEOUT_S) == 0 and length == size_mib * MIB
     assert digest.digest() == hashlib.sha256(block * size_mib).digest()
-    assert time.monotonic() - started < 60
 
 
 def test_large_output_through_guest_pipes() -> None:
-    done = run("sh", "-c", "head -c 30000000 /dev/zero | cat | cat | wc -c", timeout=60)
+    done = run("sh", "-c", "head -c 30000000 /dev/zero | cat | cat | wc -c")
     assert done.out == "30000000\n"
 
 
@@ -97,7 +95,7 @@ def test_slow_reader_gets_everything() -> None:
         time.sleep(0.05)
         parts.append(process.stdout.read1(30000))  # type: ignore[attr-defined]
     parts.append(process.stdout.read())
-    assert process.wait(timeout=20) == 0
+    assert process.wait(timeout=TIMEOUT_S) == 0
     assert b"".join(parts) == "".join(f"{index}\n" for index in range(1, 200001)).encode()
 
 
@@ -115,7 +113,7 @@ def test_input_line_by_line() -> None:
         process.stdin.flush()
         assert process.stdout.readline() == b"got " + word + b"\n"
     process.stdin.close()
-    assert process.stdout.read() == b"end\n" and process.wait(timeout=20) == 0
+    assert process.stdout.read() == b"end\n" and process.wait(timeout=TIMEOUT_S) == 0
 
 
 def test_sandboxes_in_a_pipeline() -> None:

@@ -21,6 +21,7 @@ from cloche.boot.noted import NOTED
 from cloche.cli.terminal import Terminal, TerminalModes, window_size
 from tests.cli.harness import (
     CLOCHE,
+    TIMEOUT_S,
     alive,
     cloche_words,
     descendants,
@@ -70,6 +71,17 @@ class Screen:
 
     def send(self, text: str) -> None:
         os.write(self.fd, text.encode())
+
+    def urge(self, keys: str, pattern: str) -> str:
+        """Send keys, again and again, until there is a match: a key may come before the program listens to it."""
+        for _time in range(99):
+            self.send(keys)
+            deadline = time.monotonic() + 1
+            while time.monotonic() < deadline and re.search(pattern, self.text) is None:
+                self.pump(0.2)
+            if re.search(pattern, self.text) is not None:
+                break
+        return self.expect(pattern)
 
     def resize(self, rows: int, columns: int) -> None:
         fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("4H", rows, columns, 0, 0))
@@ -171,9 +183,7 @@ def test_interrupt_and_quit(screen: Opener) -> None:
     )
     at.expect("ready")
     # bash looks for pending traps, then reads: a signal in between waits for the next key, on Linux too.
-    time.sleep(0.3)
-    at.send("\x03")
-    at.expect(r"\^Cint")
+    at.urge("\x03", r"\^Cint")
     at = screen("sh", "-c", "echo ready; exec sleep 100")
     at.expect("ready")
     at.send("\x03")
@@ -190,17 +200,13 @@ def test_job_control_in_bash(screen: Opener) -> None:
     at.expect(r"bash-[0-9.]+[$#] ")
     at.send("sleep 100\n")
     at.expect(r"sleep 100\r\n")
-    time.sleep(0.5)
-    at.send("\x1a")
-    at.expect(r"Stopped +sleep 100\r\n.*[$#] ")
+    at.urge("\x1a", r"Stopped +sleep 100\r\n.*[$#] ")
     at.send("jobs; bg; jobs\n")
     at.expect(r"Stopped +sleep 100")
     at.expect(r"Running +sleep 100 &\r\n.*[$#] ")
     at.send("fg\n")
     at.expect(r"fg\r\nsleep 100\r\n")
-    time.sleep(0.3)
-    at.send("\x03")
-    at.expect(r"[$#] ")
+    at.urge("\x03", r"[$#] ")
     at.send("echo st=$?\n")
     at.expect(r"st=130\r\n.*[$#] ")
     at.send("cat; :\n")
@@ -295,9 +301,7 @@ def test_in_the_background_it_waits() -> None:
     try:
         shell.send("PS1='> '; cloche() { " + " ".join(CLOCHE) + ' "$@"; }\n')
         shell.send("cloche run -t -- sh -c 'echo in; read x; echo got $x' &\n")
-        time.sleep(1.0)
-        shell.send("jobs\n")
-        shell.expect(r"Stopped.*cloche run")
+        shell.urge("jobs\n", r"Stopped.*cloche run")
         shell.send("echo typed for the shell\n")
         shell.expect(r"[\r\n]typed for the shell")
         shell.send("fg\n")
@@ -333,7 +337,7 @@ class Tmux:
 
     def __call__(self, *words: str) -> str:
         done = subprocess.run(
-            [*self.words, *words], capture_output=True, env=environment(), timeout=20, check=True
+            [*self.words, *words], capture_output=True, env=environment(), timeout=TIMEOUT_S, check=True
         )
         return done.stdout.decode(errors="replace")
 
@@ -408,7 +412,7 @@ def test_vi_suspended(tmux: Tmux, project: Path) -> None:
     tmux.keys("fg", "Enter")
     tmux.expect(r"^~")
     tmux.keys(":q!", "Enter")
-    time.sleep(0.5)  # vi throws away what is typed while it leaves
+    tmux.expect(r"^vi file\n+bash[^\n]*[$#]\s*\Z")  # vi throws away what is typed while it leaves
     tmux.keys("exit 4", "Enter")
     tmux.expect(r"status=4")
 

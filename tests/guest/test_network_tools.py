@@ -112,7 +112,7 @@ ip -o monitor link address > log &
 p=$!
 python3 -c "
 import time
-for turn in range(500):  # until it listens
+for turn in range(9000):  # until it listens
     if any(line.split()[1] == '0' and int(line.split()[3], 16) for line in open('/proc/net/netlink').readlines()[1:]):
         break
     time.sleep(0.01)
@@ -123,7 +123,7 @@ ip addr add 10.0.0.5/24 dev lo
 ip addr del 10.0.0.5/24 dev lo
 python3 -c "
 import time
-for turn in range(500):
+for turn in range(9000):
     if 'Deleted' in open('log').read():
         break
     time.sleep(0.01)

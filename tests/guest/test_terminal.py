@@ -103,10 +103,12 @@ def test_window_changes(shell: Screen) -> None:
     shell.send("trap 'echo changed' WINCH\r")
     shell.expect("READY> ")
     fcntl.ioctl(shell.fd, termios.TIOCSWINSZ, struct.pack("4H", 44, 111, 0, 0))
-    time.sleep(0.2)  # the size takes its way through two processes
-    shell.send("stty size\r")
-    shell.expect("changed\r\n")
-    shell.expect("44 111\r\n")
+    said = ""
+    while "44 111" not in said:  # the size takes its way through two processes
+        shell.send("stty size; echo seen; echo end\r")
+        said += shell.expect(r"seen\r\nend\r\n")
+    said += shell.expect("READY> ") if "changed" not in said else ""
+    assert "changed" in said
     shell.send("exit\r")
     shell.finish()
 

@@ -15,7 +15,7 @@ from cloche.sdk import CommandResult, Execution, SandboxError
 from tests.cli.harness import alive, descendants, environment, wait_until
 
 SANDBOXES = 6
-CALL_S = 60.0
+CALL_S = 150.0
 
 
 async def use(root: str, chance: random.Random, seen: set[int]) -> list[str]:

@@ -64,17 +64,24 @@ def test_rich_results(shared: Sandbox) -> None:
 
 def test_a_timeout_keeps_the_state(shared: Sandbox) -> None:
     shared.run_code("kept = 'kept'")
-    execution = shared.run_code("import time\nprint('begun')\nwhile True: time.sleep(0.01)", timeout=1)
-    assert execution.timed_out and execution.error is not None and execution.error.name == "Timeout"
+    for timeout in (1, 4, 16, 64):  # on a busy machine it may not even begin in time
+        execution = shared.run_code(
+            "import time\nprint('begun')\nwhile True: time.sleep(0.01)", timeout=timeout
+        )
+        assert execution.timed_out and execution.error is not None and execution.error.name == "Timeout"
+        if execution.logs.stdout:
+            break
     assert execution.logs.stdout == "begun\n" and shared.run_code("kept").text == "'kept'"
 
 
 def test_a_cell_that_no_interrupt_ends(shared: Sandbox) -> None:
-    execution = shared.run_code(
-        "import signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True: time.sleep(1)",
-        timeout=0.5,
-    )
-    assert execution.timed_out and execution.error is not None and "has ended" in execution.error.value
+    code = "import signal, time\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True: time.sleep(1)"
+    for timeout in (0.5, 4, 16, 64):  # on a busy machine it may be interrupted before it ignores that
+        execution = shared.run_code(code, timeout=timeout)
+        assert execution.timed_out and execution.error is not None
+        if "has ended" in execution.error.value:
+            break
+    assert "has ended" in execution.error.value
     assert shared.run_code("1 + 1").text == "2"
 
 

@@ -70,7 +70,7 @@ def exchange(
                 server.shutdown(socket.SHUT_WR)
 
         serving = asyncio.ensure_future(serve_and_end())
-        await asyncio.wait_for(relay.run(), 30)
+        await asyncio.wait_for(relay.run(), 150)
         upstream.close()
         inside.close()
         await asyncio.gather(serving, return_exceptions=True)
