@@ -123,6 +123,22 @@ def descendants(top: int) -> set[int]:
     return below
 
 
+def name_of(pid: int) -> str:
+    """A process's name; nothing once it has ended."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
+
+
+def parent_of(pid: int) -> int:
+    """A process's parent; 0 once it has ended."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
+
+
 def alive(pids: set[int]) -> set[int]:
     """Those that still run."""
     return pids & set(processes())

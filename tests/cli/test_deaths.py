@@ -18,6 +18,8 @@ from tests.cli.harness import (
     cloche_words,
     descendants,
     environment,
+    name_of,
+    parent_of,
     wait_until,
 )
 
@@ -38,20 +40,6 @@ FORKS = "while :; do /bin/true; done"
 WAITS = "sleep 300"
 
 
-def command_name(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/comm").read_text().strip()
-    except OSError:
-        return ""
-
-
-def parent_of(pid: int) -> int:
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-    except OSError:
-        return 0
-
-
 def parts_of(everyone: set[int]) -> dict[str, int]:
     """The parts of a sandbox by name, one of the gofer's workers, and the zygote, the first of the sentry's children.
 
@@ -59,14 +47,14 @@ def parts_of(everyone: set[int]) -> dict[str, int]:
     """
     named: dict[str, int] = {}
     for pid in sorted(everyone):
-        name = command_name(pid)
-        if name == "stub.elf" and command_name(parent_of(pid)) == "cloche-sentry":
+        name = name_of(pid)
+        if name == "stub.elf" and name_of(parent_of(pid)) == "cloche-sentry":
             named.setdefault(ZYGOTE, pid)
         if name not in PARTS:
             continue
-        if command_name(parent_of(pid)) == "cloche-gofer":
+        if name_of(parent_of(pid)) == "cloche-gofer":
             name = WORKER
-        if name != command_name(parent_of(pid)):
+        if name != name_of(parent_of(pid)):
             named[name] = pid
     return named
 

@@ -24,7 +24,7 @@ from tests.cli.harness import (
     descendants,
     environment,
     is_one_line,
-    processes,
+    parent_of,
     run_words,
     wait_until,
 )
@@ -303,7 +303,10 @@ def test_exec_counts_towards_pids(box: Box) -> None:
 def has_a_socket(pid: int) -> bool:
     """Whether a client of one sandbox has begun to speak to it."""
     folder = f"/proc/{pid}/fd"
-    return any(os.readlink(f"{folder}/{each}").startswith("socket:") for each in os.listdir(folder))
+    try:
+        return any(os.readlink(f"{folder}/{each}").startswith("socket:") for each in os.listdir(folder))
+    except OSError:  # one has just been closed
+        return False
 
 
 # -- robustness ------------------------------------------------------------------------------------------------------
@@ -496,7 +499,7 @@ def test_as_an_ordinary_user(user_box: Box) -> None:
 def figures(monitor: int) -> dict[int, tuple[int, int]]:
     """Descriptors and resident KiB of every process of the family but guests."""
     found = {}
-    for pid in sorted({monitor} | {pid for pid in descendants(monitor) if processes()[pid][0] == monitor}):
+    for pid in sorted({monitor} | {pid for pid in descendants(monitor) if parent_of(pid) == monitor}):
         status = Path(f"/proc/{pid}/status").read_text()
         rss = re.search(r"VmRSS:\s+(\d+)", status)
         found[pid] = (len(os.listdir(f"/proc/{pid}/fd")), int(rss[1]) if rss else 0)

@@ -13,7 +13,7 @@ from cloche.runtime.records import Store
 from cloche.wire import requests
 from cloche.wire.control_client import ControlClient
 from cloche.wire.requests import FOREGROUND, ExecRequest
-from tests.cli.harness import TIMEOUT_S, descendants, wait_until
+from tests.cli.harness import TIMEOUT_S, descendants, name_of, wait_until
 from tests.cli.test_exec import Box
 
 
@@ -119,7 +119,7 @@ def test_the_sentry_dies_under_exec(box: Box) -> None:
     wait_until(lambda: not only_the_first(box), "started")
     monitor = box.pid()
     everyone = descendants(monitor)
-    names = {Path(f"/proc/{pid}/comm").read_text().strip(): pid for pid in everyone}
+    names = {name_of(pid): pid for pid in everyone}
     os.kill(names["cloche-sentry"], signal.SIGKILL)
     _out, error = client.communicate(timeout=TIMEOUT_S)
     assert client.returncode == 137 and error.count(b"\n") == 1, error

@@ -12,7 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.harness import CLOCHE, Outcome, descendants, environment, is_one_line, run_words, wait_until
+from tests.cli.harness import (
+    CLOCHE,
+    Outcome,
+    descendants,
+    environment,
+    is_one_line,
+    name_of,
+    run_words,
+    wait_until,
+)
 
 LIST = "find . -mindepth 1 -printf '%p %y %m %U %s %n %T@ %l\\n' | sort; find . -type f -exec cat {} + | sha256sum"
 
@@ -220,9 +229,7 @@ def test_a_layer_that_cannot_be_written_is_told(keeper: Keeper) -> None:
 
 
 def _sentry(pid: int) -> int:
-    [found] = [
-        each for each in descendants(pid) if Path(f"/proc/{each}/comm").read_text() == "cloche-sentry\n"
-    ]
+    [found] = [each for each in descendants(pid) if name_of(each) == "cloche-sentry"]
     return found
 
 

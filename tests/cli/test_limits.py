@@ -16,6 +16,7 @@ from tests.cli.harness import (
     cloche_words,
     descendants,
     is_one_line,
+    parent_of,
     run,
     run_words,
     shell,
@@ -148,7 +149,7 @@ def test_guests_are_in_groups_and_the_sentry_is_not() -> None:
             return len(inside)
 
         wait_until(lambda: look() >= 3, "the shell and what it starts")
-        parents = {int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]) for pid in inside}
+        parents = {parent_of(pid) for pid in inside}
         assert not parents & inside, (inside, parents)
         running.process.kill()
         running.process.wait()

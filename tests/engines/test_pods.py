@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.harness import name_of
 from tests.engines.cri import PID_CONTAINER, PID_POD
 from tests.engines.harness import RUNTIME, TIMEOUT_S, need, run
 from tests.engines.node import Node
@@ -97,7 +98,7 @@ def test_ends(node: Node) -> None:
             kubelet.start(pod, name, f"c{at}", "bb:1", "sleep", "100000", pid_mode=PID_CONTAINER)
             for at in range(3)
         ]
-        gofers = [pid for pid in pids_of(made[0]) if "gofer" in Path(f"/proc/{pid}/comm").read_text()]
+        gofers = [pid for pid in pids_of(made[0]) if "gofer" in name_of(pid)]
         assert gofers
         os.kill(gofers[0], signal.SIGKILL)
         wait_until(lambda: kubelet.exit_code(made[0]) == 137)
@@ -298,7 +299,7 @@ def test_a_hung_kernel(node: Node) -> None:
         one = kubelet.start(pod, name, "one", "bb:1", "sleep", "100000", pid_mode=PID_CONTAINER)
         state = json.loads(oci("state", one))
         assert (state["status"], state["id"]) == ("running", one)
-        sentries = [pid for pid in pids_of(pod) if Path(f"/proc/{pid}/comm").read_text() == "cloche-sentry\n"]
+        sentries = [pid for pid in pids_of(pod) if name_of(pid) == "cloche-sentry"]
         assert len(sentries) == 1
         os.kill(sentries[0], signal.SIGSTOP)
         assert json.loads(oci("state", one))["status"] == "running"

@@ -15,7 +15,7 @@ import pytest
 import cloche
 from cloche import AsyncSandbox, Sandbox
 from cloche.sdk import InvalidArgument, Mount, NotFound, SandboxEnded, SandboxError, StartError, aio, sync
-from tests.cli.harness import alive, descendants, environment, wait_until
+from tests.cli.harness import alive, descendants, environment, name_of, wait_until
 
 
 def everyone(sandbox: Sandbox) -> set[int]:
@@ -241,7 +241,7 @@ def test_without_a_leash(root: str) -> None:
 
 def test_a_part_that_dies(root: str) -> None:
     sandbox = Sandbox.create(root=root)
-    names = {Path(f"/proc/{pid}/comm").read_text().strip(): pid for pid in everyone(sandbox)}
+    names = {name_of(pid): pid for pid in everyone(sandbox)}
     handle = sandbox.commands.run("sleep 1000", background=True)
     os.kill(names["cloche-sentry"], signal.SIGKILL)
     with pytest.raises(SandboxEnded):

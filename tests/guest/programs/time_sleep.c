@@ -36,7 +36,7 @@ int main(void)
     long long before = now(CLOCK_MONOTONIC);
     SHOW("nanosleep", nanosleep(&t, &left));
     long long took = now(CLOCK_MONOTONIC) - before;
-    printf("long enough %d not too long %d left untouched %d\n", took >= 20000000, took < 2000000000, left.tv_sec == -7);
+    printf("long enough %d not too long %d left untouched %d\n", took >= 20000000, took < 60000000000LL, left.tv_sec == -7);
     t.tv_nsec = 0;
     SHOW("zero", nanosleep(&t, NULL));
     t.tv_nsec = 1000000000;
