@@ -76,6 +76,7 @@ ALLOWED: Final[dict[str, list[str]]] = {
             "egress.trust",
         ),  # rules of containers, which egress then reads again
         *("cli.net", "cli.client"),  # the verb `net`, which is the same
+        "runtime.cgroups",  # reading and writing the files of control groups
     ],
 }
 

@@ -26,7 +26,7 @@ static void make(mode_t mask, int gid)
     mknod("g/fifo", S_IFIFO | 02777, 0);
     made("g/fifo");
     mkdir("g/dir", 02777);
-    struct stat st;
+    struct stat st = {0};
     stat("g/dir", &st);
     printf("g/dir: %o group %d\n", st.st_mode, st.st_gid);
     rmdir("g/dir");
