@@ -186,7 +186,7 @@ class TestPosixTimers:
         before = monotonic_ns()
         info = world.take(SIGUSR1)
         overrun = unpack_u32(info.raw, 20)
-        assert 9 <= overrun < 1000
+        assert 9 <= overrun < 100_000
         assert world.call(sys_time.sys_timer_getoverrun, ident) == overrun
         assert world.kernel.timers.next_deadline_ns() > before
 
@@ -273,7 +273,7 @@ class TestSleep:
         assert world.expire() == 0
 
     def test_absolute(self, world: Clockwork) -> None:
-        at = world.put(pack_timespec(monotonic_ns() + SECOND))
+        at = world.put(pack_timespec(monotonic_ns() + 100 * SECOND))
         assert world.call(sys_time.sys_clock_nanosleep, CLOCK_MONOTONIC, TIMER_ABSTIME, at, 0) == BLOCKED
         assert world.interrupt() == -ERESTARTNOHAND
         past = world.put(pack_timespec(5))
