@@ -77,7 +77,8 @@ HEADERS: Final[dict[str, list[str]]] = {
         "linux/nsfs.h",
     ],
     "ipc": ["linux/ipc.h", "linux/msg.h", "linux/sem.h", "linux/shm.h", "sys/ipc.h", "sys/shm.h"],
-    "kcmp": ["linux/kcmp.h", "linux/ptrace.h"],
+    "kcmp": ["linux/kcmp.h"],
+    "ptrace": ["linux/ptrace.h"],
     "limits": ["linux/limits.h"],
     "magic": ["linux/magic.h"],
     "misc": [

@@ -4,7 +4,7 @@ import pytest
 
 from cloche.abi.capability import CAP_SYS_PTRACE
 from cloche.abi.errno import EINVAL, EIO, ENOSPC, EPERM, LinuxError
-from cloche.abi.kcmp import PTRACE_O_EXITKILL, PTRACE_O_TRACEEXIT, PTRACE_O_TRACESYSGOOD
+from cloche.abi.ptrace import PTRACE_O_EXITKILL, PTRACE_O_TRACEEXIT, PTRACE_O_TRACESYSGOOD
 from cloche.abi.signal import SIGKILL, SIGTERM
 from cloche.arch import user
 from cloche.kernel import killing, signals

@@ -8,7 +8,7 @@ from typing import Final
 
 from cloche.abi.capability import CAP_SYS_ADMIN, CAP_SYS_PTRACE
 from cloche.abi.errno import EINVAL, EIO, EPERM, ERESTARTNOINTR
-from cloche.abi.kcmp import PTRACE_O_EXITKILL, PTRACE_O_MASK, PTRACE_O_SUSPEND_SECCOMP
+from cloche.abi.ptrace import PTRACE_O_EXITKILL, PTRACE_O_MASK, PTRACE_O_SUSPEND_SECCOMP
 from cloche.abi.signal import SI_USER, SIGCHLD, SIGKILL, SIGSTOP
 from cloche.abi.signal_structs import pack_siginfo_kill
 from cloche.kernel.access import may_access

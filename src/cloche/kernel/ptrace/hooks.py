@@ -6,7 +6,7 @@
 from typing import Final
 
 from cloche.abi.errno import ENOSYS
-from cloche.abi.kcmp import (
+from cloche.abi.ptrace import (
     PTRACE_EVENT_CLONE,
     PTRACE_EVENT_EXEC,
     PTRACE_EVENT_EXIT,

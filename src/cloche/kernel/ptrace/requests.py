@@ -7,7 +7,7 @@ A request that has to wait (for memory that must be forced, or for another's acc
 from struct import Struct
 from typing import Final
 
-from cloche.abi import kcmp as pt
+from cloche.abi import ptrace as pt
 from cloche.abi.errno import EFAULT, EINVAL, EIO, ESRCH, LinuxError
 from cloche.abi.limits import TASK_SIZE_MAX
 from cloche.abi.prctl import ARCH_GET_FS, ARCH_GET_GS, ARCH_SET_FS, ARCH_SET_GS

@@ -12,7 +12,7 @@ it needs to go on, since the tracee state may be gone by then.
 from typing import Final
 
 from cloche.abi.errno import ENOSYS
-from cloche.abi.kcmp import (
+from cloche.abi.ptrace import (
     PTRACE_EVENT_STOP,
     PTRACE_EVENTMSG_SYSCALL_ENTRY,
     PTRACE_EVENTMSG_SYSCALL_EXIT,
