@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.harness import CLOCHE, Outcome, run_words
+from tests.cli.harness import CLOCHE, TIMEOUT_S, Outcome, run_words
 
 APPLETS = ("sh", "cat", "ls", "id", "echo", "touch", "pwd", "rm", "env", "stat", "wc", "mkdir", "ln", "mv", "chmod",
            "find", "sort", "sha256sum", "sleep", "hostname", "chown", "setfattr", "tail", "head", "dd", "kill", "readlink",
@@ -120,7 +120,7 @@ class Images:
         self.data = top / "data"
         self.words = [*CLOCHE, "--root", str(top / "root")]
 
-    def __call__(self, *words: str, timeout: float = 120, stdin: bytes = b"") -> Outcome:
+    def __call__(self, *words: str, timeout: float = TIMEOUT_S, stdin: bytes = b"") -> Outcome:
         return run_words(
             [*self.words, *words], cwd=self.top, timeout=timeout, stdin=stdin, XDG_DATA_HOME=str(self.data)
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.harness import Outcome, environment, is_one_line, run_words
+from tests.cli.harness import TIMEOUT_S, Outcome, environment, is_one_line, run_words
 from tests.cli.test_diff import Changed
 
 
@@ -21,7 +21,7 @@ class Applied(Changed):
         super().__init__(root, project)
         self.state = state
 
-    def __call__(self, *words: str, timeout: float = 60, stdin: bytes = b"") -> Outcome:
+    def __call__(self, *words: str, timeout: float = TIMEOUT_S, stdin: bytes = b"") -> Outcome:
         return run_words(
             [*self.words, *words],
             cwd=self.project,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.harness import environment, is_one_line
+from tests.cli.harness import TIMEOUT_S, environment, is_one_line
 from tests.cli.test_exec import Box
 
 
@@ -31,7 +31,12 @@ def sh(box: Box, script: str) -> str:
 def raw(box: Box, *words: str, stdin: bytes = b"") -> bytes:
     """Standard output as bytes; it must succeed."""
     done = subprocess.run(
-        [*box.words, *words], input=stdin, capture_output=True, env=environment(), timeout=60, check=False
+        [*box.words, *words],
+        input=stdin,
+        capture_output=True,
+        env=environment(),
+        timeout=TIMEOUT_S,
+        check=False,
     )
     assert done.returncode == 0 and not done.stderr, done
     return done.stdout

@@ -267,7 +267,7 @@ def test_no_call_is_answered_for_a_gofer_that_died() -> None:
     finally:
         os.kill(parts["cloche-keeper"], signal.SIGCONT)
     try:
-        out, error = process.communicate(timeout=60)
+        out, error = process.communicate(timeout=TIMEOUT_S)
         assert (process.returncode, out) == (125, b"") and b"the gofer died" in error, error
     finally:
         process.kill()

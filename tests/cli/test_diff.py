@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.harness import CLOCHE, Outcome, environment, is_one_line, run_words
+from tests.cli.harness import CLOCHE, TIMEOUT_S, Outcome, environment, is_one_line, run_words
 
 
 class Changed:
@@ -22,7 +22,7 @@ class Changed:
         self.project = project
         self.words = [*CLOCHE, "--root", str(root)]
 
-    def __call__(self, *words: str, timeout: float = 60) -> Outcome:
+    def __call__(self, *words: str, timeout: float = TIMEOUT_S) -> Outcome:
         return run_words([*self.words, *words], cwd=self.project, timeout=timeout)
 
     def start(self, *options: str) -> None:
@@ -235,7 +235,7 @@ def test_a_pager_gets_what_is_for_a_terminal(changed: Changed, tmp_path: Path) -
     main, side = pty.openpty()
     done = subprocess.run(
         [*changed.words, "diff", "box", "."], stdin=side, stdout=side, stderr=subprocess.PIPE, cwd=changed.project, check=False,
-        env=environment(CLOCHE_PAGER=f"cat >{tmp_path / 'paged'}"), timeout=60,
+        env=environment(CLOCHE_PAGER=f"cat >{tmp_path / 'paged'}"), timeout=TIMEOUT_S,
     )  # fmt: skip
     os.close(side)
     os.close(main)

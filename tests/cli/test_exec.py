@@ -37,7 +37,7 @@ class Box:
         self.root = root
         self.words = [*prefix, *CLOCHE, "--root", str(root)]
 
-    def __call__(self, *words: str, stdin: bytes | None = b"", timeout: float = 60) -> Outcome:
+    def __call__(self, *words: str, stdin: bytes | None = b"", timeout: float = TIMEOUT_S) -> Outcome:
         return run_words([*self.words, *words], stdin=stdin, timeout=timeout, cwd=Path("/"))
 
     def start(self, *command: str, options: tuple[str, ...] = (), name: str = "box") -> None:

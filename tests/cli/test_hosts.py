@@ -253,7 +253,7 @@ def test_a_cloche_inside_a_cloche_says_why_not(project: Path) -> None:
     options = ["-e", f"PYTHONPATH={SOURCE}"]
     for folder in {str(SOURCE), sys.prefix, sys.base_prefix} - {"/usr"}:
         options += ["-v", f"{folder}:{folder}:ro"]
-    done = run_words([*cloche_words(*options), *CLOCHE, "run", "--", "true"], cwd=project, timeout=60)
+    done = run_words([*cloche_words(*options), *CLOCHE, "run", "--", "true"], cwd=project, timeout=TIMEOUT_S)
     assert done.status == 125 and done.err.startswith("cloche: ") and done.err.count("\n") == 1, done
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from tests.cli.harness import (
     CLOCHE,
+    TIMEOUT_S,
     Outcome,
     descendants,
     environment,
@@ -35,7 +36,7 @@ class Keeper:
         self.words = [*CLOCHE, "--root", str(top / "root")]
         self.layers = self.data / "cloche" / "layers"
 
-    def __call__(self, *words: str, timeout: float = 120) -> Outcome:
+    def __call__(self, *words: str, timeout: float = TIMEOUT_S) -> Outcome:
         return run_words(
             [*self.words, *words], cwd=self.project, timeout=timeout, XDG_DATA_HOME=str(self.data)
         )
@@ -209,7 +210,7 @@ def test_a_layer_that_cannot_be_written_is_told(keeper: Keeper) -> None:
     )  # fmt: skip
     assert process.stdout is not None and process.stdout.readline() == "\n"
     _fill(keeper, process.pid)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=TIMEOUT_S)
     assert out == "filled\n" and process.returncode == 125, (out, err)
     assert is_one_line(err) and message in err, err
 
@@ -277,7 +278,7 @@ def test_whatever_is_killed_what_was_synchronised_is_kept(keeper: Keeper) -> Non
             line = rest
         process.wait(60)
         known = max(known, int(line) + 1)
-        wait_until(lambda: keeper("run", "--from", "k", "--", "true").status == 0, "the layer is free", 60)
+        wait_until(lambda: keeper("run", "--from", "k", "--", "true").status == 0, "the layer is free")
         options = AGAIN
         kept = int(keeper.run("python3 check.py", *AGAIN))
         assert kept >= known, (kept, known)
@@ -326,7 +327,7 @@ while True:
         process.kill()
         process.stdout.read()
         process.wait()
-        wait_until(lambda: keeper("run", "--from", "k", "--", "true").status == 0, "the layer is free", 60)
+        wait_until(lambda: keeper("run", "--from", "k", "--", "true").status == 0, "the layer is free")
         options = AGAIN
         answer = keeper("run", *AGAIN, "--", "python3", "-c", check)
         assert answer.status == 0 and answer.out.split()[0] == "ok", answer
@@ -380,4 +381,4 @@ def test_a_layer_has_one_user_at_a_time(keeper: Keeper) -> None:
         done = keeper(*words)
         assert done.status == 125 and "in use" in done.err and is_one_line(done.err), done
     keeper("rm", "-f", "k")
-    wait_until(lambda: keeper("run", "--from", "k", "--", "true").status == 0, "the layer is free", 60)
+    wait_until(lambda: keeper("run", "--from", "k", "--", "true").status == 0, "the layer is free")

@@ -81,7 +81,7 @@ def test_no_interpreter_is_one_line(tmp_path: Path) -> None:
         env={"PATH": str(tmp_path)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=TIMEOUT_S,
         check=False,
     )
     assert done.returncode == 125
@@ -97,7 +97,7 @@ def test_another_interpreter_in_the_path_is_found(tmp_path: Path) -> None:
         env=environment(PATH=path),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=TIMEOUT_S,
         check=False,
     )
     assert done.returncode == 0 and done.stdout.startswith("cloche "), done.stderr

@@ -282,7 +282,7 @@ print("ready", flush=True)
         for url in urls
     ]
     for curl in curls:
-        assert curl.communicate(timeout=60)[0] == content
+        assert curl.communicate(timeout=TIMEOUT_S)[0] == content
 
 
 def test_any_port_is_said(servers: list[Server]) -> None:

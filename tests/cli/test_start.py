@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.harness import IS_ROOT, SOURCE, run, run_words
+from tests.cli.harness import IS_ROOT, SOURCE, TIMEOUT_S, run, run_words
 
 # Each of these was found in the start once, for one function.
 HEAVY = {
@@ -31,7 +31,7 @@ print(" ".join(sys.modules))
 def modules() -> set[str]:
     """What is loaded when the command line of `cloche run` has been parsed."""
     done = subprocess.run(
-        [sys.executable, "-c", PARSE], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", PARSE], capture_output=True, text=True, timeout=TIMEOUT_S, check=True
     )
     return set(done.stdout.split())
 
@@ -39,7 +39,7 @@ def modules() -> set[str]:
 def test_no_heavy_module_is_imported(modules: set[str]) -> None:
     before = subprocess.run(
         [sys.executable, "-c", "import sys; print(' '.join(sys.modules))"],
-        capture_output=True, text=True, timeout=60, check=True,
+        capture_output=True, text=True, timeout=TIMEOUT_S, check=True,
     )  # fmt: skip
     assert HEAVY & modules - set(before.stdout.split()) == set()
 
@@ -69,7 +69,7 @@ print(" ".join(sys.modules))
 
 def test_an_ordinary_command_line_needs_no_argparse() -> None:
     done = subprocess.run(
-        [sys.executable, "-I", "-c", PLAIN], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-I", "-c", PLAIN], capture_output=True, text=True, timeout=TIMEOUT_S, check=True
     )
     assert "argparse" not in done.stdout.split() and "gettext" not in done.stdout.split()
 

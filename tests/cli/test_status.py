@@ -301,7 +301,7 @@ def test_fifty_at_once(tmp_path: Path) -> None:
             everyone |= descendants(process.pid)
         assert len(everyone) >= 150
         for index, process in enumerate(running):
-            out, err = process.communicate(b"\n", timeout=60)
+            out, err = process.communicate(b"\n", timeout=TIMEOUT_S)
             assert process.returncode == index and out == err == b"", (index, out, err)
     finally:
         for process in running:

@@ -15,7 +15,9 @@ from tests.cli.harness import TIMEOUT_S, cloche_words, environment, run, shell
 MIB = 1 << 20
 
 
-def bash(script: str, cwd: Path | None = None, timeout: float = 60) -> subprocess.CompletedProcess[bytes]:
+def bash(
+    script: str, cwd: Path | None = None, timeout: float = TIMEOUT_S
+) -> subprocess.CompletedProcess[bytes]:
     """A script of the host's bash, in which $C is `cloche run --`."""
     env = environment(C=" ".join(cloche_words()))
     return subprocess.run(
@@ -142,6 +144,10 @@ print(ours.recv(100), child.wait(20))
 """
     words = [*cloche_words(), "sh", "-c", "read x; echo $x"]
     done = subprocess.run(
-        ["python3", "-c", code, *words], env=environment(), capture_output=True, timeout=60, check=False
+        ["python3", "-c", code, *words],
+        env=environment(),
+        capture_output=True,
+        timeout=TIMEOUT_S,
+        check=False,
     )
     assert done.stdout == b"b'hello\\n' 0\n", done

@@ -58,7 +58,7 @@ class Screen:
         self.text += data.decode(errors="replace")
         return bool(data)
 
-    def expect(self, pattern: str, seconds: float = 100.0) -> str:
+    def expect(self, pattern: str, seconds: float = TIMEOUT_S) -> str:
         """Wait for a match after everything that was expected before."""
         deadline = time.monotonic() + seconds
         while True:
@@ -86,7 +86,7 @@ class Screen:
     def resize(self, rows: int, columns: int) -> None:
         fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("4H", rows, columns, 0, 0))
 
-    def wait(self, seconds: float = 100.0) -> int:
+    def wait(self, seconds: float = TIMEOUT_S) -> int:
         """The exit status, -N for signal N."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
@@ -347,7 +347,7 @@ class Tmux:
     def keys(self, *keys: str) -> None:
         self("send-keys", *keys)
 
-    def expect(self, pattern: str, seconds: float = 100.0) -> str:
+    def expect(self, pattern: str, seconds: float = TIMEOUT_S) -> str:
         deadline = time.monotonic() + seconds
         while True:
             text = self.screen()
@@ -470,5 +470,5 @@ def test_tmux_inside(tmux: Tmux, project: Path) -> None:
         ],
         project,
     )
-    tmux.expect(r"inner", 30)
+    tmux.expect(r"inner")
     tmux.expect(r"/dev/pts/\d")

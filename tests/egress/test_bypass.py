@@ -38,7 +38,7 @@ import json, subprocess, sys
 for line in sys.stdin:
     command = json.loads(line)
     try:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=150)
         found = [done.returncode, done.stdout.decode('latin-1'), done.stderr.decode('latin-1')]
     except subprocess.TimeoutExpired as slow:
         found = [-1, (slow.stdout or b'').decode('latin-1'), 'it took too long']

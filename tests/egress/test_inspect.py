@@ -289,7 +289,7 @@ def test_approvals(world: InspectedWorld) -> None:
         text=True,
     )
     assert sandbox.tell("print(get('/ask/a'))") == "200"
-    assert "GET https://good.test:9443/ask/a" in approver.communicate(timeout=60)[0]
+    assert "GET https://good.test:9443/ask/a" in approver.communicate(timeout=150)[0]
     assert sandbox.tell("print(get('/ask/a'))") == "200"  # remembered
     refuser = subprocess.Popen(
         [sys.executable, "-c", APPROVE, *CLOCHE, "--root", sandbox.root, "net", "egress-test", "--refuse"],
@@ -298,7 +298,7 @@ def test_approvals(world: InspectedWorld) -> None:
         text=True,
     )
     assert "was not approved" in sandbox.tell("print(get('/ask/b'))")
-    refuser.communicate(timeout=60)
+    refuser.communicate(timeout=150)
     assert "nothing waits" in sandbox.net("approve", "77")
     sandbox.end()
     assert [each[2] for each in world.seen() if "ask" in each[2]] == ["/ask/a", "/ask/a"]

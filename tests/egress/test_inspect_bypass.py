@@ -120,7 +120,7 @@ for line in open(sys.argv[1]):
     context.set_alpn_protocols([protocol] if protocol else [])
     got = b""
     try:
-        sock = socket.create_connection(("good.test", 9443), 30)
+        sock = socket.create_connection(("good.test", 9443), 150)
         context.check_hostname = server_name == "good.test"
         with context.wrap_socket(sock, server_hostname=server_name) as tls:
             tls.sendall(data)

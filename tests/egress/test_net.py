@@ -58,14 +58,14 @@ class Named:
             env=environment(),
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=150,
             check=False,
         )
         return done.stdout + done.stderr
 
     def end(self) -> str:
         """The rest of what it printed."""
-        return self.process.communicate(timeout=60)[0]
+        return self.process.communicate(timeout=150)[0]
 
 
 def test_rules_change_while_programs_run(world: World) -> None:

@@ -155,7 +155,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = folder / "prog.c"
     source.write_text(PROGRAM)
     command = ["gcc", "-g", "-O0", "-pthread", f"-fdebug-prefix-map={folder}=.", "-o", "prog", "prog.c"]
-    subprocess.run(command, check=True, timeout=60, cwd=folder)
+    subprocess.run(command, check=True, timeout=150, cwd=folder)
     return folder / "prog"
 
 

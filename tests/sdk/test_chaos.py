@@ -71,8 +71,8 @@ def test_parts_that_die(root: str) -> None:
 
     for outcomes in asyncio.run(main()):
         assert set(outcomes[:6]) <= {"ok", "FileNotFound"}  # before anything died
-    wait_until(lambda: not alive(seen), "nothing is left", 60)
-    wait_until(lambda: not Sandbox.list(root=root), "no record either", 60)
+    wait_until(lambda: not alive(seen), "nothing is left")
+    wait_until(lambda: not Sandbox.list(root=root), "no record either")
 
 
 MAKER = """
@@ -99,5 +99,5 @@ def test_makers_that_end(root: str, how: str) -> None:
         maker.send_signal(signal.SIGKILL if how == "kill" else signal.SIGTERM)
     maker.wait(60)
     maker.stdout.close()
-    wait_until(lambda: not alive(everyone), "nothing is left", 60)
-    wait_until(lambda: not Sandbox.list(root=root), "no record either", 60)
+    wait_until(lambda: not alive(everyone), "nothing is left")
+    wait_until(lambda: not Sandbox.list(root=root), "no record either")

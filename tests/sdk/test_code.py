@@ -117,7 +117,7 @@ def test_contexts_are_apart(shared: Sandbox) -> None:
     with shared.create_code_context() as third:
         pid = third._context.command.pid
         assert pid in [process.pid for process in shared.commands.list()]
-    wait_until(lambda: pid not in [process.pid for process in shared.commands.list()], "it is gone", 60)
+    wait_until(lambda: pid not in [process.pid for process in shared.commands.list()], "it is gone")
 
 
 def test_an_interpreter_that_ends(shared: Sandbox) -> None:

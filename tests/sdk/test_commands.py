@@ -69,7 +69,7 @@ def test_a_timeout_ends_all_of_it(shared: Sandbox) -> None:
         if result.stdout:
             break
     assert result.stdout == "begun\n"
-    wait_until(lambda: runs(shared) <= before, "its children are gone, too", 60)
+    wait_until(lambda: runs(shared) <= before, "its children are gone, too")
 
 
 def test_children_that_hold_the_pipes(shared: Sandbox) -> None:
@@ -98,7 +98,7 @@ def test_callbacks(shared: Sandbox) -> None:
     before = runs(shared)
     with pytest.raises(ValueError, match="mine"):
         shared.commands.run("echo a; sleep 1000", on_stdout=fail)
-    wait_until(lambda: runs(shared) <= before, "the command has ended with the call", 60)
+    wait_until(lambda: runs(shared) <= before, "the command has ended with the call")
 
 
 def test_in_the_background(shared: Sandbox) -> None:
@@ -163,7 +163,7 @@ def test_another_handle_of_it(shared: Sandbox) -> None:
 def test_it_ends_with_its_handle(shared: Sandbox) -> None:
     with shared.commands.run("sleep 1000", background=True) as handle:
         assert handle.pid in runs(shared)
-    wait_until(lambda: handle.pid not in runs(shared), "it is gone", 60)
+    wait_until(lambda: handle.pid not in runs(shared), "it is gone")
 
 
 def test_it_ends_although_a_fork_has_its_connection(shared: Sandbox) -> None:
@@ -182,7 +182,7 @@ def test_it_ends_although_a_fork_has_its_connection(shared: Sandbox) -> None:
         except BaseException:
             os.kill(child, signal.SIGKILL)
             raise
-    wait_until(lambda: handle.pid not in runs(shared), "it is gone", 60)
+    wait_until(lambda: handle.pid not in runs(shared), "it is gone")
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
 
@@ -271,4 +271,4 @@ def test_a_task_that_is_cancelled(shared: Sandbox) -> None:
             await asyncio.wait_for(sandbox.commands.run("sleep 1000"), 1)
 
     asyncio.run(main())
-    wait_until(lambda: runs(shared) <= before, "the command has ended with the call", 60)
+    wait_until(lambda: runs(shared) <= before, "the command has ended with the call")

@@ -71,7 +71,7 @@ def test_tools(root: str, tmp_path: Path) -> None:
             assert (await call("read_file", {"path": "/work/a/b"})).is_error
 
     asyncio.run(main())
-    wait_until(lambda: not Sandbox.list(root=root), "the sandbox has ended with the server", 60)
+    wait_until(lambda: not Sandbox.list(root=root), "the sandbox has ended with the server")
 
 
 def test_jobs(root: str) -> None:

@@ -27,7 +27,7 @@ def everyone(sandbox: Sandbox) -> set[int]:
 def test_the_package_is_light() -> None:
     """The processes of a sandbox import it, too."""
     script = "import sys, cloche; assert not any(name.startswith('cloche.') for name in sys.modules)"
-    subprocess.run([sys.executable, "-c", script], check=True, env=environment(), timeout=60)
+    subprocess.run([sys.executable, "-c", script], check=True, env=environment(), timeout=150)
 
 
 def test_what_it_is(shared: Sandbox) -> None:
@@ -50,7 +50,7 @@ def test_a_port(shared: Sandbox) -> None:
         address, _colon, port = shared.get_host(8000).rpartition(":")
         import socket
 
-        with socket.create_connection((address, int(port)), timeout=60) as connection:
+        with socket.create_connection((address, int(port)), timeout=150) as connection:
             assert connection.recv(100) == b"hello"
     with pytest.raises(InvalidArgument, match=r"ports=\[9000\]"):
         shared.get_host(9000)
@@ -152,7 +152,7 @@ def test_killing(root: str) -> None:
     pids = everyone(sandbox)
     assert len(pids) >= 4
     assert sandbox.kill() and not sandbox.kill()
-    wait_until(lambda: not alive(pids), "all are gone", 60)
+    wait_until(lambda: not alive(pids), "all are gone")
     assert not sandbox.is_running() and Sandbox.list(root=root) == []
     with pytest.raises(SandboxEnded, match="make another"):
         sandbox.commands.run(["true"])
@@ -168,7 +168,7 @@ def test_time_runs_out(root: str) -> None:
     sandbox.set_timeout(0.1)
     with pytest.raises(SandboxEnded, match="time is over"):
         handle.wait(60)
-    wait_until(lambda: not sandbox.is_running(), "it has ended", 60)
+    wait_until(lambda: not sandbox.is_running(), "it has ended")
     with pytest.raises(InvalidArgument, match="timeout"):
         sandbox.set_timeout(0)
 
@@ -177,7 +177,7 @@ def test_forgotten(root: str) -> None:
     sandbox = Sandbox.create(root=root)
     pids = everyone(sandbox)
     del sandbox
-    wait_until(lambda: not alive(pids), "all are gone", 60)
+    wait_until(lambda: not alive(pids), "all are gone")
 
 
 def test_no_child_is_left_to_wait_for(root: str) -> None:
@@ -212,7 +212,7 @@ def test_a_maker_that_is_killed(root: str, more: str) -> None:
         pids = {pid, *descendants(pid)}
         assert len(pids) >= 5
         maker.kill()
-        wait_until(lambda: not alive(pids), "all are gone", 60)
+        wait_until(lambda: not alive(pids), "all are gone")
     finally:
         os.killpg(maker.pid, signal.SIGKILL)
         maker.wait()
@@ -230,13 +230,13 @@ def test_without_a_leash(root: str) -> None:
     )
     # Its output ends although the sandbox goes on.
     subprocess.run(
-        [sys.executable, "-c", script, root], check=True, env=environment(), timeout=60, capture_output=True
+        [sys.executable, "-c", script, root], check=True, env=environment(), timeout=150, capture_output=True
     )
     sandbox = Sandbox.connect("free", root=root)
     assert sandbox.commands.run("cat /tmp/file").stdout == "kept\n"
     pids = everyone(sandbox)
     assert sandbox.kill()
-    wait_until(lambda: not alive(pids), "all are gone", 60)
+    wait_until(lambda: not alive(pids), "all are gone")
 
 
 def test_a_part_that_dies(root: str) -> None:
@@ -259,7 +259,7 @@ def test_many_at_once_with_asyncio(root: str) -> None:
         return await asyncio.gather(*[one(number) for number in range(4)])
 
     assert asyncio.run(all_of_them()) == ["0\n", "1\n", "2\n", "3\n"]
-    wait_until(lambda: not Sandbox.list(root=root), "all are gone", 60)
+    wait_until(lambda: not Sandbox.list(root=root), "all are gone")
 
 
 def test_both_fronts_are_alike() -> None:

@@ -217,7 +217,7 @@ def test_its_death_at_any_moment(root: str, number: str) -> None:
         """
     are_right, killed, pids = run(root, number, script)
     assert are_right and killed and len(pids) >= 24
-    wait_until(lambda: not alive(set(pids)), "nothing is left", 60)
+    wait_until(lambda: not alive(set(pids)), "nothing is left")
     assert not Sandbox.list(root=root)
 
 
@@ -290,7 +290,7 @@ def test_a_command_that_borrows_its_keeper(root: str, number: str) -> None:
     found, has_errors, left = run(root, number, script)
     assert found == [[7, "hi\n", False], [127, "", True], [0, "sh\n", False]]
     assert has_errors
-    wait_until(lambda: not alive(set(left)), "nothing is left", 60)
+    wait_until(lambda: not alive(set(left)), "nothing is left")
 
 
 @pytest.mark.parametrize("victim", ["cloche-sentry", "cloche-keeper", "cloche-monitor", "command"])
@@ -314,7 +314,7 @@ def test_a_borrowed_keeper_whose_parts_die(root: str, number: str, victim: str) 
     expected = {"command": -9, "cloche-monitor": 143}.get(victim, 125)
     assert status == expected and (victim not in ("cloche-sentry", "cloche-keeper") or "died" in said), said
     assert len(parts) >= 4
-    wait_until(lambda: not alive(set(parts)), "nothing is left", 60)
+    wait_until(lambda: not alive(set(parts)), "nothing is left")
 
 
 def test_many_at_once_while_parts_die(root: str, number: str) -> None:
@@ -373,4 +373,4 @@ def test_many_at_once_while_parts_die(root: str, number: str) -> None:
         """
     outcomes, pids = run(root, number, script)
     assert outcomes == [True] * 24
-    wait_until(lambda: not alive(set(pids)), "nothing is left", 60)
+    wait_until(lambda: not alive(set(pids)), "nothing is left")

@@ -41,7 +41,7 @@ def program(folder: Path) -> str:
         secrets=[NetSecret(name="TOKEN", value="x", header="Authorization")],
     )
     with Sandbox.create(
-        timeout=60,
+        timeout=150,
         memory="512m",
         cpus=1,
         mounts=[Mount(folder, "/work"), "a:b:ro"],
@@ -124,7 +124,7 @@ def show(result: Result) -> None:
 
 
 async def async_program(folder: Path) -> str:
-    async with await AsyncSandbox.create(image="debian", timeout=60) as sandbox:
+    async with await AsyncSandbox.create(image="debian", timeout=150) as sandbox:
         done: CommandResult = await sandbox.commands.run("true")
         await sandbox.commands.exec("echo", "hi")
         processes: list[ProcessInfo] = await sandbox.commands.list()

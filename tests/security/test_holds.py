@@ -48,7 +48,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("gcc is not there")
     target = tmp_path_factory.mktemp("holds") / "holds"
     command = ["gcc", "-O1", "-pthread", "-w", "-D_GNU_SOURCE", "-o", str(target), str(PROGRAM)]
-    subprocess.run(command, check=True, timeout=60)
+    subprocess.run(command, check=True, timeout=150)
     return target
 
 

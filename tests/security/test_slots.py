@@ -26,7 +26,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("slots", "alive"):
         flags = ["-O1", "-pthread", "-w", "-D_GNU_SOURCE"]
         command = ["gcc", *flags, "-o", str(target / name), str(PROGRAMS / f"{name}.c")]
-        subprocess.run(command, check=True, timeout=60)
+        subprocess.run(command, check=True, timeout=150)
     for part in (target, *target.parents):  # another user inside must be able to run them
         if part.is_relative_to(tmp_path_factory.getbasetemp().parent):
             part.chmod(0o755)

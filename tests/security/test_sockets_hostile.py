@@ -12,7 +12,7 @@ PROGRAM = Path(__file__).parent / "programs" / "sockets.c"
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("hostile") / "sockets"
-    subprocess.run(["gcc", "-O1", "-w", "-o", str(target), str(PROGRAM)], check=True, timeout=60)
+    subprocess.run(["gcc", "-O1", "-w", "-o", str(target), str(PROGRAM)], check=True, timeout=150)
     return target
 
 

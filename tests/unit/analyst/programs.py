@@ -45,7 +45,7 @@ def compiled(tmp_path: Path, name: str, source: str, *flags: str) -> Path:
     path = tmp_path / (name + suffix)
     path.write_text(source)
     out = tmp_path / name
-    subprocess.run([GCC, "-O2", "-o", out, path, *flags], check=True, timeout=60)
+    subprocess.run([GCC, "-O2", "-o", out, path, *flags], check=True, timeout=150)
     return out
 
 
@@ -103,8 +103,8 @@ def stub_bytes(tmp_path: Path) -> bytes:
     source.write_text(STUB_CODE)
     out = tmp_path / "stub.o"
     flat = tmp_path / "stub.bin"
-    subprocess.run([GCC, "-c", "-o", out, source], check=True, timeout=60)
-    subprocess.run(["objcopy", "-O", "binary", "-j", ".text", out, flat], check=True, timeout=60)
+    subprocess.run([GCC, "-c", "-o", out, source], check=True, timeout=150)
+    subprocess.run(["objcopy", "-O", "binary", "-j", ".text", out, flat], check=True, timeout=150)
     return flat.read_bytes()
 
 

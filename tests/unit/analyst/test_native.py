@@ -114,12 +114,12 @@ def test_a_static_program(tmp_path: Path) -> None:
     program = compiled(tmp_path, "program", PROGRAM, "-static", "-no-pie", "-pthread", "-w")
     work = tmp_path / "work"
     work.mkdir()
-    plain = subprocess.run([program, work], capture_output=True, timeout=60)
+    plain = subprocess.run([program, work], capture_output=True, timeout=150)
     assert plain.returncode == 0
     middle, out = tmp_path / "middle", tmp_path / "patched"
     text = rewritten(program, middle)
     with_stub(middle, out, stub_bytes(tmp_path))
-    run = subprocess.run([out, work, "count"], capture_output=True, timeout=60)
+    run = subprocess.run([out, work, "count"], capture_output=True, timeout=150)
     assert (run.returncode, run.stdout.decode()) == (0, plain.stdout.decode())
     assert int(run.stderr) > 300
     assert len(text.header.sites) > 100

@@ -371,7 +371,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def labels(path: Path) -> dict[str, int]:
-    out = subprocess.run(["nm", path], capture_output=True, check=True, text=True, timeout=60).stdout
+    out = subprocess.run(["nm", path], capture_output=True, check=True, text=True, timeout=150).stdout
     rows = [line.split() for line in out.splitlines()]
     return {row[2]: int(row[0], 16) for row in rows if len(row) == 3}
 
@@ -399,12 +399,12 @@ def test_why_not(program: Path) -> None:
 
 
 def test_the_program_does_the_same(program: Path, tmp_path: Path) -> None:
-    plain = subprocess.run([program], capture_output=True, check=True, timeout=60).stdout
+    plain = subprocess.run([program], capture_output=True, check=True, timeout=150).stdout
     assert len(plain.splitlines()) > 100
     middle, out = tmp_path / "middle", tmp_path / "patched"
     text = rewritten(program, middle)
     with_stub(middle, out, stub_bytes(tmp_path))
-    run = subprocess.run([out, "count"], capture_output=True, timeout=60)
+    run = subprocess.run([out, "count"], capture_output=True, timeout=150)
     assert (run.returncode, run.stdout) == (0, plain)
     # Every function but those without a patched call went through the stub.
     assert int(run.stderr) > 7 * (len(NAMES) - 10)
@@ -459,12 +459,12 @@ def test_position_independent(tmp_path: Path) -> None:
     assert not text.header.is_fixed
     main = MAIN.replace("int main(", "__attribute__((used)) int main(")
     program = compiled(tmp_path, "program", main, "-no-pie", str(library), "-Wl,-rpath," + str(tmp_path))
-    plain = subprocess.run([program], capture_output=True, check=True, timeout=60).stdout
+    plain = subprocess.run([program], capture_output=True, check=True, timeout=150).stdout
     rewritten(library, tmp_path / "new.so")
     os.replace(tmp_path / "new.so", library)
     out = tmp_path / "patched"
     with_stub(program, out, stub_bytes(tmp_path))
-    run = subprocess.run([out, "count"], capture_output=True, timeout=60)
+    run = subprocess.run([out, "count"], capture_output=True, timeout=150)
     assert (run.returncode, run.stdout) == (0, plain)
     assert int(run.stderr) > 7 * (len(NAMES) - 10)
 
@@ -473,7 +473,7 @@ def test_stripped_of_everything(tmp_path: Path, program: Path) -> None:
     """Without symbols there are the unwind tables; here those are missing too, and the gap between known functions
     is decoded as one."""
     out = tmp_path / "stripped"
-    subprocess.run(["strip", "-o", out, program], check=True, timeout=60)
+    subprocess.run(["strip", "-o", out, program], check=True, timeout=150)
     found = {site.address for site in must_analyse(out).header.sites}
     known = labels(program)
     assert known["yes_exact"] in found

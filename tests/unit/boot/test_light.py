@@ -33,7 +33,7 @@ def in_light(code: str) -> str:
         [sys.executable, "-I", "-S", "-c", start + code],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=150,
         check=False,
     )
     assert done.returncode == 0, done.stderr

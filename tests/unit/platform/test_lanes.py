@@ -44,7 +44,7 @@ os._exit(0)
 
 def test_a_call_that_takes_long_leaves_the_turn_to_another_lane() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=150, check=False
     )
     assert done.stdout.splitlines() == [
         "5 b'quick'",
@@ -82,7 +82,7 @@ os._exit(0)
 
 def test_the_end_is_the_first_lanes_if_it_is_there() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", END], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", END], capture_output=True, text=True, timeout=150, check=False
     )
     assert done.stdout.splitlines() == ["took (0, 7)", "is away", "b'x'"], done.stderr
     assert done.returncode == 0
@@ -106,6 +106,6 @@ print(said)
 
 def test_without_lanes_calls_of_several_threads_do_not_meet() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", WITHOUT], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", WITHOUT], capture_output=True, text=True, timeout=150, check=False
     )
     assert (done.stdout, done.returncode) == ("[b'x', b'x']\n", 0), done.stderr
