@@ -5,7 +5,7 @@ import signal
 import time
 from pathlib import Path
 
-from tests.engines.harness import RUNTIME, Docker, need, program, run
+from tests.engines.harness import RUNTIME, TIMEOUT_S, Docker, need, program, run
 
 CLOCHE = str(Path(RUNTIME).parent / "cloche")
 
