@@ -289,7 +289,7 @@ python(
     "s=socket.socket(); s.setblocking(True); print(s.sendto(b'fine', 0x20000000, ('other.test', 7000)), s.recv(10))",
     "4 b'fine'",
 )
-UDP: Final = "s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM); s.settimeout(5); s.connect(('other.test', 7001)); s.send(b'fine'); print(s.recv(100))\n"
+UDP: Final = "s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM); s.settimeout(60); s.connect(('other.test', 7001)); s.send(b'fine'); print(s.recv(100))\n"
 python(
     "sendto-other-udp",
     UDP

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 TIMEOUT_S = 150
-START_S = 60
+START_S = TIMEOUT_S
 RUNTIME = str(Path(sys.executable).parent / "cloche-oci")
 OPERATOR = """
 version = 1

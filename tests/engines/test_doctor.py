@@ -24,7 +24,7 @@ def test_docker(docker: Docker, tmp_path: Path) -> None:
         unread = run(check)
         assert unread.status == 1 and "systemctl reload docker" in unread.out, unread
         os.kill(docker.daemon.pid, signal.SIGHUP)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + TIMEOUT_S
         while "mine" not in docker("info", "--format", "{{json .Runtimes}}").out:
             assert time.monotonic() < deadline
             time.sleep(0.1)

@@ -173,7 +173,7 @@ def values_from_headers(headers: list[str], names: list[str], work: Path) -> dic
         wanted = [name for i, name in enumerate(wanted) if i not in bad]
     else:
         return {}
-    run = subprocess.run([str(work / "names")], capture_output=True, text=True, timeout=10, check=True)
+    run = subprocess.run([str(work / "names")], capture_output=True, text=True, timeout=60, check=True)
     return {line.split()[0]: int(line.split()[1]) for line in run.stdout.splitlines()}
 
 

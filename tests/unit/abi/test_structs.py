@@ -140,7 +140,7 @@ OURS: Final[dict[str, bytes]] = {
 def headers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     program = tmp_path_factory.mktemp("layouts") / "layouts"
     subprocess.run(["gcc", "-w", "-o", str(program), str(SOURCE)], check=True, timeout=150)
-    run = subprocess.run([str(program)], check=True, capture_output=True, text=True, timeout=10)
+    run = subprocess.run([str(program)], check=True, capture_output=True, text=True, timeout=60)
     return {line.split()[0]: bytes.fromhex(line.split()[1]) for line in run.stdout.splitlines()}
 
 

@@ -28,7 +28,7 @@ class Fixture:
 
     def type(self, keys: bytes) -> None:
         os.write(self.screen, keys)
-        assert select.select([self.line], [], [], 10)[0]
+        assert select.select([self.line], [], [], 60)[0]
         self.guest.host_events()
 
     def shown(self) -> bytes:

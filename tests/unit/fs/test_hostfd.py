@@ -180,7 +180,7 @@ def test_terminal() -> None:
     assert file.host.is_tty
     assert read(guest, file, 10) == -EAGAIN
     os.write(master, b"line\n")
-    assert select.select([slave], [], [], 10)[0]
+    assert select.select([slave], [], [], 60)[0]
     assert read(guest, file, 10) == b"line\n"
     assert write(guest, file, b"out" * 500) == 1500
     addr = guest.put(bytes(64))
@@ -199,7 +199,7 @@ def test_terminal() -> None:
     assert termios.tcgetattr(slave) == before
     os.write(master, b"abc\n")
     # The host moves input to the line discipline in its own time
-    assert select.select([slave], [], [], 10)[0]
+    assert select.select([slave], [], [], 60)[0]
     assert file.ioctl(guest.task, FIONREAD, addr) == 0
     assert guest.get(addr, 4) == b"\4\0\0\0"
 

@@ -35,7 +35,7 @@ class Harness(Net):
         assert isinstance(platform, FakePlatform)
         self.platform = platform
         self.egress, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.egress.settimeout(5)
+        self.egress.settimeout(60)
         self.outside = open_gateway(container_of(self.task), theirs, SOURCE, b"")
 
     def turn(self) -> None:
@@ -71,7 +71,7 @@ class Harness(Net):
         assert self.connect(sock, port=port) == -EINPROGRESS
         ident = self.asked().ident
         ours, theirs = socket.socketpair()
-        ours.settimeout(5)
+        ours.settimeout(60)
         self.say(wire.answer(ident, 0), theirs)
         theirs.close()
         assert self.connect(sock, port=port) == 0
@@ -158,7 +158,7 @@ def test_another_socket_for_the_same_connection(net: Harness) -> None:
     assert net.send(sock, b"hello") == 5
     first.sendall(b"first")
     second, theirs = socket.socketpair()
-    second.settimeout(5)
+    second.settimeout(60)
     net.say(wire.message(wire.SWITCH, ident), theirs)
     theirs.close()
     assert net.asked().kind == wire.SWITCHED
@@ -181,7 +181,7 @@ def test_another_socket_for_the_same_connection(net: Harness) -> None:
 def test_an_end_while_sockets_change(net: Harness) -> None:
     sock, ident, first = net.connected()
     second, theirs = socket.socketpair()
-    second.settimeout(5)
+    second.settimeout(60)
     net.say(wire.message(wire.SWITCH, ident), theirs)
     theirs.close()
     net.asked()
@@ -218,7 +218,7 @@ def test_datagrams_wait_for_the_answer(net: Harness) -> None:
     message = net.asked()
     assert wire.Target.decode(message.body).transport == wire.UDP and not net.is_asked()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-    ours.settimeout(5)
+    ours.settimeout(60)
     net.say(wire.answer(message.ident, 0), theirs)
     theirs.close()
     assert [ours.recv(9) for _turn in range(16)] == [b"%d" % number for number in range(16)]

@@ -46,7 +46,7 @@ class Harness(Net):
 
     def arrive(self, message: bytes | None = None) -> socket.socket:
         """A client of the host connects, and the broker hands the connection in."""
-        client = socket.create_connection(self.host.getsockname(), timeout=5)
+        client = socket.create_connection(self.host.getsockname(), timeout=60)
         self.clients.append(client)
         accepted, (_host, port) = self.host.accept()
         data = message if message is not None else Arrival(PORT, b"\x7f\0\0\1", port).encode()
@@ -101,7 +101,7 @@ def test_a_message_that_no_broker_sends(net: Harness, message: bytes) -> None:
 def test_a_connection_that_was_reset_before_it_came(net: Harness) -> None:
     """The server is to see it, as anywhere: a broker's connection is accepted, and then found to be reset."""
     net.listener()
-    client = socket.create_connection(net.host.getsockname(), timeout=5)
+    client = socket.create_connection(net.host.getsockname(), timeout=60)
     accepted, (_host, port) = net.host.accept()
     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     client.close()
