@@ -251,8 +251,10 @@ def _fork_worker(
 
 def _worker_ended(_signo: int, _frame: object) -> None:
     """A child has stopped, continued, or died. If it has died its attach point is lost, so the sandbox ends."""
-    if os.waitpid(-1, os.WNOHANG)[0]:
-        log("a worker has died")
+    pid, status = os.waitpid(-1, os.WNOHANG)
+    if pid:
+        how = os.waitstatus_to_exitcode(status)
+        log(f"a worker has died ({f'status {how}' if how >= 0 else f'signal {-how}'})")
         os._exit(EXIT_WORKER)
 
 
