@@ -1,4 +1,4 @@
-"""What all tests share: how they meet the two builds.
+"""The support of all tests for the two builds.
 
 A fake that derives from a class of the sentry exists in the interpreted build only, since a compiled class takes no
 interpreted subclass.  Its tests are skipped in the compiled build; a fake that should run in both stands in `src/`

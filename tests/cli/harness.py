@@ -1,4 +1,6 @@
-"""What the end-to-end tests of the command share: running it, looking for what it left, terminals."""
+"""What the end-to-end tests of the command share: running it, looking for processes and files that it left,
+terminals.
+"""
 
 import os
 import pwd

@@ -1,4 +1,4 @@
-"""Images made by tests: OCI layouts of busybox and whatever a test adds."""
+"""Images made by tests: OCI layouts of busybox and the files that a test adds."""
 
 import gzip
 import hashlib

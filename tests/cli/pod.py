@@ -1,4 +1,4 @@
-"""Two containers in one sentry, as a monitor makes them: run by test_pods.py, says what it saw as lines.
+"""Two containers in one sentry, as a monitor makes them: run by test_pods.py, prints its observations as lines.
 
 A word on its command line is the platform.
 """
@@ -91,7 +91,7 @@ def main() -> None:
         assert sandbox.serve(30), (sandbox.death, sandbox.failure)
     assert os.read(reader, 100) == b"first\n"
     second_out, second_in = os.pipe()
-    # (The greeting is there before nc connects: it ends when the other's input is over, said or not.)
+    # (The greeting is there before nc connects: it ends when the other's input ends, with or without the greeting.)
     script = b"cat /whose; hostname; until nc 127.0.0.1 7000 <<E\nhello\nE\ndo :; done; ps; sleep 1000"
     pod.add("second", spec_of(b"second", script), second_in, ["net", "ipc"])
     text = b""

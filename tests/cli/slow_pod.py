@@ -1,4 +1,4 @@
-"""A container of which the gofer says nothing, beside another: run by test_pods.py, says what it saw as lines."""
+"""A container whose gofer does not answer, beside another: run by test_pods.py, prints its observations as lines."""
 
 import os
 import signal
@@ -39,7 +39,7 @@ def main() -> None:
         gofer.sock.close()
         created = pod.next
         pod.next += 1
-        # It is answered behind the other, which is before it on the way.
+        # Its answer comes after that of the other request, which was sent before.
         print(len(pod.ask(requests.PS, {}).fields) > 0, created in pod.answers, flush=True)
         os.write(asking, b"go\n")
         print(os.read(heard, 100), flush=True)

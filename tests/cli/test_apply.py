@@ -79,7 +79,7 @@ def test_all_is_applied_and_all_is_undone(changed: Applied) -> None:
         sorted(f"{name} {stat.S_IMODE(mode):o}" for name, (mode, _data) in after.items())
     ).encode(errors="surrogateescape").decode(errors="replace")
     assert after["file"][1] == b"host\nmore\n" and after["moved"][1] == before["script"][1]
-    assert changed.diff() == "" and changed.json() == []  # the host has it all now
+    assert changed.diff() == "" and changed.json() == []  # the host has all changes now
     done = changed("apply", "--undo", "box")
     assert done.status == 0 and not done.err, done
     assert snapshot(project) == before
@@ -181,7 +181,7 @@ def test_no_set_ids_no_devices_no_owners_unless_asked_for(changed: Applied) -> N
     st = (project / "suid").stat()
     assert (stat.S_IMODE(st.st_mode), st.st_uid, st.st_gid) == (0o755, 0, 0)
     st = (project / "file").stat()
-    assert (st.st_uid, st.st_gid) == (4242, 4243)  # it stays whose it was
+    assert (st.st_uid, st.st_gid) == (4242, 4243)  # its owner stays
     assert not (project / "dev").exists()
     changed("apply", "--undo", "box")
     assert not (project / "suid").exists()

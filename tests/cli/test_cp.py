@@ -232,7 +232,7 @@ def test_copying_stops_with_the_sandbox(tmp_path: Path) -> None:
         )
         assert process.stdout is not None and process.stderr is not None
         assert len(process.stdout.read(100_000)) == 100_000
-        ok_done = box("exec", "box", "--", "true")  # a reader that takes nothing stops nobody
+        ok_done = box("exec", "box", "--", "true")  # a reader that takes nothing delays no other command
         assert ok_done.status == 0
         box("rm", "-f", "box")
         process.stdout.read()

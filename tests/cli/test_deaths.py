@@ -1,4 +1,4 @@
-"""Whichever part of a sandbox dies, however, everything of it ends, and `cloche run` says so in one line."""
+"""If any part of a sandbox dies, in any way, all of it ends, and `cloche run` reports it in one line."""
 
 import os
 import random
@@ -112,7 +112,8 @@ def test_each_part_killed(victim: str, tmp_path: Path) -> None:
         try:
             assert set(sandbox.parts) == {*PARTS, WORKER, ZYGOTE}, sandbox.parts
             if turn % 3 == 2 and victim not in ("cloche-sentry", ZYGOTE):
-                os.kill(sandbox.parts["cloche-sentry"], signal.SIGSTOP)  # it notices nothing itself
+                # so that it cannot notice the death itself
+                os.kill(sandbox.parts["cloche-sentry"], signal.SIGSTOP)
             os.kill(sandbox.process.pid if victim == "monitor" else sandbox.parts[victim], signal.SIGKILL)
             _out, error = sandbox.process.communicate(timeout=TIMEOUT_S)
             if victim != "monitor":
@@ -177,7 +178,7 @@ def test_without_user_namespaces(victim: str, tmp_path: Path, as_user: list[str]
         os.kill(process.pid if victim == "monitor" else parts_of(everyone)[victim], signal.SIGKILL)
         _out, error = process.communicate(timeout=TIMEOUT_S)
         wait_until(lambda: not alive(everyone), f"every process is gone with the {victim}")
-        if victim != "monitor":  # (what the guest says of its files is its own business)
+        if victim != "monitor":  # (a guest's output about its files may differ)
             lines = [line for line in error.decode().splitlines() if not line.startswith("sh: ")]
             assert process.returncode == 125 and len(lines) == 1 and f"the {victim[7:]} died" in lines[0], (
                 error
@@ -256,7 +257,7 @@ def test_no_call_is_answered_for_a_gofer_that_died() -> None:
     assert process.stdout is not None and process.stdin is not None
     assert process.stdout.readline() == b"ready\n", process.communicate()
     parts = parts_of(descendants(process.pid))
-    os.kill(parts["cloche-keeper"], signal.SIGSTOP)  # who ends the rest
+    os.kill(parts["cloche-keeper"], signal.SIGSTOP)  # so that it cannot end the rest
     try:
         os.kill(parts["cloche-gofer"], signal.SIGKILL)
         process.stdin.write(b"go\n")

@@ -91,7 +91,7 @@ def test_the_patch_is_one_that_git_applies(changed: Changed, tmp_path: Path) -> 
     assert (
         not (before / "old name").exists() and not os.access(before / "script", os.X_OK) or os.geteuid() == 0
     )
-    assert (project / "file").read_text() == "host\n"  # and the host has nothing of all that
+    assert (project / "file").read_text() == "host\n"  # and none of it is on the host
 
 
 def test_kinds_of_changes(changed: Changed) -> None:

@@ -55,7 +55,7 @@ def test_changes_of_one_that_has_ended(keeper: Keeper) -> None:
         "changed",
         "deleted",
     }
-    # Nothing was changed by looking, and the layer is free again.
+    # The commands changed nothing, and the layer is free again.
     assert changes(keeper, "k") == changes(keeper, "k")
     assert keeper.run("cat file /root/secret", "--from", "k") == "host\nmore\nsecret\n"
 

@@ -398,7 +398,7 @@ def test_one_connection_for_everything(box: Box) -> None:
     assert client.receive().name == requests.STARTED
     assert os.read(reader, 1) == b"\n"  # it traps
     listening = client.ask(requests.EVENTS, {})
-    # The command forks when it comes to it.
+    # The command forks at some later time.
     wait_until(lambda: client.call(requests.STATS, {})["tasks"] >= 3, "the command's child is there")  # type: ignore[operator]
     assert [row.pid for row in client.processes()][:2] == [2, 3]
     assert client.call(requests.LIST, {}) == {

@@ -55,7 +55,7 @@ def test_clients_that_vanish(box: Box) -> None:
         if step >= 3:
             client.receive()
         if step == 4:
-            # To all: what a command leaves behind when it has ended may live on.
+            # To all: background processes of a command that has ended may live on.
             client.signal(ident, signal.SIGTERM, FOREGROUND)
         client.close()
     os.close(null)

@@ -1,4 +1,4 @@
-"""Health checks: `run --health-cmd` and its kin, those of images; `list` and `inspect` say what came of them."""
+"""Health checks: `run --health-cmd` and its kin, those of images; `list` and `inspect` show their results."""
 
 import json
 import os
@@ -97,7 +97,7 @@ def test_one_that_writes_without_end_keeps_nobody(base: Images) -> None:
     found = wait_for(base, "unhealthy")
     assert found["log"][-1]["exit_code"] == -1
     base("rm", "-f", "h")
-    start(base, *QUICK, "--health-cmd", "yes & true")  # what a check leaves behind is not waited for
+    start(base, *QUICK, "--health-cmd", "yes & true")  # background processes of a check are not waited for
     wait_for(base, "healthy")
     base("rm", "-f", "h")
 

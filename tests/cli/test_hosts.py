@@ -23,11 +23,11 @@ from tests.cli.harness import (
     wait_until,
 )
 
-# What each host must be able to do.
+# The programs that must run on each host.
 SCRIPT = (
     "id -u; cat file; echo guest > file; cat file; bash -c 'echo $((6*7)) | cat'; sleep 0.01 & wait; exit 9"
 )
-# Ends the user namespaces of those inside and keeps everything else.
+# Takes user namespaces away and changes nothing else.
 NO_USER_NAMESPACES = [
     "unshare",
     "-Ur",

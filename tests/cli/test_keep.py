@@ -121,7 +121,7 @@ def test_the_limit_of_the_disk_holds(keeper: Keeper) -> None:
     assert out.startswith("full\n") and out.split()[2] == "20", out
     used = sum(path.stat().st_blocks for path in (keeper.layers / "k" / "files").iterdir()) * 512
     assert 10 << 20 <= used < 11 << 20
-    for size in ("1k", "1M"):  # what rm gives back is there at once, whatever wrote last
+    for size in ("1k", "1M"):  # rm frees its room at once, by the sentry's own writes and others'
         out = keeper.run(
             f"before=$(stat -f -c %f .); dd if=/dev/zero of=a bs={size} 2>/dev/null || echo full; rm a;"
             "test $(stat -f -c %f .) = $before",
@@ -182,7 +182,7 @@ def test_whoever_has_ended_it_may_use_its_layer(keeper: Keeper) -> None:
     keeper.run("test -e f", *AGAIN)
 
 
-# Processes cannot be made with that limit: what the shell can do alone.
+# Processes cannot be made with that limit: the shell's builtins alone.
 FILLER = """
 rm -f p; mkfifo p; x=$(head -c 16000 /dev/zero | tr '\\0' x); trap go=1 USR1; echo
 while [ -z "$go" ]; do :; done
@@ -223,7 +223,7 @@ def test_a_layer_that_cannot_be_written_is_told(keeper: Keeper) -> None:
     [state] = json.loads(keeper("list", "--json").out)
     assert message in state["error"] and state["exit_status"] == 137, state
     assert message in keeper("logs", "k").err
-    # What was written before is whole; one file may just have been made.
+    # Earlier files are whole; one file may just have been made.
     found = keeper.run("find . -name 'f[0-9]*' -printf '%s\\n' | sort | uniq -c", "--from", "k").split()
     kept = dict(zip(found[1::2], map(int, found[::2]), strict=True))
     assert 0 < kept.pop("16000") < 600 and kept.pop("0", 0) <= 1 and not kept, found

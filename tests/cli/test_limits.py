@@ -156,7 +156,8 @@ def test_guests_are_in_groups_and_the_sentry_is_not() -> None:
     finally:
         running.end()
     wait_until(lambda: not inside & {int(each) for each in os.listdir("/proc") if each.isdigit()}, "the end")
-    assert shell("true", "--memory", "100m", "--pids", "20").status == 0  # removes what the killed one left
+    # removes the remains of the killed one
+    assert shell("true", "--memory", "100m", "--pids", "20").status == 0
     assert not [path for path in groups_left() if f"cloche-{running.process.pid}-" in path]
 
 

@@ -349,7 +349,7 @@ def test_log_level(tmp_path: Path) -> None:
     assert run("true", options=("--log-level", "warning"), cwd=tmp_path).err == ""
     done = run("true", options=("--log-level", "loud"))
     assert done.status == 125 and is_one_line(done.err), done
-    # A home directory is not shown, and that is said unless only errors are asked for.
+    # A home directory is not shown; a line reports it unless only errors are asked for.
     home = Path("~").expanduser()
     assert "not shown" in run("true", cwd=home).err
     assert run("true", options=("--log-level", "error"), cwd=home).err == ""

@@ -1,4 +1,4 @@
-"""Several containers in one sentry: what they share, what they do not, and that one outlives another.
+"""Several containers in one sentry: which objects they share, and that one outlives another.
 
 One whose processes cannot be made any more, since the host's process is gone of which they are forks, ends alone.
 """

@@ -132,7 +132,7 @@ def test_a_blob_is_continued_where_it_was(images: Images, layout: Maker, server:
     partial.write_bytes(whole[: 3 << 20])
     assert images("pull", name).status == 0
     assert images("prune", "-a").status == 0
-    partial.write_bytes(b"x" * (3 << 20))  # what is wrong is thrown away, and the next pull is right
+    partial.write_bytes(b"x" * (3 << 20))  # wrong data is thrown away, and the next pull is right
     refused = images("pull", name)
     assert refused.status == 125 and is_one_line(refused.err) and "digest" in refused.err
     assert images("pull", name).status == 0

@@ -1,4 +1,4 @@
-"""What a start costs: modules that nobody needs for it must not creep in again (docs/performance.md)."""
+"""The costs of a start: modules that it does not need must not creep in again (docs/performance.md)."""
 
 import shutil
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 
 from tests.cli.harness import IS_ROOT, SOURCE, TIMEOUT_S, run, run_words
 
-# Each of these was found in the start once, for one function.
+# Each of these was once imported at the start, for one function.
 HEAVY = {
     "asyncio", "dataclasses", "decimal", "hashlib", "inspect", "json", "logging", "multiprocessing", "pathlib", "pickle",
     "random", "shutil", "subprocess", "tempfile", "threading", "traceback", "unittest", "urllib.parse",

@@ -1,4 +1,4 @@
-"""What a program sees of the host by default, and that it cannot change any of it."""
+"""The files of the host that a program sees by default, and that it cannot change any of them."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""When a sentry that does not answer is ended: counted in waits, not by the clock."""
+"""When a sentry that does not answer is ended: measured in waits, not by the clock."""
 
 import socket
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""One attempt to get out of a sandbox that may reach good.test and a few others: what it does, what it should say.
+"""One attempt to get out of a sandbox that may reach good.test and a few others: its script, and its expected output.
 
 Those of each kind stand in `attempts_*.py`, all of them in `attempts`.
 """
@@ -7,7 +7,7 @@ from typing import Final
 
 from tests.egress.servers import PUBLIC
 
-# Names with their default ports, all of which lead somewhere that they should not, or to PUBLIC.
+# Names with their default ports, all of which lead to a forbidden address, or to PUBLIC.
 TRICKY: Final = (
     "private.test", "metadata.test", "loopback.test", "zero.test", "own.test", "link.test", "bench.test",
     "broadcast.test", "multicast.test", "mapped.test", "nat64.test", "sixtofour.test", "local6.test", "ula.test",
@@ -80,7 +80,7 @@ class Attempt:
     def __init__(self, name: str, command: list[str], says: str = "", tool: str = "") -> None:
         self.name = name
         self.command = command
-        self.says = says  # a regular expression: what shows that cloche was asked, and how it answered
+        self.says = says  # a regular expression for the output that shows how cloche has answered
         self.tool = tool  # that must be installed
 
 

@@ -1,7 +1,7 @@
 """All attempts to get out of a sandbox that may reach good.test and a few others.
 
 They run in any sandbox (`world.World.words`); whether one has succeeded is judged outside, by the witness and the
-servers (`test_bypass`), not by what it says of itself.  Each module of them adds its own to `ATTEMPTS`.
+servers (`test_bypass`), not by its own output.  Each module of them adds its own to `ATTEMPTS`.
 """
 
 from tests.egress import attempts_messages, attempts_packets, attempts_programs

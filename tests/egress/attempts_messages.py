@@ -1,4 +1,4 @@
-"""Attempts by what is said on a connection: TLS, HTTP, and the proxy of the sandbox itself."""
+"""Attempts by data on a connection: TLS, HTTP, and the proxy of the sandbox itself."""
 
 from typing import Final
 

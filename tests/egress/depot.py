@@ -1,7 +1,7 @@
 """A server outside of files that package managers fetch, over HTTPS and HTTP, and of a stream of events.
 
 Run as a program beside `servers`, with the folder of the certificate and the folder of the files.  `/events` sends one
-event, and the next when `/ack/NUMBER` was asked for: who sees the last has had each as it came.
+event, and the next when `/ack/NUMBER` was asked for: a client that sees the last has received each as it came.
 """
 
 import functools

@@ -1,4 +1,5 @@
-"""A server of HTTPS outside, HTTP/1.1 and HTTP/2, that says what it was sent.  Run as a program beside `servers`.
+"""A server of HTTPS outside, HTTP/1.1 and HTTP/2, that reports the requests that it has received. Run as a program
+beside `servers`.
 
 On standard input "collect" asks for all requests since the last time, one JSON line.
 """

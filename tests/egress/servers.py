@@ -1,7 +1,7 @@
 """The outside world of the egress tests: servers, a resolver and a witness, in a network namespace of their own.
 
-Run as a program: it makes what it is told on standard input (JSON lines) and answers there.  The witness sees every
-packet that arrives, whoever it is for, so an attempt that "failed" inside but left the sandbox is found.
+Run as a program: it obeys commands on standard input (JSON lines) and answers on standard output. The witness sees
+every packet that arrives, for any address, so an attempt that "failed" inside but left the sandbox is found.
 """
 
 import json
@@ -70,9 +70,9 @@ class World:
         self.folder = folder
         self.lock = threading.Lock()
         self.queries: list[tuple[str, int]] = []
-        self.requests: list[str] = []  # what HTTP servers were sent, raw
+        self.requests: list[str] = []  # requests to HTTP servers, raw
         self.hellos: list[str] = []  # names of TLS
-        self.received: list[str] = []  # what TCP and UDP echo servers were sent
+        self.received: list[str] = []  # data to TCP and UDP echo servers
         self.rebinding = 0
         self.tap = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0003))
         self.tap.setblocking(False)

@@ -1,7 +1,7 @@
 """Attempts to get out of a sandbox, judged by what arrives outside.
 
-With CLOCHE_EGRESS_PREFIX='COMMAND …' they run in another sandbox, which must grant what `attempts.GRANTS` says; what it
-answers is then not compared, only what gets out.
+With CLOCHE_EGRESS_PREFIX='COMMAND …' they run in another sandbox, which must grant the rules in `attempts.GRANTS`;
+its output is then not compared, only the packets that get out.
 """
 
 import json

@@ -1,7 +1,7 @@
-"""Programs that fetch things, as they are: package managers, git, languages' own clients, a browser, an agent's stream.
+"""Unchanged programs that fetch data: package managers, git, languages' own clients, a browser, an agent's stream.
 
-Each by a rule that screens TLS, which believes the server's certificate because it is told to, and by one that inspects,
-where what cloche sets is all that it is told.  Plain HTTP is relayed.
+Each by a rule that screens TLS, where the program is told to trust the server's certificate, and by one that
+inspects, where it has only cloche's own settings. Plain HTTP is relayed.
 """
 
 import base64
@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.guest, pytest.mark.skipif(bool(REASON), reason=REASON 
 HTTPS = f"https://good.test:{SECURE}"
 HTTP = f"http://good.test:{PLAIN}"
 INSPECTED = f'version = 1\nauthorities = ["cert.pem"]\n[[allow]]\nhost = "good.test"\nports = [{SECURE}]\ninspect = true\n'
-# How each is told to believe a certificate.
+# The settings by which each trusts a certificate.
 BELIEVING = (
     "PIP_CERT",
     "npm_config_cafile",

@@ -1,4 +1,4 @@
-"""Whoever moves its data, a connection ends when its rule goes; and who follows the log hears of it at once."""
+"""A connection of any kind ends when its rule is removed, and a reader of the log sees that at once."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Inspected TLS: real clients, what rules about requests let through, secrets, approvals, and attempts to get around."""
+"""Inspected TLS: real clients, the requests that rules let through, secrets, approvals, and attempts to get around."""
 
 import base64
 import json
@@ -196,7 +196,7 @@ def test_the_authority_is_of_this_sandbox_alone(world: InspectedWorld) -> None:
     assert len(certificate) > 3 and certificate != other
     assert certificate[-1] not in second.out  # of the signature; names and times may be the same
     assert "PRIVATE" not in first.out and not os.path.exists("/etc/cloche")
-    # Nobody else believes it: it is in no file of the host.
+    # Programs outside do not trust it: it is in no file of the host.
     bundle = Path("/etc/ssl/certs/ca-certificates.crt")
     assert not bundle.exists() or certificate[-1] not in bundle.read_text()
 
@@ -304,7 +304,7 @@ def test_approvals(world: InspectedWorld) -> None:
     assert [each[2] for each in world.seen() if "ask" in each[2]] == ["/ask/a", "/ask/a"]
 
 
-# Looks until something waits for an approval, and answers it.
+# Polls until a request waits for an approval, and answers it.
 APPROVE = """
 import subprocess, sys
 *command, name = [word for word in sys.argv[1:] if word != "--refuse"]

@@ -1,4 +1,6 @@
-"""Attempts to get around inspection: whatever is said on the connection, only what the rules allow arrives outside."""
+"""Attempts to get around inspection: whatever data a connection carries, only requests that the rules allow arrive
+outside.
+"""
 
 import base64
 import json
@@ -28,7 +30,7 @@ def get(target: bytes, more: bytes = b"", method: bytes = b"GET") -> bytes:
     return method + b" " + target + b" HTTP/1.1\r\n" + H + more + b"\r\n"
 
 
-# What is said after TLS stands, name by name.
+# The data sent after the TLS handshake, by name.
 RAW: Final[dict[str, bytes]] = {
     # other hosts behind the granted one
     "host": b"GET /ok/LEAK HTTP/1.1\r\nHost: evil.test\r\n\r\n",

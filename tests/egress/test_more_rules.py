@@ -52,7 +52,7 @@ def test_real_addresses(world: World) -> None:
         + '[[allow]]\nhost = "other.test"\nports = [80]\n'
     )
     script = PRELUDE + (
-        f"print(tcp('{PUBLIC}', 7000), tcp('{OTHER}', 7000))\n"  # nobody has asked for the name yet
+        f"print(tcp('{PUBLIC}', 7000), tcp('{OTHER}', 7000))\n"  # no program has asked for the name yet
         "print(ask('good.test'), tcp('good.test', 7000))\n"
         f"print(tcp('{PUBLIC}', 22), tcp('{OTHER}', 7000))\n"
         "ask('www.good.test')\n"

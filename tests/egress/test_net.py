@@ -88,7 +88,8 @@ def test_rules_change_while_programs_run(world: World) -> None:
     old = sandbox.tell("print(s.getpeername()[0])")
     assert sandbox.net("add", "--allow", "evil.test:7000", "--deny", "bad.test") == "4 rules\n"
     assert sandbox.tell("_ = s.sendall(b'c'); print(s.recv(9))") == "b'c'"
-    # Gone: the connection is cut, and whoever kept the address reaches nobody, not even by another name's rule.
+    # Removed: the connection is cut, and the address that the program kept leads nowhere, not even by another name's
+    # rule.
     assert sandbox.net("remove", "--allow", "other.test:7000") == "3 rules; 1 connections were cut\n"
     cut = "\ntry: print(s.recv(9))\nexcept OSError as error: print(type(error).__name__)\n"
     assert sandbox.tell(cut) in ("ConnectionResetError", "b''")  # the latter if the sentry is slow

@@ -105,7 +105,7 @@ class World:
             (self.host, f"ip link set {name}h name vh"),
             (self.host, f"ip link set lo up; ip addr add {LINK_INSIDE}/30 dev vh; ip link set vh up"),
             (self.host, f"ip route add default via {LINK_OUTSIDE}"),
-            # So that nothing but a refusal keeps attempts by IPv6 in.
+            # So that only a refusal can stop attempts by IPv6.
             (self.outside, "ip -6 addr add fd00:77::1/64 dev vs nodad || true"),
             (self.host, "ip -6 addr add fd00:77::2/64 dev vh nodad || true"),
             (self.host, "ip -6 route add default via fd00:77::1 || true"),

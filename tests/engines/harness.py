@@ -1,6 +1,7 @@
-"""What tests with engines share: the runtime, an image made here, engines of the test's own below a temporary folder.
+"""Helpers of the tests with engines: the runtime, an image made here, engines of the test's own below a temporary
+folder.
 
-Everything that is started is ended by its pid.  What the machine lacks makes tests skip, and say what.
+Everything that is started is ended by its pid.  A test whose program the machine lacks skips, and names it.
 """
 
 import json
@@ -133,7 +134,7 @@ class Docker:
             up = f'{program("ip")} link set lo up && exec "$@"'
             words = [program("unshare"), "-n", program("sh"), "-c", up, "dockerd", *words]
         else:
-            # The machine's own, which other tests see, stays as it is.
+            # The machine's own rules, which other tests see, stay as they are.
             words += ["--iptables=false", "--ip6tables=false", "--bridge=none", "--ip-forward=false"]
         with open(self.log, "wb") as log:
             self.daemon = subprocess.Popen(

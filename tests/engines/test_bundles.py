@@ -1,4 +1,4 @@
-"""cloche-oci called as engines call it, without one: what it says, what it leaves, and what a hostile bundle gets."""
+"""cloche-oci called as engines call it, without one: its output, its remains, and the refusals of a hostile bundle."""
 
 import json
 import os
@@ -64,7 +64,7 @@ def cloche(tmp_path: Path, root: Path) -> Iterator[Runtime]:
     try:
         yield made
     finally:
-        for ident in made("list", "-q").out.split():  # what a test that failed has left
+        for ident in made("list", "-q").out.split():  # the remains of a test that failed
             made("delete", "--force", ident)
 
 
@@ -243,7 +243,7 @@ def test_the_anchor_stands_in_the_container(cloche: Runtime, tmp_path: Path, roo
     pid = cloche.state("held")["pid"]
     assert anchor_namespaces(pid) == {"net", "ipc", "uts", "pid", "mnt", "cgroup"}
     assert sorted(os.listdir(f"/proc/{pid}/root")) == sorted(os.listdir(root))
-    assert os.listdir(f"/proc/{pid}/root/dev/mqueue") == []  # what is the sentry's own is empty here
+    assert os.listdir(f"/proc/{pid}/root/dev/mqueue") == []  # the sentry's own file systems are empty here
     assert [name for name in os.listdir(f"/proc/{pid}/root/proc") if name.isdigit()] == ["1"]
     mounts = Path(f"/proc/{pid}/mountinfo").read_text().splitlines()
     assert all(line.split()[4].split("/")[1] in ("", "proc", "dev", "sys") for line in mounts)

@@ -59,7 +59,7 @@ def containerd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containerd]
     try:
         yield made
     finally:
-        for name in made("containers", "ls", "-q").out.split():  # what a test that failed has left
+        for name in made("containers", "ls", "-q").out.split():  # the remains of a test that failed
             made("tasks", "rm", "-f", name)
             made("containers", "rm", name)
         end(made.daemon)

@@ -9,7 +9,7 @@ import pytest
 from tests.engines.harness import TIMEOUT_S, Docker, Done, run
 
 RUNTIMES = ("runc", "cloche")
-# What differs between two containers of one runtime, too.
+# Text that differs between two containers of one runtime, too.
 _IDS = re.compile(r"\b[0-9a-f]{64}\b|\b[0-9a-f]{12}\b")
 
 

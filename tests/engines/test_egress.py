@@ -82,13 +82,13 @@ def test_an_annotation(nets: Nets) -> None:
     assert "bad address" in fetched(nets, "asking", "http://other.test/")
     assert "Permission denied" in fetched(nets, "asking", f"http://{other}/")
     assert "Permission denied" in fetched(nets, "asking", "http://web.good.test:81/")
-    # Docker's own resolver, which would ask for any name, is not to be had at any of its ports.
+    # Docker's own resolver, which would ask for any name, cannot be reached at any of its ports.
     looked_up = nets.inside("asking", "nslookup other.test 127.0.0.11; nslookup other.test 127.0.0.53")
     assert other not in looked_up.out, looked_up
     assert "Connection refused" in fetched(nets, "asking", "http://127.0.0.1:8/")
     for script in (f"ping -c 1 -W 5 {other}", f"echo x | nc -u -w 1 {other} 80", "ping -c 1 -W 5 8.8.8.8"):
         assert "bytes from" not in nets.inside("asking", script).out, script
-    # What comes in is as before: at the container's own addresses, and from others.
+    # Incoming connections are as before: at the container's own addresses, and from others.
     nets.inside("asking", "mkdir /tmp/w; echo mine > /tmp/w/index.html; httpd -p 80 -h /tmp/w")
     for where in ("127.0.0.1", mine):
         assert fetched(nets, "asking", f"http://{where}/") == "mine"
@@ -116,7 +116,7 @@ def test_the_operator_s_rules(nets: Nets) -> None:
     assert "Permission denied" in fetched(nets, "wanting", "http://web.good.test:81/")
     assert "bad address" in fetched(nets, "wanting", "http://other.test/")
     assert "Permission denied" in fetched(nets, "wanting", f"http://{nets.addresses['other']}/")
-    # The operator's rule reads the requests, whatever the annotation calls them.
+    # The operator's rule reads the requests, even if the annotation declares them as tcp.
     script = "printf 'GET / HTTP/1.1\\r\\nHost: other.test\\r\\n\\r\\n' | nc web.good.test 80"
     assert "421" in nets.inside("wanting", script).out
 

@@ -1,4 +1,6 @@
-"""Images go both ways between cloche and engines: what was committed here runs there, and is the same."""
+"""Images go both ways between cloche and engines: an image that was committed here runs there, with the same
+contents.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path

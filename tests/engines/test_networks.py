@@ -1,4 +1,6 @@
-"""Docker's networks with cloche beside Docker's with runc: what programs reach, see and are reached by."""
+"""Docker's networks with cloche beside Docker's with runc: the addresses that programs reach and see, and the
+programs that reach them.
+"""
 
 import re
 import subprocess
@@ -115,7 +117,7 @@ cat /sys/class/net/eth0/address /sys/class/net/eth0/mtu /sys/class/net/eth0/oper
 cat /proc/sys/net/ipv4/ip_unprivileged_port_start /proc/sys/net/ipv4/ping_group_range
 ip link set lo down; echo $?; ping -c 1 -W 20 $1 | grep packets; ping -c 1 -W 20 127.0.0.1 | grep packets
 """
-# What differs between two containers of one runtime, and what has passed.
+# Text that differs between two containers of one runtime, and counters.
 _OWN = re.compile(r"\b\d+: eth0@if\d+|[RT]X (packets|bytes|errors).*|Interrupt.*")
 
 

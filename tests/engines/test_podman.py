@@ -18,7 +18,7 @@ class Podman:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.prefix: list[str] = []  # what commands are run by
+        self.prefix: list[str] = []  # the start of every command
         self.config = folder / "containers.conf"
         names = "runc", "crun", "cloche-oci"
         self.config.write_text(f"[engine]\nruntime_supports_json = {list(names)!r}\n".replace("'", '"'))

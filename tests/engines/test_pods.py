@@ -1,4 +1,4 @@
-"""What containers of a pod have in common, by containerd's CRI, with cloche beside runc."""
+"""The objects that containers of a pod share, by containerd's CRI, with cloche beside runc."""
 
 import json
 import os
@@ -255,7 +255,7 @@ def test_figures(node: Node) -> None:
         pod = kubelet.run_pod(name, runtime, PID_CONTAINER)
         try:
             fill = "exec tail -c 60000000 /dev/zero"  # of an endless file: as much stays in memory
-            for _number in range(2):  # what the first of a pod has differs from what others have
+            for _number in range(2):  # the first container of a pod differs from the others
                 two = kubelet.start(pod, name, "two", "bb:1", "sleep", "100000", pid_mode=PID_CONTAINER)
                 one = kubelet.start(pod, name, "one", "bb:1", "sh", "-c", fill, pid_mode=PID_CONTAINER)
                 wait_until(lambda one=one: kubelet.memory_bytes(one) > 40_000_000)  # type: ignore[misc]

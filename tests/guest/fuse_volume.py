@@ -93,7 +93,7 @@ class Volume:
         try:
             os.write(self.fd, struct.pack("<IiQ", 16 + len(body), error, unique) + body)
         except OSError:
-            pass  # whoever asked has been killed
+            pass  # the process that asked has been killed
 
     def find(self, name: bytes) -> Node:
         node = self.names.get(name)
@@ -223,5 +223,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    # Not sys.exit: nothing of the interpreter's end may look at the volume.
+    # Not sys.exit: the interpreter's exit code could access the volume.
     os._exit(main())

@@ -84,7 +84,7 @@ def run_cloche(
 ) -> Outcome:
     """Run in a sandbox with `folder` as the current directory."""
     env = strict()
-    for name in ("COLUMNS", "LINES"):  # cloche passes them on; natively there are none
+    for name in ("COLUMNS", "LINES"):  # cloche passes them on; the native run has none
         env.pop(name, None)
     command = [*cloche_command(*options), *argv]
     done = subprocess.run(

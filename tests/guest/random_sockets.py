@@ -1,11 +1,13 @@
-"""Makes random socket calls, the same for a seed, and prints what each gives and the poll events of all sockets after.
+"""Makes random socket calls, the same for a seed, and prints the result of each and the poll events of all sockets
+afterwards.
 
     python3 random_sockets.py unix|tcp|udp FIRST LAST
 
-Runs natively and in a sandbox, in a fresh network namespace.  What is left to chance is not printed: ephemeral ports,
-amounts that depend on timers.  Not done, as Linux's answer hangs on a timer or differs from kernel to kernel: connect
-and listen after shutdown, going from IPv6 to mapped addresses with one socket, connecting to a broadcast address, and
-datagrams held back while their socket is connected anew.  TCP_CORK is left out, too: small buffers make small segments.
+Runs natively and in a sandbox, in a fresh network namespace. Random values are not printed: ephemeral ports, amounts
+that depend on timers. Left out, as Linux's answer depends on a timer or differs from kernel to kernel: connect and
+listen after shutdown, going from IPv6 to mapped addresses with one socket, connecting to a broadcast address, and
+datagrams held back while their socket is connected anew. TCP_CORK is left out, too: small buffers make small
+segments.
 """
 
 import array
@@ -145,7 +147,7 @@ class Run:
             if os.path.exists(path):
                 os.unlink(path)
 
-    # -- each gives what to print, or None if it did nothing ----------------------------------------------
+    # -- each returns the object to print, or None if it did nothing ----------------------------------------------
     def do_make(self, sock: socket.socket) -> tuple[object, ...]:
         families = [socket.AF_UNIX] if self.mode == "unix" else [socket.AF_INET, socket.AF_INET6]
         kinds = {

@@ -1,4 +1,4 @@
-"""Storage of the host that hangs, and guests that go on meanwhile: what test_slow_storage.py and test_slow_disks.py need."""
+"""Storage of the host that hangs, and guests that go on meanwhile: for test_slow_storage.py and test_slow_disks.py."""
 
 import contextlib
 import fcntl
@@ -19,7 +19,7 @@ from tests.guest.harness import TIMEOUT_S, cloche_command, strict
 FIFREEZE, FITHAW = 0xC0045877, 0xC0045878  # linux/fs.h
 SERVER = Path(__file__).parent / "fuse_volume.py"
 
-# Opens files that nobody has opened yet, and makes 10^5 calls: what others do meanwhile.
+# Opens files that were not opened before, and makes 10^5 calls: the work of other programs meanwhile.
 OTHERS = r"""
 import os, sys
 def others():

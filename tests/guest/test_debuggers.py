@@ -1,4 +1,4 @@
-"""strace and gdb say of a program in cloche what they say of it on the host."""
+"""strace and gdb print the same for a program in cloche and on the host."""
 
 import shutil
 import subprocess

@@ -1,4 +1,5 @@
-"""Threads that share files: reads and mappings bring the file's own bytes, whatever else goes on (csrc/host/sharing.c).
+"""Threads that share files: reads and mappings return the file's own bytes under any other activity
+(csrc/host/sharing.c).
 
 A few seconds, or with CLOCHE_SLOW=1 minutes, in each mode; the files are the host's, and those that change are copied up.
 """

@@ -1,4 +1,4 @@
-"""What ring 3 may not do ends in the same signal as on the host, whatever runs guest code: every vector, privileged
+"""Forbidden instructions in ring 3 end in the same signal as on the host, on every platform: every vector, privileged
 instructions, forged frames, addresses of others.  The programs are tests/kvm/hostile; tests/kvm runs them on KVM, too.
 """
 

@@ -1,4 +1,4 @@
-"""unshare, nsenter and bwrap of an unprivileged user give in cloche what they give on the host."""
+"""unshare, nsenter and bwrap of an unprivileged user have the same results in cloche as on the host."""
 
 import os
 import shutil

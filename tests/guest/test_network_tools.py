@@ -1,4 +1,4 @@
-"""ip(8) and ss(8) print in a sandbox what they print in a fresh network namespace of the host."""
+"""ip(8) and ss(8) print the same in a sandbox as in a fresh network namespace of the host."""
 
 import shutil
 from pathlib import Path

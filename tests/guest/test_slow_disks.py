@@ -1,4 +1,6 @@
-"""The same for disks of the host's own, of which nobody knows that they may hang (kernel/host_wait.py, kernel/lanes.py)."""
+"""The tests of test_slow_storage.py for disks of the host's own, which are not known to hang (kernel/host_wait.py,
+kernel/lanes.py).
+"""
 
 import hashlib
 import os
@@ -247,7 +249,7 @@ def test_work_for_the_outside_keeps_nobody_else(tmp_path: Path, words: list[str]
             stdout=subprocess.PIPE,
             text=True,
         )
-        # (When it is at work nobody tells; that the others go on, whenever it begins, is what counts.)
+        # (It does not report when it begins; the test is only that the others go on.)
         guest.tell("go")
         assert guest.hear() == "others True"
         assert outside.poll() is None
@@ -305,7 +307,7 @@ def test_files_of_a_kept_layer_keep_nobody_else(tmp_path: Path, monkeypatch: pyt
     assert guest.hear() == "begun"
     for path in (tmp_path / "data").rglob("[0-9]*"):
         fd = os.open(path, os.O_RDONLY)
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)  # what is on the disk is not in memory any more
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)  # drop the file's pages from memory
         os.close(fd)
     with stopped(guest):
         guest.tell("go")

@@ -1,4 +1,4 @@
-"""Storage of the host that hangs keeps the programs that ask for it, and nobody else (kernel/host_wait.py)."""
+"""Storage of the host that hangs delays the programs that use it, and no others (kernel/host_wait.py)."""
 
 import os
 import shutil
@@ -353,7 +353,7 @@ def test_a_command_from_outside_keeps_nobody_else(slow: Slows) -> None:
         assert guest.hear() == "others True"
         made.order("go")
         assert command.communicate(timeout=TIMEOUT_S)[0] == b"it runs /v/hold-program\n"
-    # One whose client goes away meanwhile is forgotten.
+    # A request whose client disappears meanwhile is dropped.
     words = [*CLOCHE, "exec", name, "/v/hold-program"]
     made.order("hold lookup")
     command = subprocess.Popen(words, stdout=subprocess.PIPE)

@@ -1,4 +1,6 @@
-"""Volumes with :rw, whose files are the host's own: what programs see of them, and what they may make of them."""
+"""Volumes with :rw, whose files are the host's own: the attributes that programs see, and the changes that they may
+make.
+"""
 
 import os
 import shutil

@@ -39,7 +39,7 @@ class Port:
         data = b""
         while len(data) < length:
             piece = os.read(self.fd, min(length - len(data), PIECE))
-            if not piece:  # nobody has the other end: the machine has no purpose any more
+            if not piece:  # the other end is closed: the machine is not needed any more
                 power_off()
             data += piece
         return data
@@ -158,6 +158,6 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except BaseException as error:  # the kernel would only say that init has ended
+    except BaseException as error:  # the kernel would only report that init has ended
         print("agent:", repr(error), file=sys.stderr, flush=True)
         raise

@@ -1,7 +1,7 @@
 """An initramfs: a cpio archive in the "newc" format (Documentation/driver-api/early-userspace/buffer-format.rst).
 
-Files of this machine are put at their own paths, the symbolic links on the way included, so that what refers to them by
-path (a virtual environment, a linker's search list) finds them.  The same files give the same archive: entries are in
+Files of this machine are put at their own paths, the symbolic links on the way included, so that references by path
+(of a virtual environment, of a linker's search list) find them. The same files give the same archive: entries are in
 the order of their names, numbers of inodes count from 1, all belong to root.
 """
 
@@ -19,7 +19,7 @@ class Entry:
     def __init__(self, mode: int, content: bytes | Path = b"", mtime: int = 0, device: int = 0) -> None:
         self.mode = mode
         self.content = content  # a path: that file's, read when the archive is written
-        self.mtime = mtime  # what Python compares compiled modules with
+        self.mtime = mtime  # which Python compares with compiled modules
         self.device = device
 
 

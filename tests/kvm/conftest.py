@@ -42,7 +42,7 @@ FIRST = (
     "test_given.py",
     "test_security.py",
     "test_hostile_programs",
-)  # what matters most, should time run out
+)  # the most important tests, should time run out
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

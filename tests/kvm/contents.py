@@ -1,5 +1,5 @@
-"""What the machine has in it: busybox, the kernel's modules, the Python environment in which cloche is installed (at the
-same paths as here), the programs that were asked for, and the shared libraries of all of them.
+"""The contents of the machine: busybox, the kernel's modules, the Python environment in which cloche is installed (at
+the same paths as here), the programs that were asked for, and the shared libraries of all of them.
 """
 
 import json
@@ -39,7 +39,7 @@ UNUSED_LIBRARY: Final = (
 UNREAD: Final = tuple(
     f"/usr/share/{name}/" for name in ("doc", "info", "locale", "man", "lintian", "zoneinfo")
 )
-# What the loader and the C library look for by themselves at run time.
+# Files that the loader and the C library search for at run time.
 LOADED_LATER: Final = ("/lib/x86_64-linux-gnu/libgcc_s.so.1",)
 ACCOUNTS: Final = (("root", 0), ("user", 1000), ("nobody", 65534))
 
@@ -67,7 +67,7 @@ $b mount -o move . /
 exec $b chroot . PYTHON -I -S /agent.py
 """
 
-# Runs in the environment that is taken along: prints what belongs to it.
+# Runs in the environment that is taken along: prints the files that belong to it.
 DESCRIBE: Final = """
 import importlib.metadata as metadata, json, os, re, sys, sysconfig
 names, files, seen = sys.argv[1:], set(), set()

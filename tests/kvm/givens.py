@@ -1,6 +1,6 @@
-"""Builds what tests/kvm/given needs: a kvm.elf whose ring 0 does what programs tell it, and the program that attacks with it.
+"""Builds the files for tests/kvm/given: a kvm.elf whose ring 0 obeys programs, and the program that attacks with it.
 
-Nothing of this is in what is installed: the machine of the tests puts that file over its own for a while.
+Neither is installed: the machine of the tests puts that file over its own for a while.
 """
 
 import importlib.util

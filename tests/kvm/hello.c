@@ -1,4 +1,4 @@
-/* What the compiler in the machine is given. */
+/* The source for the compiler in the machine. */
 #include <stdio.h>
 int main(void)
 {

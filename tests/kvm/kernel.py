@@ -17,9 +17,9 @@ from typing import Final
 ROOT: Final = Path(__file__).resolve().parents[2]
 CACHE: Final = ROOT / "build" / "kvm" / "kernel"
 PACKAGE: Final = "linux-image-cloud-amd64"  # depends on the newest; the cloud's is the smallest
-# What loads them needs no modprobe: in the order of their dependencies, those that a kernel does not have left out.
+# They are loaded without modprobe: in the order of their dependencies, those that a kernel does not have left out.
 MODULES: Final = ("irqbypass", "kvm", "tee", "ccp", "kvm-amd")
-# What tests of the long run ask the machine's own kernel for.
+# Modules that tests of the long run need in the machine's own kernel.
 MORE_MODULES: Final = ("loop", "dummy", "veth", "inet_diag", "tcp_diag", "udp_diag", "unix_diag", "netlink_diag",
                        "af_packet_diag")  # fmt: skip
 

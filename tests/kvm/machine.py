@@ -21,7 +21,7 @@ QEMU: Final = "qemu-system-x86_64"
 CPU: Final = "max,la57=off"  # programs have 47 bits of addresses, as nearly everywhere
 BOOT_S: Final = 240.0  # 4 s where nothing else runs
 GRACE_S: Final = 60.0  # how much longer than a command's limit its answer is waited for
-# `quiet`: the emulated serial line is slow.  The mitigations would only cost time: nobody attacks this kernel.
+# `quiet`: the emulated serial line is slow.  The mitigations would only cost time: no test attacks this kernel.
 KERNEL_LINE: Final = (
     "console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable random.trust_cpu=on rdinit=/init"
 )

@@ -8,7 +8,7 @@ HOSTILE: Final = sorted((HERE / "hostile").glob("*.c"))
 ROOT: Final = HERE.parents[1]
 BENCH: Final = ROOT / "bench"
 PLATFORM_TESTS: Final = HERE.parent / "unit" / "platform"
-# The conformance suite of platforms, with what pytest reads on the way.
+# The conformance suite of platforms, with the files that pytest needs for it.
 CONFORMANCE: Final = (
     ROOT / "pyproject.toml",
     ROOT / "docs" / "kvm.md",
@@ -17,7 +17,7 @@ CONFORMANCE: Final = (
     HERE.parent / "unit" / "__init__.py",
     *sorted(PLATFORM_TESTS.glob("*.py")),
 )
-# Of tests/security what a platform can get wrong; and the monitor of a pod.
+# The programs of tests/security that a platform can get wrong, and the monitor of a pod.
 NAMES: Final = "addresses alive bombs entries numbers paths peers scripts storms tracers"
 SECURITY: Final = HERE.parent / "security" / "programs"
 ATTACKS: Final = [SECURITY / f"{name}.c" for name in NAMES.split()]
@@ -27,7 +27,7 @@ PLACE: Final = "/opt/guest"  # of the compiled programs, in the machine and in s
 BATCH: Final = "/opt/guest/batch.sh"
 # Alternatives, which belong to no package.
 ALTERNATIVES: Final = tuple(f"/usr/bin/{name}" for name in ("awk", "cc", "gcc", "python3"))
-# What the tests that run in the machine's own pytest need of Debian's packages, in the long run only.
+# Debian's packages for the tests that run in the machine's own pytest, in the long run only.
 PACKAGES: Final = (
     "bash bc bsdutils bubblewrap busybox-static coreutils diffutils e2fsprogs findutils gdb git grep gzip iproute2"
     " iputils-ping libcap2-bin make mawk mount perl perl-base procps sed sqlite3 strace tar util-linux util-linux-extra"
@@ -37,7 +37,7 @@ PACKAGES: Final = (
 ).split()
 
 # Of tests/guest/programs those that a platform can get wrong: memory, signals, processes and threads, waking, tracing,
-# and of the rest what moves data.  Each takes less than three seconds in the emulated processor, and says the
+# and calls that move data.  Each takes less than three seconds in the emulated processor, and says the
 # same on the kernels of this machine and of the emulated one (futex_pi counts who sleeps already: not there).
 GROUPS: Final[dict[str, str]] = {
     "memory": "mm_basic mm_collapse mm_dontunmap mm_far_apart mm_grows mm_interrupted mm_locked mm_many mm_mdwe mm_remap_file_pages"

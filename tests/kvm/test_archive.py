@@ -1,4 +1,4 @@
-"""The archive is what cpio(1) and the kernel read."""
+"""cpio(1) and the kernel can read the archive."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Ring 0 of the machine in the hands of an attacker: whatever it does harms its own process only.
+"""Ring 0 of the machine in the hands of an attacker: its attacks harm its own process only.
 
 The machine runs a build of kvm.elf that gives ring 0 to programs (given/ring0_given.c), put over the installed one.
 """
@@ -17,7 +17,7 @@ PARTS = 4  # each in a sandbox of its own
 INSTALLED = Path(cloche.platform.__file__).with_name("kvm.elf")
 KILLED = ("137", "139", "159")  # by SIGKILL, SIGSEGV, SIGSYS
 
-# What ring 0 may do to itself: it is told afterwards, "1" where the attack could not have what it wanted.
+# Attacks that only affect ring 0 itself: each prints a result, "1" where it has failed.
 GOES_ON = (
     "nothing", "window", "kvms_registers", "virtualisation", "counters", "control_registers", "hypercalls",
     "copies_into_the_loop", "swaps_in_the_loop",

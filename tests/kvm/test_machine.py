@@ -1,4 +1,4 @@
-"""The machine boots, has a /dev/kvm, and runs cloche; and what its commands write and how they end gets out."""
+"""The machine boots, has a /dev/kvm, and runs cloche; and returns the output and status of commands."""
 
 from typing import Final
 

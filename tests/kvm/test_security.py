@@ -1,7 +1,7 @@
 """Attacks of tests/security with the platform kvm: those that a platform can get wrong, in one sandbox.
 
-What is about patched text, and about slots and the stub that a program can write to, is not there for ring 3; for
-ring 0 it is in test_given.py.
+Patched text, and slots and a stub that a program can write to, do not exist for ring 3; test_given.py has the attacks
+from ring 0.
 """
 
 import re

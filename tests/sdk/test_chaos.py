@@ -1,4 +1,6 @@
-"""Parts of sandboxes that die at any moment, under many calls at once: each call ends, with a result or an error of ours."""
+"""Parts of sandboxes that die at any moment, under many calls at once: each call ends, with a result or an error of
+the SDK.
+"""
 
 import asyncio
 import os

@@ -25,7 +25,7 @@ def test_state_and_values(shared: Sandbox) -> None:
     assert execution.ok and execution.duration > 0
     assert shared.run_code("import os; os.system('echo from a child'); None").logs.stdout == "from a child\n"
     assert shared.run_code("await __import__('asyncio').sleep(0, 'awaited')").text == "'awaited'"
-    assert shared.run_code("input()").error is not None  # nobody types
+    assert shared.run_code("input()").error is not None  # there is no input
     assert shared.run_code("def f():\n    return __name__\nf()").text == "'__main__'"
 
 

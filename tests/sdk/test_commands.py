@@ -58,7 +58,7 @@ def test_input(shared: Sandbox) -> None:
     data = os.urandom(1 << 20)
     assert shared.commands.run(["cat"], stdin=data).stdout_bytes == data
     assert shared.commands.run(["cat"]).stdout == ""
-    assert shared.commands.run(["true"], stdin=data).ok  # nobody reads it
+    assert shared.commands.run(["true"], stdin=data).ok  # the command does not read it
 
 
 def test_a_timeout_ends_all_of_it(shared: Sandbox) -> None:

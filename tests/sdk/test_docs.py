@@ -1,4 +1,4 @@
-"""What the pages of the SDK show is run."""
+"""The examples in the pages of the SDK are run."""
 
 import re
 import shutil

@@ -1,4 +1,4 @@
-"""News of a sandbox."""
+"""Events of a sandbox."""
 
 import asyncio
 

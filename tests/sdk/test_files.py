@@ -1,4 +1,4 @@
-"""Files: everything that the kernel inside knows, no program of the sandbox's, and no trust in what it says."""
+"""Files: read and written by the kernel inside, without a program of the sandbox, and without trust in its answers."""
 
 import asyncio
 import errno

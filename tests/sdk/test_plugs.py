@@ -77,7 +77,7 @@ def test_deepagents(shared: Sandbox) -> None:
         assert [(each.content, each.error) for each in got] == [
             (b"\0a", None), (None, "file_not_found"), (None, "is_directory"),
         ]  # fmt: skip
-        # What the base class makes of these: it runs python3 inside.
+        # The base class's versions of these run python3 inside.
         assert backend.write("/tmp/d/text", "one\ntwo\n").error is None
         edited = backend.edit("/tmp/d/text", "two", "three")
         assert edited.error is None

@@ -1,4 +1,4 @@
-"""Sandboxes: making, finding, looking, ending; nothing is left, whatever becomes of whoever made one."""
+"""Sandboxes: making, finding, looking, ending; nothing is left, however the program that made one ends."""
 
 import asyncio
 import inspect

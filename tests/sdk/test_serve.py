@@ -1,4 +1,4 @@
-"""`cloche serve`, with the packages of E2B as its clients: their quick starts, and who may see what."""
+"""`cloche serve`, with the packages of E2B as its clients: their quick starts, and the rights of each key."""
 
 import asyncio
 import base64

@@ -1,6 +1,6 @@
-"""The template: sandboxes that are forked from it, what it must not hold, and its death at any moment.
+"""The template: sandboxes that are forked from it, the data that it must not hold, and its death at any moment.
 
-A caller with other limits has a template of its own, so each test's program sets one that nobody else has.
+A caller with other limits has a template of its own, so each test's program sets a limit of its own.
 """
 
 import json

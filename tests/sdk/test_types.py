@@ -1,4 +1,4 @@
-"""What a user's type checker says of a program that uses every method."""
+"""The verdict of a user's type checker on a program that uses every method."""
 
 import json
 import shutil

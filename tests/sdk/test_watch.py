@@ -1,4 +1,4 @@
-"""Directories that are watched: told by the kernel inside, whoever makes the change."""
+"""Directories that are watched: the kernel inside reports every change, by any program."""
 
 import asyncio
 from collections.abc import Iterator

@@ -1,6 +1,6 @@
 """Hostile guests against the whole sandbox: each must get nowhere, and leave the sentry serving another guest.
 
-The programs in `programs/` attack from inside; what they print says whether they reached anything.  After each (and
+The programs in `programs/` attack from inside; their output shows whether they succeeded.  After each (and
 where it says so, meanwhile) `alive` runs, which needs processes, memory, files, a pipe, a thread and exec.
 Attacks at the level of machine code are in `test_platform_hostile.py`.
 """
@@ -21,8 +21,8 @@ from cloche.platform import layout
 PROGRAMS = Path(__file__).parent / "programs"
 TIMEOUT_S = 150
 MIB = 1 << 20
-# The sentry at its largest: its own code and what `cloche.mm.quota` lets guests make it remember, with some slack
-# for what the estimates there miss.
+# The sentry at its largest: its own code and the memory that `cloche.mm.quota` lets guests use in it, with some slack
+# for errors of the estimates there.
 SENTRY_MIB = 1400
 
 
@@ -258,7 +258,8 @@ def test_giant_sleeps(folder: Path) -> None:
 
 # -- bombs -------------------------------------------------------------------------------------------------------
 
-# What ends each, and at most how many; where the natural limit is the sandbox's memory, the error of that call.
+# The error that ends each, and the highest number; where the natural limit is the sandbox's memory, the error of that
+# call.
 BOMBS = {
     "files 2000000": "ENFILE EMFILE", "dups 2000000": "EMFILE", "pipes 200000": "ENFILE", "big-pipes 10000": "ENFILE",
     "packets 1500": "limit ENFILE", "eventfds 2000000": "EMFILE ENFILE", "timerfds 20000": "limit", "epolls 100000": "limit",
@@ -282,7 +283,7 @@ def test_bombs_of_objects(folder: Path, bomb: str) -> None:
     assert full[0].split()[2] in BOMBS[bomb].split(), result
 
 
-# These leave processes that hold what they got: the whole session is killed from outside.
+# These leave processes that hold their objects: the whole session is killed from outside.
 HELD_BOMBS = {"tables 5000": "ENOMEM", "groups 1000": "ENOMEM", "filters 200": "ENOMEM"}
 
 
@@ -395,7 +396,7 @@ def test_python_of_the_tests() -> None:
     assert os.path.basename(os.path.realpath(sys.executable)).startswith("python")
 
 
-# -- nobody may stop the others ------------------------------------------------------------------------------
+# -- no guest may stop the others ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Large states of the kernel, and the call that deals with all of one: nobody else may wait for that (I8).
+"""Large states of the kernel, and the call that deals with all of one: no other guest may wait for that (I8).
 
 The sentry's own meter judges (`kernel.meter`): under CLOCHE_STRICT a turn of its loop that takes too long ends the
 sandbox.  The sizes are such that an interpreted build, which has a larger bound, gets there in reasonable time.

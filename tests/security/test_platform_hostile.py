@@ -39,7 +39,7 @@ from code_guest import CODE, MAP_FIXED_ANON, SECOND, Guest
 from machine_code import LOOP, SYSCALL, jump_to, mov, syscall, ud2
 
 STUB = (Path(systrap.__file__).parent / "stub.elf").read_bytes()
-# mov $15,%eax; syscall; ud2: the middle of it is any syscall that one likes, from inside the stub
+# mov $15,%eax; syscall; ud2: jumping into the middle of it makes any syscall, from inside the stub
 GADGET = layout.STUB_BASE + STUB.index(bytes.fromhex("b80f0000000f050f0b")) + 5
 SLOT = layout.REGION_BASE
 ST_REQUEST = 1
@@ -275,7 +275,7 @@ def test_forged_requests_are_only_the_guests_own(guest: Guest) -> None:
         body = code + store(SLOT + 4, kind, 4) + store(SLOT, ST_REQUEST, 4) + LOOP
         thread = guest.start(body)
         event = soon(guest)
-        if event[0] == EV_PROCESS_DIED:  # of what it said about operations
+        if event[0] == EV_PROCESS_DIED:  # because of its report about operations
             assert kind == 4 and event[2] == thread.process().ident()
             thread.discard()
             continue
@@ -285,7 +285,7 @@ def test_forged_requests_are_only_the_guests_own(guest: Guest) -> None:
             assert thread.read(0xFFFFFFFFFFFFFFFF, 16) == b""
             regs = thread.regs()
             if thread.has_all_registers():
-                thread.set_regs(regs)  # what was read can be set
+                thread.set_regs(regs)  # values that were read can be set
                 thread.fpstate()
         end(guest, thread.process())
 
@@ -388,7 +388,7 @@ def test_a_clone_that_the_host_refuses_fails(
     if kind == "process":
         born.process().kill()
     born.discard()
-    # What earlier tests left may have gone meanwhile; of this clone there is nothing.
+    # Remains of earlier tests may have disappeared meanwhile; this clone has left nothing.
     assert all(now <= was for now, was in zip(_native.counts()[:3], before, strict=True))
     limit.write_text("max")
     parent.ret(-errno.EAGAIN)

@@ -1,6 +1,6 @@
-"""What a guest claims in its slots (programs/slots.c): the sentry lives, logs no error, and has nothing left over.
+"""Forged claims in slots (programs/slots.c): the sentry lives, logs no error, and keeps no remains.
 
-`CLOCHE_SLOW=1` runs the long forms: ten million forgeries, and claims that are found out by a deadline only.
+`CLOCHE_SLOW=1` runs the long forms: ten million forgeries, and false claims that only a deadline reveals.
 """
 
 import errno
@@ -110,7 +110,7 @@ class Box:
 @pytest.fixture
 def box(folder: Path, request: pytest.FixtureRequest) -> Iterator[Box]:
     box = Box(folder, *getattr(request, "param", ()))
-    for _ in range(3):  # what is opened once is open
+    for _ in range(3):  # files that are opened once are open now
         assert box.do("./alive") == ["alive", "end 0"]
     yield box
     assert box.process.stdin is not None and box.process.stdout is not None

@@ -17,7 +17,7 @@ __all__ = ["folder"]
 SECONDS = 3600 if os.environ.get("CLOCHE_SLOW") == "1" else 3
 SEED = int(os.environ.get("CLOCHE_SEED", "1"))
 PROCESSES = 4
-# What may differ between two moments at rest: blanks in the pool, files opened ahead, free lists, fragments.
+# Numbers that may differ between two moments at rest: blanks in the pool, files opened ahead, free lists, fragments.
 SPARE_DESCRIPTORS = 40
 SPARE_MIB = 64
 

@@ -24,7 +24,8 @@ PACKAGES: Final = (
     "boot",
     "light",
 )
-DESCRIPTOR: Final = re.compile(r"^(?!max_)(.*_)?(mem)?fds?_?$")  # names of what holds numbers of descriptors
+# names of fields that hold numbers of descriptors
+DESCRIPTOR: Final = re.compile(r"^(?!max_)(.*_)?(mem)?fds?_?$")
 DATA: Final = frozenset({"int", "str", "bytes", "bytearray", "bool", "float", "None", "i64"})
 CONTAINERS: Final = frozenset(
     {"list", "dict", "tuple", "set", "frozenset", "deque", "Final", "Optional", "OrderedDict", "ClassVar"}
@@ -133,7 +134,7 @@ class Walk:
 
     def __init__(self, declared: dict[str, str]) -> None:
         self.declared: dict[str, str] = declared
-        self.used: set[str] = set()  # of what is declared
+        self.used: set[str] = set()  # names in declarations
         self.modules, self.classes = _sources()
         self.reached: dict[str, Class] = {}
         self.problems: dict[str, str] = {}

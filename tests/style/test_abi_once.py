@@ -7,7 +7,7 @@ from pathlib import Path
 import cloche
 
 SOURCE = Path(cloche.__file__).parent
-# Stand-ins for the standard library, other processors' numbers, and what only happens to have the same name.
+# Stand-ins for the standard library, other processors' numbers, and constants that have the same name by accident.
 APART = ("abi/", "arch/", "light/")
 HOMONYMS = {"EV_NONE"}
 

@@ -8,7 +8,8 @@ import cloche
 
 SOURCE = Path(cloche.__file__).parent
 NAMES = re.compile(r"x86_64|X86_64|\b[er](ax|bx|cx|dx|si|di|sp|bp|ip|flags)\b|\br(8|9|1[0-5])\b")
-# What runs or reads machine code is written for a processor: a platform, the analyst, and the constants of the ABI.
+# Packages that run or read machine code are written for a processor: a platform, the analyst, and the constants of
+# the ABI.
 OF_A_PROCESSOR = (
     "arch/",
     "abi/",

@@ -8,8 +8,8 @@ from typing import Final
 
 SOURCE: Final = Path(__file__).parents[2] / "src" / "cloche"
 
-# Of what each package may import besides itself.  Written out, so that a change of it is a change to review.
-# How every process of a sandbox confines itself; these modules of boot know nothing of the sentry.
+# The packages and modules that each package may import besides itself. Written out, so that a change of it is a
+# change to review. How every process of a sandbox confines itself; these modules of boot know nothing of the sentry.
 CONFINEMENT: Final = [
     "platform.hostsys",
     "boot.confine",
@@ -44,8 +44,9 @@ ALLOWED: Final[dict[str, list[str]]] = {
         "abi",
         "wire",
         "platform.hostsys",
-    ],  # reads and writes files that others made; nothing of a sandbox
-    # A program that uses it runs none of a sandbox: it starts the process that becomes the monitor, and talks to it.
+    ],  # reads and writes others' files; no parts of a sandbox
+    # A program that uses it contains no part of a sandbox: it starts the process that becomes the monitor, and talks
+    # to it.
     "sdk": ["abi", "wire", "runtime", "boot.spawn"],
     "serve": ["sdk"],  # the packages of E2B in front of it
     "integrations": ["sdk"],  # each beside one package of others
@@ -95,7 +96,7 @@ LAUNCHERS: Final = {
     ]
 }
 
-# C extensions and who alone may import them.
+# C extensions, each with the only package that may import it.
 EXTENSIONS: Final = {"cloche.platform._native": "platform", "cloche.platform._sys": "platform"}
 FORBIDDEN: Final = {"ctypes", "cffi", "_ctypes"}
 

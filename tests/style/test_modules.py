@@ -1,4 +1,4 @@
-"""Every module can be imported, in whichever build is installed, and says at its head what it is."""
+"""Every module can be imported, in either build, and has a docstring."""
 
 import ast
 import importlib

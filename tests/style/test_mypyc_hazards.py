@@ -1,4 +1,4 @@
-"""What reads well, passes mypy and the interpreter, and breaks once mypyc has compiled it.
+"""Code that passes mypy and the interpreter, and breaks once mypyc has compiled it.
 
 `except A as error: … except B as error:` in one function: mypyc gives the variable the type of the first, so
 that the second raises TypeError ("A object expected; got B").  A subclass after its base is fine.

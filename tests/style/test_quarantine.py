@@ -1,4 +1,4 @@
-"""The tests that do not decide are few, are there, and each says why."""
+"""The tests that do not decide are few, exist, and have a reason each."""
 
 from pathlib import Path
 

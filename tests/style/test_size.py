@@ -1,4 +1,4 @@
-"""A module is one job: none is longer than a reader takes in."""
+"""A module is one job: none has more than LIMIT lines."""
 
 from pathlib import Path
 from typing import Final
@@ -8,7 +8,7 @@ import cloche
 SOURCE: Final = Path(cloche.__file__).parent
 ROOT: Final = Path(__file__).parents[2]
 LIMIT: Final = 800  # lines
-# What is still to be split, with the length that it must not exceed meanwhile.
+# Modules that are still to be split, with the length that each must not exceed meanwhile.
 LONGER: Final[dict[str, int]] = {}
 
 

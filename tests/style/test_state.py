@@ -1,4 +1,4 @@
-"""State is data (kernel/state.py): what can be reached from the kernel, and what modules keep."""
+"""State is data (kernel/state.py): the objects that can be reached from the kernel, and the variables of modules."""
 
 import ast
 from functools import cache

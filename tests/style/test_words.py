@@ -1,5 +1,5 @@
-"""What the documents say of the sources is true: files that they name are there, words have one row, the picture of the
-packages is what the imports follow.
+"""The documents agree with the sources: files that they name exist, words have one row, the picture of the packages
+matches the imports.
 """
 
 import re

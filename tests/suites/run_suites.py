@@ -28,7 +28,7 @@ PYTHON = "/usr/bin/python3.13"
 CLOCHE = [sys.executable, "-m", "cloche.cli.main", "run"]
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 NAMESPACES = "unshare --pid --fork --kill-child --mount --uts --ipc --net --mount-proc".split()
-# What a sandbox's root has: enough for a user's own files, nothing that could hurt the machine.
+# The capabilities of a sandbox's root: enough for a user's own files, nothing that could hurt the machine.
 CAPABILITIES = (
     "-all,+chown,+dac_override,+fowner,+fsetid,+kill,+setgid,+setuid,+setpcap,+net_bind_service,+net_raw,+sys_chroot,"
     "+mknod,+audit_write,+setfcap"

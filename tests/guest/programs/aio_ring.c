@@ -68,7 +68,7 @@ int main(void)
     write(two[1], "abc", 3);
     SHOW(submit(IOCB_CMD_PREAD, two[0], buffer, 8, 78, RWF_NOWAIT));
     SHOW(take(5));
-    ring->head = 0xffffffff; /* nonsense harms nobody else */
+    ring->head = 0xffffffff; /* nonsense harms no other process */
     submit(IOCB_CMD_PWRITE, fd, "hello", 5, 1, 0);
     SHOW(syscall(SYS_io_destroy, ctx));
     return 0;

@@ -1,4 +1,4 @@
-/* What execve does to ids and capabilities (capabilities(7)), without set-user-ID files. */
+/* The changes of ids and capabilities by execve (capabilities(7)), without set-user-ID files. */
 #include <errno.h>
 #include <linux/capability.h>
 #include <stdio.h>

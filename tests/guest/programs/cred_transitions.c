@@ -1,4 +1,4 @@
-/* What a change of uids does to capabilities (capabilities(7)). */
+/* The effect of a change of uids on capabilities (capabilities(7)). */
 #include <errno.h>
 #include <linux/capability.h>
 #include <stdio.h>

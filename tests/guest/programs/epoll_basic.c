@@ -1,4 +1,4 @@
-/* Level, edge, one-shot; MOD, DEL, errors; what kinds of files are accepted. */
+/* Level, edge, one-shot; MOD, DEL, errors; the kinds of files that are accepted. */
 #include "event_show.h"
 #include <sys/epoll.h>
 

@@ -1,4 +1,4 @@
-/* cachestat(2): pages of files in memory, whole and in parts; what is not asked of a file; the order of the checks. */
+/* cachestat(2): pages of files in memory, whole and in parts; descriptors that it refuses; the order of the checks. */
 #include "file_common.h"
 #include <grp.h>
 
@@ -105,7 +105,7 @@ int main(void)
     show("null", open("/dev/null", O_RDWR), 0, 0);
     show("proc", open("/proc/self/maps", O_RDONLY), 0, 0);
 
-    int f = open("f", O_RDWR | O_CREAT, 0644); /* what is cached of a file on a disk is nobody's promise */
+    int f = open("f", O_RDWR | O_CREAT, 0644); /* Linux promises nothing about the cached pages of a file on a disk */
     fill(f, 3);
     fsync(f);
     struct range whole = {0, 0};

@@ -97,7 +97,7 @@ int main(void)
                     close(copy);
                     continue;
                 }
-                if ((command == F_SETOWN && a > 1) || (command == F_SETFL && a > 2) || (command == F_SETPIPE_SZ && a > 2)) /* nobody's pid; an address */
+                if ((command == F_SETOWN && a > 1) || (command == F_SETFL && a > 2) || (command == F_SETPIPE_SZ && a > 2)) /* no pid; an address */
                     continue;
                 if ((command == F_GETFL || command == F_GETOWN) && a)
                     continue;
@@ -106,7 +106,8 @@ int main(void)
             printf("\n");
         }
     }
-    /* How far lseek goes, what a positioned write says, which flags there are: by how Linux makes the file. */
+    /* The limit of lseek, the result of a positioned write, and the flags, which depend on Linux's implementation of
+     * the file. */
     static const char *const made[] = {"/proc/self/maps", "/proc/self/auxv", "/proc/self/cmdline", "/proc/self/coredump_filter", "/proc/self/oom_score_adj", "/proc/self/mountinfo", "/proc/self/comm", "/proc/self/mem", "/proc/self/fdinfo/0",
                                        "/proc/self/net/unix", "/proc/self/ns/mnt", "/proc/meminfo", "/proc/sysvipc/shm", "/proc/sys/kernel/osrelease", "/proc/sys/kernel/hostname", "/sys/devices/system/cpu/online", "/dev/full", "/dev/zero"};
     for (unsigned i = 0; i < COUNT(made); i++) {
@@ -154,7 +155,7 @@ int main(void)
             unlink("nothing"), unlink("d/new"), unlink("d/x");
             for (unsigned r = 0; r < COUNT(resolves); r++) {
                 struct open_how how = {flags[f], flags[f] & O_CREAT || (flags[f] & O_TMPFILE) == O_TMPFILE ? 0600 : 0, resolves[r]};
-                if (p == 10 && r) /* what is above differs */
+                if (p == 10 && r) /* the higher bits differ */
                     continue;
                 for (int tries = 0; tries < 100; tries++) { /* RESOLVE_CACHED: a rename anywhere makes it EAGAIN */
                     fd = syscall(SYS_openat2, AT_FDCWD, paths[p], &how, sizeof how);

@@ -1,4 +1,4 @@
-/* File handles: sizes, flags, who may open one, and what becomes of it when names change and go. */
+/* File handles: sizes, flags, the right to open one, and its fate when names change and are removed. */
 #include "file_common.h"
 #include <sys/mount.h>
 #include <sys/vfs.h>
@@ -35,7 +35,7 @@ static void show_name(int fd)
     printf("  %s\n", !strncmp(name, here, skip) ? name + skip : name);
 }
 
-/* Open a handle, and say what it is. */
+/* Open a handle, and print the kind of its file. */
 static void look(const char *what, struct handle *handle, int flags)
 {
     errno = 0;

@@ -1,4 +1,4 @@
-/* Leases: who may have one, who breaks it, what the holder hears, what the breaker waits for. */
+/* Leases: who may have one, who breaks it, the holder's signals, the breaker's wait. */
 #include "file_common.h"
 #include <sys/syscall.h>
 #include <sys/prctl.h>
@@ -198,7 +198,7 @@ int main(void)
         ;
     T(fcntl(r, F_SETLEASE, F_UNLCK));
 
-    /* somebody else's file */
+    /* another user's file */
     fflush(stdout);
     if (!fork()) {
         T(setresgid(1000, 1000, 1000));

@@ -1,4 +1,5 @@
-/* Starting a program breaks the write lease of who has it open, as opening it does: as a program and as an interpreter. */
+/* Starting a program breaks the write lease of a process that has it open, as opening it does: as a program and as an
+ * interpreter. */
 #include "file_common.h"
 #include <signal.h>
 #include <sys/wait.h>

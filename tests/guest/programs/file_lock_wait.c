@@ -26,7 +26,7 @@ int main(void)
         exit(a == 0 && b == 0 ? 7 : 8);
     }
     read(p[0], &c, 1);
-    /* The child waits, or soon will, for what we hold: one of us must hear of it. */
+    /* The child waits, or soon will, for the parent's lock: one of the two must get the error. */
     struct timespec nap = {0, 100000000};
     nanosleep(&nap, 0);
     T(lk(fd, F_SETLKW, F_WRLCK, 1, 1));

@@ -1,5 +1,5 @@
-/* Buffers whose end is not there: every kind of descriptor, every call, the hole after so many bytes.  What was
-   transferred, and what a second, whole transfer finds then. */
+/* Buffers whose end is not mapped: every kind of descriptor, every call, the hole after so many bytes. Prints the
+ * bytes that were transferred, and the data that a second, whole transfer finds then. */
 #include "file_common.h"
 #include <pty.h>
 #include <sys/epoll.h>
@@ -179,7 +179,7 @@ static void one(const struct kind *kind, int call, int before)
     long result = make(call, fd, at, before);
     printf("%s %s %d:", kind->name, calls[call], before);
     if (kind->varies && call < WRITE && result > 0)
-        result = result >= before ? before : 1; /* what fits, or less */
+        result = result >= before ? before : 1; /* as many bytes as fit, or fewer */
     say(result);
     if (call < WRITE && !kind->varies && result > 0) {
         int second = call & 1;
@@ -209,7 +209,8 @@ int main(void)
 {
     static const int holes[] = {0, 1, 30, 256, PAGE, 6999};
     setvbuf(stdout, NULL, _IOFBF, 1 << 16);
-    arena = mmap(NULL, 20 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0); /* so that nothing else comes to be there */
+arena = mmap(NULL, 20 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0); /* so that no other mapping is placed
+                                                                                     there */
     mprotect(arena, 4 * PAGE, PROT_READ | PROT_WRITE);
     signal(SIGPIPE, SIG_IGN);
     for (unsigned k = 0; k < sizeof kinds / sizeof *kinds; k++)

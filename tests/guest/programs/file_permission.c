@@ -1,6 +1,7 @@
 #include "file_common.h"
 
-/* As whoever runs it, in a directory of its own: only what root and others see alike, plus a child that gives root up. */
+/* Run as any user, in a directory of its own: only results that are the same for root and others, plus a child that
+ * gives root up. */
 int main(void)
 {
     put_file("secret", "x");

@@ -30,7 +30,7 @@ int main(void)
     int d = open(".", O_RDONLY);
     T(read(d, b, 1));
     T(write(d, b, 1));
-    /* A buffer whose second page is not there: what fits is transferred. */
+    /* A buffer whose second page is not mapped: the bytes that fit are transferred. */
     char *m = mmap(0, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     munmap(m + 4096, 4096);
     lseek(fd, 0, SEEK_SET);

@@ -1,4 +1,4 @@
-/* What becomes of S_ISGID in a directory of another group: files, nodes, directories, with and without the umask. */
+/* S_ISGID in a directory of another group: files, nodes, directories, with and without the umask. */
 #include "file_common.h"
 #include <sys/fsuid.h>
 #include <grp.h>

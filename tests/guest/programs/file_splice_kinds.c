@@ -1,4 +1,4 @@
-/* splice, tee and vmsplice between every two kinds of file: errors and their order, what moves, what is left. */
+/* splice, tee and vmsplice between every two kinds of file: errors and their order, the bytes that move, the rest. */
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include "file_common.h"
@@ -73,7 +73,7 @@ int main(void)
             close(from), close(from_extra), close(to), close(to_extra);
             printf("\n");
         }
-    /* What must not wait although nobody said so. */
+    /* Calls that must not wait although no flag says so. */
     for (int out = 4; out < 11; out++) {
         int from = open_kind(1), from_extra = extra, to = open_kind(out);
         printf("waiting, empty pipe to %s:", names[out]);
@@ -81,7 +81,7 @@ int main(void)
         printf("\n");
         close(from), close(from_extra), close(to);
     }
-    /* vmsplice takes what there is room for. */
+    /* vmsplice takes as much as there is room for. */
     int two[2];
     pipe(two);
     struct iovec all[3] = {{bytes, 8192}, {bytes, sizeof bytes}, {bytes, 9}}, small = {bytes, 10000}, none = {(void *)8, 100}, half[2] = {{bytes, 100}, {(void *)8, 100}};

@@ -1,4 +1,4 @@
-/* What stat(2) writes: times before 1970 and far away, and where it cannot write. */
+/* The result of stat(2) for times before 1970 and far away, and for memory that it cannot write. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>

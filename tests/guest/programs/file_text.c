@@ -1,4 +1,5 @@
-/* Code that is mapped from a file is what the file holds at that moment, though somebody writes to it by a mapping. */
+/* Code that is mapped from a file has the file's contents of that moment, even if another process writes them by a
+ * mapping. */
 #include "file_common.h"
 #include <sys/mman.h>
 #include <sys/syscall.h>

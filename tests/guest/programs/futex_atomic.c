@@ -1,4 +1,4 @@
-/* What the kernel does to a futex word while other threads change it: no unlock, no bit and no count may be lost. */
+/* The kernel's changes of a futex word while other threads change it: no unlock, no bit and no count may be lost. */
 #include <errno.h>
 #include <linux/futex.h>
 #include <pthread.h>
@@ -21,7 +21,7 @@ static long futex(_Atomic unsigned *at, int op, unsigned value, void *time, void
     return syscall(SYS_futex, at, op, value, time, other, last);
 }
 
-/* Unlocking by the fast path whenever nobody waits, so that it meets the kernel's reads and writes. */
+/* Unlocks by the fast path whenever no thread waits, so that it meets the kernel's reads and writes. */
 static void *locks(void *is_try) {
     unsigned tid = syscall(SYS_gettid);
     for (int i = 0; i < ROUNDS; i++) {

@@ -1,4 +1,4 @@
-/* FUTEX_WAIT and FUTEX_WAKE without anybody else: values, error numbers, time limits. */
+/* FUTEX_WAIT and FUTEX_WAKE in a single thread: values, error numbers, time limits. */
 #include <errno.h>
 #include <linux/futex.h>
 #include <stdint.h>

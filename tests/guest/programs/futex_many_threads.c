@@ -1,4 +1,4 @@
-/* A program that asks for more threads than it can have is told so, and goes on. */
+/* A program that asks for more threads than it can have gets an error, and goes on. */
 #include "event_show.h"
 #include <pthread.h>
 

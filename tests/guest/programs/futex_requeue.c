@@ -27,7 +27,7 @@ int main(void)
     pthread_t t[5];
     for (int i = 0; i < 5; i++)
         pthread_create(&t[i], NULL, waiter, NULL);
-    /* Move them to b one by one until all five are there: nobody is woken. */
+    /* Move them to b one by one until all five are there: no thread is woken. */
     int moved = 0;
     while (moved < 5) {
         int n = syscall(SYS_futex, &a, FUTEX_CMP_REQUEUE_PRIVATE, 0, 1L, &b, 0);

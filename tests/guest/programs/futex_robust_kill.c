@@ -1,4 +1,5 @@
-/* The kernel marks the words of a robust list of a process that is killed: what others change meanwhile is not lost. */
+/* The kernel marks the words of a robust list of a process that is killed: changes by others at the same time are not
+ * lost. */
 #include <fcntl.h>
 #include <linux/futex.h>
 #include <signal.h>

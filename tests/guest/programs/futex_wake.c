@@ -28,7 +28,7 @@ int main(void)
     for (long i = 0; i < 8; i++)
         pthread_create(&t[i], NULL, waiter, (void *)i);
     usleep(50000);
-    /* Everybody may not wait yet on a slow machine: ask again. */
+    /* On a slow machine some threads may not wait yet: try again. */
     while (woken < 3) {
         int n = futex(&word, FUTEX_WAKE_PRIVATE, 3 - woken);
         woken += n;

@@ -1,4 +1,4 @@
-/* FUTEX_WAKE_OP: every operation and comparison on a word that nobody else uses. */
+/* FUTEX_WAKE_OP: every operation and comparison on a word that no other thread uses. */
 #include <errno.h>
 #include <linux/futex.h>
 #include <pthread.h>

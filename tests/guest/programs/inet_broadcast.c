@@ -1,4 +1,4 @@
-/* Broadcast addresses: who may send, from where, who gets it. */
+/* Broadcast addresses: permissions, source addresses, receivers. */
 #include "inet_common.h"
 #include <net/if.h>
 int main(void) {

@@ -1,5 +1,6 @@
 #include "inet_common.h"
-/* Data for an end that is shut down in both directions, or one that was closed with data unread: RST, and who sees it. */
+/* Data for an end that is shut down in both directions, or one that was closed with data unread: RST, and which ends
+ * see it. */
 static void both(int a, int b) { events("a", a), events("b", b); }
 int main(void) {
     char d[64];

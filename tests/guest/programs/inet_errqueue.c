@@ -29,7 +29,7 @@ static void family(int domain, const char *addr) {
     else { struct sockaddr_in6 a = in6(addr, 0); memcpy(&to, &a, size = sizeof a); }
     bind(probe, (void *)&to, size);
     getsockname(probe, (void *)&to, &size);
-    close(probe); /* nobody is there now */
+    close(probe); /* no socket has the port now */
     if (domain == AF_INET) SHOW(setsockopt(s, IPPROTO_IP, IP_RECVERR, &on, 4));
     else SHOW(setsockopt(s, IPPROTO_IPV6, IPV6_RECVERR, &on, 4));
     queue(s, "empty");
@@ -59,7 +59,7 @@ static void family(int domain, const char *addr) {
     queue(s, "off");
     SHOW(send(s, "off", 3, 0));
     close(s);
-    int t = socket(domain, SOCK_DGRAM, 0); /* without the option and unconnected nothing is said */
+    int t = socket(domain, SOCK_DGRAM, 0); /* without the option and unconnected there is no error */
     SHOW(sendto(t, "x", 1, 0, (void *)&to, size));
     usleep(1000);
     SHOW(sendto(t, "x", 1, 0, (void *)&to, size));

@@ -1,5 +1,6 @@
 #include "inet_common.h"
-/* IPv6 headers of options: with a datagram, for all of a socket, what the receiver sees, what is dropped. */
+/* IPv6 headers of options: with a datagram, for all of a socket, the headers that the receiver sees, and those that
+ * are dropped. */
 #include <netinet/in.h>
 #include <netinet/ip6.h>
 #include <stdlib.h>

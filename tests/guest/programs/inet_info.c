@@ -1,6 +1,6 @@
 #include "inet_common.h"
 #include <stdint.h>
-/* TCP_INFO: what can be known of a connection over lo. */
+/* TCP_INFO: the fields with definite values for a connection over lo. */
 /* The fields after those of the C library's struct tcp_info, by offset. */
 static uint64_t wide(void *i, int at) { uint64_t v; memcpy(&v, (char *)i + at, 8); return v; }
 static uint32_t word(void *i, int at) { uint32_t v; memcpy(&v, (char *)i + at, 4); return v; }

@@ -1,5 +1,5 @@
 #include "inet_common.h"
-/* TCP_LINGER2, and what is left of a closed connection whose peer goes on: port, errors, readiness. */
+/* TCP_LINGER2, and the remains of a closed connection whose peer goes on: port, errors, readiness. */
 static void look(const char *what, int fd) {
     char b[10]; int e = 0; socklen_t n = sizeof e;
     events(what, fd);

@@ -1,5 +1,5 @@
 #include "inet_common.h"
-/* Options of TCP, IP and IPv6: defaults, what setting gives, errors. */
+/* Options of TCP, IP and IPv6: defaults, values after setting, errors. */
 static void show(int s, int level, int name) {
     int v = -99;
     unsigned char raw[64];

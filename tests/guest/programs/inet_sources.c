@@ -1,5 +1,6 @@
 #include "inet_common.h"
-/* Who is heard in a multicast group: sources that are added, blocked, and given as a whole, of IPv4 and IPv6. */
+/* The sources that are received in a multicast group: sources that are added, blocked, and given as a whole, of IPv4
+ * and IPv6. */
 #include <netinet/in.h>
 #include <stdlib.h>
 
@@ -64,7 +65,7 @@ static int filter_any(int fd, int level, int family, const char *group, unsigned
     return setsockopt(fd, level, MCAST_MSFILTER, raw, GROUP_FILTER_SIZE(count));
 }
 
-/* What the socket says of a group's filter, where there is room for some sources. */
+/* The filter of a group as the socket returns it, with room for some sources. */
 static void read4(const char *group, const char *interface, unsigned room, int length)
 {
     unsigned char raw[256];
@@ -106,7 +107,7 @@ static void read_any(int fd, int level, int family, const char *group, int index
     printf("\n");
 }
 
-/* What is heard of one datagram from each of three addresses. */
+/* Which of three datagrams, each from another address, are received. */
 static void hear(const char *what)
 {
     char buf[8] = "";

@@ -1,4 +1,4 @@
-/* Datagrams that are too long: for each MTU_DISCOVER, with and without RECVERR, what the error queue says. */
+/* Datagrams that are too long: for each MTU_DISCOVER, with and without RECVERR, the entries of the error queue. */
 #include "inet_common.h"
 #include <linux/errqueue.h>
 static void errq(int fd) {

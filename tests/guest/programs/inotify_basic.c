@@ -1,4 +1,4 @@
-/* What a watch of a directory and of a file sees; names, cookies, IN_IGNORED; masks and errors. */
+/* The events of watches of a directory and of a file; names, cookies, IN_IGNORED; masks and errors. */
 #include "event_show.h"
 #include <dirent.h>
 #include <sys/inotify.h>

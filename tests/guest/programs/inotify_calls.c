@@ -1,4 +1,4 @@
-/* Which call says what to the watches of a file and of its directory. */
+/* The events of each call for watches of a file and of its directory. */
 #include "event_show.h"
 #include <dirent.h>
 #include <linux/falloc.h>

@@ -1,4 +1,4 @@
-/* A removed directory is gone for inotify when nobody works in it any more. */
+/* A removed directory is removed for inotify when no process has it as its working directory any more. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>

@@ -1,4 +1,4 @@
-/* Settings without an effect that a program sees: they are kept, inherited, and refused where Linux refuses. */
+/* Settings without a visible effect: they are stored, inherited, and refused where Linux refuses. */
 #include "ptrace_common.h"
 #include <sys/epoll.h>
 #include <sys/ioctl.h>

@@ -1,4 +1,4 @@
-/* kcmp(2): what processes and descriptors share. */
+/* kcmp(2): the objects that processes and descriptors share. */
 #include <errno.h>
 #include <linux/kcmp.h>
 #include <sched.h>

@@ -1,4 +1,4 @@
-/* lsm_list_modules, lsm_get_self_attr, lsm_set_self_attr: what every kernel answers. */
+/* lsm_list_modules, lsm_get_self_attr, lsm_set_self_attr: the answers that are the same on every kernel. */
 #include <errno.h>
 #include <stdint.h>
 #include <stdio.h>

@@ -39,7 +39,7 @@ int main(void) {
     printf("by another thread: %d\n", (int)waitpid(child, &status, WNOHANG));
     kill(child, SIGKILL);
     waitpid(child, &status, 0);
-    /* PR_SET_TIMERSLACK: what a child falls back to is what its maker had. */
+    /* PR_SET_TIMERSLACK: a child's default is the value of the thread that made it. */
     prctl(PR_SET_TIMERSLACK, 12345);
     if (fork() == 0) {
         prctl(PR_SET_TIMERSLACK, 777);

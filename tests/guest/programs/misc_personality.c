@@ -1,4 +1,4 @@
-/* personality(2): kept, inherited, shown. */
+/* personality(2): stored, inherited, returned. */
 #include <stdio.h>
 #include <string.h>
 #include <sys/personality.h>

@@ -1,4 +1,4 @@
-/* Looking into a process that was forked just now: its memory is there as soon as fork has returned. */
+/* Reading a process that was forked just now: its memory is complete as soon as fork has returned. */
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>

@@ -102,7 +102,7 @@ static void begin(unsigned flags, void (*body)(void))
     listener = receive_fd(pair[0]);
 }
 
-/* The end of the child, and what it had to say. */
+/* The end of the child, and its output. */
 static void finish(void)
 {
     char text[4096];
@@ -183,7 +183,7 @@ static void decide(void)
     T(answer(0, -EDOM, 0));
     T(receive());
     T(answer(1234567890123, 0, 0));
-    /* What the call points to is read after the answer. */
+    /* The memory that the call points to is read after the answer. */
     T(receive());
     struct iovec mine = {"second", 7}, theirs = {path, 7};
     T(process_vm_writev(child, &mine, 1, &theirs, 1, 0));

@@ -1,4 +1,4 @@
-/* SECCOMP_FILTER_FLAG_TSYNC: the other threads get the filter, unless one has gone its own way. */
+/* SECCOMP_FILTER_FLAG_TSYNC: the other threads get the filter, unless one has installed another filter. */
 #include <errno.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>

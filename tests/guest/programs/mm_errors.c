@@ -1,4 +1,4 @@
-/* What memory calls say about bad arguments: alignment, lengths, overflow, holes, flags; in every order. */
+/* The errors of memory calls for bad arguments: alignment, lengths, overflow, holes, flags; in every order. */
 #include "file_common.h"
 #include <linux/mempolicy.h>
 
@@ -39,7 +39,7 @@ int main(void)
             for (unsigned l = 0; l < sizeof lengths / sizeof *lengths; l++) {
                 void *a = (void *)starts[s];
                 unsigned long n = lengths[l];
-                if (n >> 46 && (unsigned long)a + n > (unsigned long)a) /* discards or protects what the program needs */
+if (n >> 46 && (unsigned long)a + n > (unsigned long)a) /* discards or protects memory that the program needs */
                     continue;
                 long r;
                 arrange(fd);

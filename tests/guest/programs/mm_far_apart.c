@@ -38,7 +38,7 @@ static int one_after_the_other(unsigned long from, unsigned long to)
         if (!at)
             return -1;
         for (unsigned long i = 0; i < SIZE; i += 4096)
-            wrong += at[i] != 0; /* nothing of what was at another place */
+            wrong += at[i] != 0; /* no byte from another place */
         fill(at, place);
         wrong += !is_as_filled(at, place);
         munmap(at, SIZE);

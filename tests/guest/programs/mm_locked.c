@@ -1,4 +1,4 @@
-/* Locked memory: what counts, what limits it, what it forbids; and areas that grow downwards. */
+/* Locked memory: its accounting, its limits, the calls that it forbids; and areas that grow downwards. */
 #include "file_common.h"
 
 #define PAGE 4096UL
@@ -147,7 +147,7 @@ static void growing(void)
     top[-5 * PAGE] = 8;
     field("/proc/self/smaps", "Size", top);
     T(top[-8] + top[-5 * PAGE]);
-    /* Others below it keep it away. */
+    /* Another area below it stops its growth. */
     mmap(top - 600 * PAGE, PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
     T(touch(top - 300 * PAGE));
     T(touch(top - 344 * PAGE));

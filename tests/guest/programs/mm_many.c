@@ -1,4 +1,4 @@
-/* Calls about many areas at once: how far they come at an error, and that nobody finds a range free meanwhile. */
+/* Calls about many areas at once: how far they come at an error, and that no range is free meanwhile. */
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>

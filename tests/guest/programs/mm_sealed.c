@@ -1,4 +1,4 @@
-/* mseal(2): what mremap, munmap, mprotect, mmap and madvise do to areas that are sealed, or partly so. */
+/* mseal(2): the results of mremap, munmap, mprotect, mmap and madvise for areas that are sealed, or partly so. */
 #include "file_common.h"
 #include <sys/mman.h>
 #include <sys/syscall.h>

@@ -1,4 +1,4 @@
-/* What a user namespace must not give over what belongs to others: the classic attempts. */
+/* Rights over other users' objects that a user namespace must not give: the classic attempts. */
 #include "event_show.h"
 #include <grp.h>
 #include <linux/capability.h>
@@ -126,7 +126,7 @@ int main(void)
         SHOW(put("/proc/self/oom_score_adj", "-1000"));
         SHOW(nice(-10));
         SHOW(open("/dev/kmsg", O_WRONLY) < 0);
-        /* credentials that are not ours */
+        /* other users' credentials */
         int pair[2], one = 1;
         socketpair(AF_UNIX, SOCK_DGRAM, 0, pair);
         struct ucred u = {getpid(), 1, 0};
@@ -146,7 +146,7 @@ int main(void)
         _exit(0);
     }
     waitpid(child, NULL, 0);
-    /* A file that root of a namespace has prepared gives nothing outside. */
+    /* A file that root of a namespace has prepared gives no rights outside. */
     child = fork();
     if (child == 0) {
         int mine = open("mine", O_CREAT | O_RDWR, 0755);

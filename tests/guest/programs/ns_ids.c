@@ -1,4 +1,4 @@
-/* Ids of another user namespace in what the kernel tells: sockets, signals, IPC, locks, terminals. */
+/* Ids of another user namespace in the kernel's answers: sockets, signals, IPC, locks, terminals. */
 #include "event_show.h"
 #include <grp.h>
 #include <sched.h>

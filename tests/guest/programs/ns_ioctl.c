@@ -1,4 +1,4 @@
-/* The ioctls of namespaces as files, and the ids that a tracer hears of a tracee in a pid namespace. */
+/* The ioctls of namespaces as files, and the ids that a tracer gets for a tracee in a pid namespace. */
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>

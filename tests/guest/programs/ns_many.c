@@ -1,4 +1,4 @@
-/* The init of a pid namespace with very many processes: they are gone, and nobody's zombies, before it is. */
+/* The init of a pid namespace with very many processes: they have ended and were reaped before it ends. */
 #include <errno.h>
 #include <sched.h>
 #include <signal.h>

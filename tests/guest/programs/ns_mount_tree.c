@@ -24,7 +24,7 @@ static void file(const char *p) { int fd = open(p, O_CREAT | O_RDWR, 0700); writ
 static void here(const char *w, const char *p) { printf("%s: %s %s\n", w, p, access(p, F_OK) ? strerrorname_np(errno) : "there"); }
 static int lines(const char *p) { char b[65536]; int fd = open(p, O_RDONLY), n = read(fd, b, sizeof b - 1), c = 0; close(fd); for (int i = 0; i < n; i++) c += b[i] == '\n'; return c; }
 static void flags(const char *p) { struct statfs s; if (statfs(p, &s)) { printf("%s: %s\n", p, strerrorname_np(errno)); return; } printf("%s:%s%s%s%s%s%s%s\n", p, s.f_flags & 1 ? " ro" : " rw", s.f_flags & 2 ? " nosuid" : "", s.f_flags & 4 ? " nodev" : "", s.f_flags & 8 ? " noexec" : "", s.f_flags & 1024 ? " noatime" : "", s.f_flags & 2048 ? " nodiratime" : "", s.f_flags & 4096 ? " relatime" : ""); }
-/* What fsconfig lets pass, before anything is made. */
+/* The values that fsconfig accepts, before anything is made. */
 static void options(void) {
     static const char *kinds[] = {"proc", "devpts", "mqueue", "ramfs", "cgroup2", "tmpfs"};
     static const char *known[][2] = {{"mode", "600"}, {"mode", "9"}, {"mode", 0}, {"uid", "x"}, {"gid", "0"}, {"hidepid", "1"}, {"hidepid", "9"}, {"hidepid", "invisible"}, {"subset", "pid"}, {"subset", "x"},
@@ -41,7 +41,7 @@ static void options(void) {
     }
 }
 
-/* Limits of tmpfs: 0 is none, and what has none gets none. */
+/* Limits of tmpfs: 0 means none, and a file system without a limit cannot get one. */
 static void limits(void) {
     static const char *first[] = {"size=0", "nr_inodes=0", "size=64k,nr_inodes=10", "nr_blocks=0"};
     static const char *later[] = {"size=0", "nr_inodes=0", "size=1m", "nr_inodes=100", "size=4k", "nr_inodes=1", "size=1m,nr_inodes=50", "bad=1", "size=9x"};
@@ -61,7 +61,7 @@ static void limits(void) {
     }
 }
 
-/* A tree that was not attached is dissolved when its descriptor is closed, whoever is in it. */
+/* A tree that was not attached is dissolved when its descriptor is closed, even if a process is in it. */
 static void dissolved(void) {
     int m = tmp(0);
     mkdirat(m, "sub", 0700);

@@ -137,7 +137,7 @@ static void inner(void)
     }
     write(gate[1], "x", 1);
     for (;;)
-        pause(); /* the outside looks, and kills us */
+        pause(); /* the parent checks, and kills this process */
 }
 
 static void nested_death(void)

@@ -1,4 +1,4 @@
-/* unshare and setns without privileges: what needs none, and the errors. */
+/* unshare and setns without privileges: the calls that need none, and the errors. */
 #include "event_show.h"
 #include <dirent.h>
 #include <linux/sched.h>

@@ -1,5 +1,5 @@
-/* What root may give a user namespace: every id there is; and what a user namespace does not give its root: the
- * terminal of a session outside of it. */
+/* Root may give a user namespace all ids; but a user namespace does not give its root the terminal of a session
+ * outside of it. */
 #include <errno.h>
 #include <fcntl.h>
 #include <pty.h>

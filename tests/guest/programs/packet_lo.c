@@ -4,9 +4,9 @@
 #include <net/if.h>
 #include <netinet/ip.h>
 #include <netinet/udp.h>
-/* AF_PACKET on lo: what passes can be seen, and packets can be sent. */
+/* AF_PACKET on lo: packets can be seen, and sent. */
 static int port;
-/* Show the next packet that concerns our port; others may use lo meanwhile. */
+/* Show the next packet that concerns this program's port; other programs may use lo meanwhile. */
 static void show(int fd, const char *what, int link) {
     unsigned char b[2000];
     for (int turn = 0; turn < 50; turn++) {

@@ -1,4 +1,4 @@
-/* What a program may rely on at its own system call instructions, which cloche may have replaced by jumps. */
+/* The guarantees at a program's own system call instructions, which cloche may have replaced by jumps. */
 #define _GNU_SOURCE
 #include <asm/prctl.h>
 #include <errno.h>
@@ -18,7 +18,7 @@
 #include <unistd.h>
 
 /* long probe(long nr, uint64_t out[18]): makes the call `nr` without arguments of use, all registers full of patterns
- * and the red zone in use; stores what it finds afterwards. */
+ * and the red zone in use; stores the registers afterwards. */
 __asm__(".text\n.globl probe\n.type probe, @function\nprobe:\n"
         "push %rbx; push %rbp; push %r12; push %r13; push %r14; push %r15\n"
         "mov %rsi, saved_out(%rip)\n"

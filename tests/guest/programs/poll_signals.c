@@ -1,4 +1,4 @@
-/* poll, ppoll, select, pselect and epoll_pwait under signals: restarts, masks, what is left of the time. */
+/* poll, ppoll, select, pselect and epoll_pwait under signals: restarts, masks, the remaining time. */
 #include "event_show.h"
 #include <sys/epoll.h>
 #include <sys/select.h>

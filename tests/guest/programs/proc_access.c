@@ -1,4 +1,4 @@
-/* Who may read what of another process. */
+/* The rights to read another process's files in /proc. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>

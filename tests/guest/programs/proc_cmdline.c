@@ -1,4 +1,4 @@
-/* cmdline and environ show what is in memory; setproctitle changes them. */
+/* cmdline and environ show the memory's present contents; setproctitle changes them. */
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>

@@ -1,5 +1,5 @@
-/* /proc/self/pagemap: which pages are there, of what kind; sizes and places that it refuses.  (Page frames are shown to
- * root of the host only: they are left out.) */
+/* /proc/self/pagemap: which pages are present, and their kinds; sizes and places that it refuses. (Page frames are
+ * shown to root of the host only: they are left out.) */
 #include "event_show.h"
 #include <stdint.h>
 #include <sys/mman.h>

@@ -1,4 +1,4 @@
-/* /proc/PID/stat, statm and status: number and order of fields, and what can be known. */
+/* /proc/PID/stat, statm and status: number and order of fields, and the fields with definite values. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

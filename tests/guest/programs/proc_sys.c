@@ -1,4 +1,4 @@
-/* /proc/sys: what programs read, and that values have the right form. */
+/* /proc/sys: the values that programs read, and their form. */
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -50,7 +50,7 @@ int main(void) {
     printf("%o %ld\n", st.st_mode, st.st_size);
     errno = 0;
     printf("%d", open("/proc/sys/kernel/osrelease", O_WRONLY));
-    printf(" %d", errno); /* whoever asks: a sysctl's mode cannot be overridden */
+    printf(" %d", errno); /* for every user: a sysctl's mode cannot be overridden */
     printf(" %d", open("/proc/sys/kernel/nothing", O_RDONLY));
     printf(" %d\n", errno);
     return 0;

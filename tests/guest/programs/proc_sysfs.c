@@ -1,4 +1,4 @@
-/* /sys: what is needed to count processors. */
+/* /sys: the files from which programs count processors. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>

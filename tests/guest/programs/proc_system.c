@@ -64,7 +64,7 @@ int main(void) {
     errno = 0;
     printf("%zd", write(fd, "x", 1));
     printf(" %d\n", errno);
-    /* Two reads in a row see one text, whatever happens in between. */
+    /* Two reads in a row see one text, even if the state changes in between. */
     fd = open("/proc/self/status", O_RDONLY);
     printf("%zd\n", read(fd, one, 5));
     printf("%.5s\n", one);

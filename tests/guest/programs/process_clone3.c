@@ -100,7 +100,7 @@ int main(void)
     printf("dead %d", waitid(P_PIDFD, fd, &info, WEXITED));
     printf(" code %d status %d pid %d\n", info.si_code, info.si_status, info.si_pid == child);
 
-    /* The older call takes any number for the exit signal; what is none is not sent. */
+    /* The older call takes any number for the exit signal; a number that is no signal is not sent. */
     for (int signal = 60; signal < 256; signal += 60) {
         long made = syscall(SYS_clone, signal, 0, 0, 0, 0);
         if (!made)

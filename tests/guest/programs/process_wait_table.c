@@ -1,4 +1,4 @@
-/* waitid(2): every set of options against a child in every state, and who pays for children. */
+/* waitid(2): every set of options against a child in every state, and the accounting of children's time. */
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -65,7 +65,7 @@ int main(void) {
                 int can = state == 3 ? 0 : state;
                 for (int k = 0; k < 3; k++)
                     options |= set >> k & 1 ? kinds[k] : 0;
-                /* Without WNOHANG only what has an answer: the others wait for ever. */
+                /* Without WNOHANG only the cases that have an answer: the others wait for ever. */
                 int answers = !set || (state == 3) || (state == 1 && set & 2) || (state == 2 && set & 4);
                 if (!(how & 1) && !answers)
                     continue;

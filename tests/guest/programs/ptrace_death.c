@@ -1,4 +1,4 @@
-/* What becomes of tracees whose tracer dies, and of dead tracees. */
+/* Tracees whose tracer dies, and dead tracees. */
 #include "ptrace_common.h"
 
 static int *shared;

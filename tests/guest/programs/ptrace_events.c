@@ -41,7 +41,7 @@ static void child(int what, char *self)
         pthread_t t;
         pthread_create(&t, NULL, thread_body, NULL);
         pthread_join(t, NULL);
-        usleep(50000); /* what the thread ended with is the group's once that ends */
+        usleep(50000); /* the thread's exit status becomes the group's when that ends */
         _exit(8);
     }
     case 3: {
@@ -68,7 +68,7 @@ static void child(int what, char *self)
     }
 }
 
-/* Events of each process in its own order: which of two comes first is nobody's promise. */
+/* Events of each process in its own order: Linux does not promise which of two comes first. */
 static char lines[16][4096];
 
 static void watch(int pid, int seized)

@@ -1,4 +1,4 @@
-/* /proc/PID/mem of a process that nobody traces and that runs: text can be written all the same. */
+/* /proc/PID/mem of a running process without a tracer: text can be written all the same. */
 #include "ptrace_common.h"
 
 static volatile long *word;

@@ -49,7 +49,7 @@ int main(void)
     start();
     int pids[] = {sleeper(0, 1), sleeper(0, 0), sleeper(65534, 1), sleeper(65534, 0), sleeper(65533, 1), sleeper(65534, -1)};
     const char *names[] = {"root", "root, not dumpable", "same", "same, not dumpable", "another", "same, after setuid"};
-    /* As root no more than this: whether it has CAP_SYS_PTRACE is the container's affair. */
+    /* As root only this: whether it has CAP_SYS_PTRACE depends on the container. */
     attempt(names[0], pids[0]);
     fflush(stdout);
     int pid = fork();

@@ -1,4 +1,4 @@
-/* What a tracer sees and changes of signals: siginfo, masks, pending ones. */
+/* A tracer's view and changes of signals: siginfo, masks, pending ones. */
 #include "ptrace_common.h"
 
 static void handler(int signo, siginfo_t *si, void *context)

@@ -94,7 +94,7 @@ int main(void)
     next(pid, PTRACE_SYSCALL);
     r = regs(pid);
     printf("getpid instead: %d orig %lld\n", (int)r.rax == pid, (long long)r.orig_rax);
-    /* write: what it shall write is changed at entry. */
+    /* write: the bytes to write are changed at entry. */
     next(pid, PTRACE_SYSCALL);
     r = regs(pid);
     printf("write %lld\n", r.rdx);
@@ -105,7 +105,7 @@ int main(void)
     pt(PTRACE_SETREGS, pid, 0, (long)&r);
     next(pid, PTRACE_SYSCALL);
     printf("\nwritten\n");
-    /* SYSEMU: only entries are seen, nothing is done. */
+    /* SYSEMU: only entries are seen, no call is made. */
     int emulated = 0;
     for (;;) {
         status = next(pid, PTRACE_SYSCALL);

@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #define MIB (1 << 20)
-#define BASE 100 /* MiB more than who started us: what that was before execve counts, too */
+#define BASE 100 /* MiB more than the parent has: its size before execve counts, too */
 
 static struct rusage usage(int who)
 {
@@ -31,7 +31,7 @@ static void use(int mib)
     munmap(p, (size_t)mib * MIB);
 }
 
-/* Whether a number of KiB is what `mib` makes of a small process. */
+/* Whether a number of KiB is the size of a small process with `mib` more. */
 static const char *about(long kib, long mib)
 {
     mib += BASE;
@@ -130,7 +130,7 @@ int main(int argc, char **argv)
     b = usage(RUSAGE_CHILDREN);
     printf("small child %d, children still %s\n", a.ru_maxrss < 12 * 1024, about(b.ru_maxrss, 80));
 
-    /* What it was before execve counts, also when it was the parent's. */
+    /* The size before execve counts, also when it was the parent's. */
     fflush(stdout);
     pid = fork();
     if (!pid) {

@@ -1,4 +1,4 @@
-/* sigaltstack: where handlers run, what may be set when. */
+/* sigaltstack: where handlers run, and when which stack may be set. */
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>

@@ -1,4 +1,4 @@
-/* What fork and execve do with handlers, masks, pending signals and ignored signals. */
+/* The effect of fork and execve on handlers, masks, pending signals and ignored signals. */
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>

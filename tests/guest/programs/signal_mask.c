@@ -1,4 +1,4 @@
-/* Blocking, pending sets, delivery on unblocking; what cannot be blocked. */
+/* Blocking, pending sets, delivery on unblocking; signals that cannot be blocked. */
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>

@@ -1,4 +1,5 @@
-/* Signals and threads: directed ones, a dedicated waiter, per-thread masks, delivery to whoever can take it. */
+/* Signals and threads: directed ones, a dedicated waiter, per-thread masks, delivery to a thread that does not block
+ * it. */
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>

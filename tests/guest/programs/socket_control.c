@@ -97,7 +97,7 @@ static void all(const char *who) {
     }
 }
 
-/* What arrives of it. */
+/* The message as it arrives. */
 static void effect(const char *what, int kind, int level, int option, int sent_level, int sent_type, int sent_length, int value) {
     int other, s = make(kind, &other), on = 1;
     char room[200] __attribute__((aligned(8))) = {0}, data[4] = "abc", got[200];

@@ -1,4 +1,4 @@
-/* Buffers whose end is not mapped, for each kind of socket: what is sent, what is received, what is left. */
+/* Buffers whose end is not mapped, for each kind of socket: the bytes that are sent, received and left. */
 #include "inet_common.h"
 #include <linux/netlink.h>
 #include <sys/mman.h>
@@ -54,7 +54,7 @@ static void made(int kind, int s[2]) {
 }
 static const char *names[] = {"unix stream", "unix dgram", "unix seqpacket", "tcp", "tcp6", "udp", "udp6", "raw", "netlink"};
 
-/* What is in the queue of a socket; -1: more than one message, or an error. */
+/* The number of bytes in the queue of a socket; -1: more than one message, or an error. */
 static long rest(int fd) {
     long total = 0, n;
     while ((n = recv(fd, big, sizeof big, MSG_DONTWAIT)) > 0) total += n;

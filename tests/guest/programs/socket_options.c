@@ -1,6 +1,6 @@
-/* Options of sockets, by level and name: what getsockopt says for each length, what setsockopt takes, what it is then.
-   Left out: what differs by run, by the host's settings, and what is not there (flow labels, option headers, anycast,
-   filters of sources, encapsulation, SO_TXTIME, SO_INQ). */
+/* Options of sockets, by level and name: the result of getsockopt for each length, the values that setsockopt takes,
+   the value afterwards. Left out: options that differ by run or by the host's settings, and those that cloche lacks
+   (flow labels, option headers, anycast, filters of sources, encapsulation, SO_TXTIME, SO_INQ). */
 #include "inet_common.h"
 #include <linux/netlink.h>
 #include <linux/if_packet.h>
@@ -38,7 +38,7 @@ static void get(int s, int level, int name, int len) {
     printf(" g%d:%d", len, n);
     if (!is_random(level, name) && n <= 16) { printf("="); for (int i = 0; i < n && i < 12; i++) printf("%02x", v[i]); }
 }
-/* Most are not there: of those only some are asked in every way, for time's sake. */
+/* Most do not exist: of those only some are tried in every way, to save time. */
 static int is_unknown(int s, int level, int name) {
     int one = 1;
     char v[300];

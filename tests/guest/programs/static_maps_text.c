@@ -1,5 +1,5 @@
-/* A static program that maps another program's text, as emulators and loaders of their own do, finds in memory
-   what is in the file, and no other mapping than its own. */
+/* A static program that maps another program's text, as emulators and loaders of their own do, finds the file's
+ * contents in memory, and no other mapping than its own. */
 #include <elf.h>
 #include <fcntl.h>
 #include <stdio.h>

@@ -1,4 +1,5 @@
-/* Expirations that nobody took: si_overrun, timer_getoverrun(2), timerfd, and timers whose signal is ignored for a while. */
+/* Expirations that no call took: si_overrun, timer_getoverrun(2), timerfd, and timers whose signal is ignored for a
+ * while. */
 #include <fcntl.h>
 #include <signal.h>
 #include <stdint.h>

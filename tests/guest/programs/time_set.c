@@ -1,4 +1,4 @@
-/* Setting clocks: what is wrong with the arguments comes first; reading the state of the clock works. */
+/* Setting clocks: errors of the arguments come first; reading the state of the clock works. */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>

@@ -1,4 +1,4 @@
-/* CPU clocks of threads: who computes pays, who sleeps does not. */
+/* CPU clocks of threads: a thread that computes is charged, one that sleeps is not. */
 #include <errno.h>
 #include <pthread.h>
 #include <stdio.h>

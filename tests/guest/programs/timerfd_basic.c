@@ -1,4 +1,4 @@
-/* One-shot and interval timers, absolute times, gettime, what a read gives, errors. */
+/* One-shot and interval timers, absolute times, gettime, results of reads, errors. */
 #include "event_show.h"
 #include <sys/timerfd.h>
 

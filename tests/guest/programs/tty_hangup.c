@@ -1,4 +1,4 @@
-/* What each side sees when the other closes; locks; exclusive use; names. */
+/* The view of each side when the other closes; locks; exclusive use; names. */
 #include "tty_show.h"
 #include <sys/stat.h>
 #include <sys/sysmacros.h>

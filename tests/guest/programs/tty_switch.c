@@ -13,7 +13,7 @@ static void canonical(void) { set_mode(ICRNL, OPOST, ICANON, 1, 0); }
 
 static void raw(void) { set_mode(0, 0, 0, 1, 0); }
 
-/* Until that much has come from the other side, which the host's kernel has a thread of its own for. */
+/* Wait until that much has come from the other side, which the host's kernel moves in a thread of its own. */
 static void arrives(int count)
 {
     struct pollfd input = {slave, POLLIN, 0};

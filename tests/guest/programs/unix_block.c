@@ -1,5 +1,5 @@
 #include "unix_common.h"
-/* What blocks, what wakes it, timeouts, interruption. */
+/* Calls that block, their wake-ups, timeouts, interruption. */
 static int fds[2];
 static void *reader(void *arg) {
     char b[65536];

@@ -1,4 +1,4 @@
-/* Helpers of the programs about sockets: everything prints results and errno names, nothing that differs by run. */
+/* Helpers of the programs about sockets: they print results and errno names, and no value that differs by run. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -25,7 +25,7 @@
 
 static const char *err(long result) { return result < 0 ? strerrorname_np(errno) : "ok"; }
 
-/* Print what a call gave. */
+/* Print the result of a call. */
 #define SHOW(call)                                                        \
     do {                                                                  \
         errno = 0;                                                        \

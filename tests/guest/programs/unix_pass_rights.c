@@ -1,3 +1,3 @@
-/* SO_PASSRIGHTS: whoever wants no descriptors gets none, and the sender is told. */
+/* SO_PASSRIGHTS: a receiver that wants no descriptors gets none, and the sender gets an error. */
 #include "unix_common.h"
 int main(void) { for (int t = 0; t < 3; t++) { int p[2], off = 0; socketpair(AF_UNIX, t == 0 ? SOCK_STREAM : t == 1 ? SOCK_DGRAM : SOCK_SEQPACKET, 0, p); SHOW(setsockopt(p[1], SOL_SOCKET, 83, &off, 4)); char room[CMSG_SPACE(4)], d = 'x'; struct msghdr m = {.msg_iov = &(struct iovec){&d, 1}, .msg_iovlen = 1, .msg_control = room, .msg_controllen = sizeof room}; struct cmsghdr *c = CMSG_FIRSTHDR(&m); c->cmsg_level = SOL_SOCKET; c->cmsg_type = SCM_RIGHTS; c->cmsg_len = CMSG_LEN(4); *(int *)CMSG_DATA(c) = 0; SHOW(sendmsg(p[0], &m, 0)); SHOW(recv(p[1], &d, 1, MSG_DONTWAIT)); SHOW(sendmsg(p[1], &m, 0)); off = 1; SHOW(setsockopt(p[1], SOL_SOCKET, 83, &off, 4)); SHOW(sendmsg(p[0], &m, 0)); } }

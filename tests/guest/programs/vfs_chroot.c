@@ -1,4 +1,4 @@
-/* chroot(2): names, `..`, what stays open. */
+/* chroot(2): names, `..`, descriptors that stay open. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>

@@ -1,4 +1,4 @@
-/* Nodes of /dev and what open, stat and directories say of special files. */
+/* Nodes of /dev, and the results of open, stat and directories for special files. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>

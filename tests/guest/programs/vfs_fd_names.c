@@ -1,4 +1,4 @@
-/* What /proc/self/fd shows after renames, replacement and removal; reopening what has no name. */
+/* The text of /proc/self/fd after renames, replacement and removal; reopening files without a name. */
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>

@@ -1,4 +1,4 @@
-/* Chains of symbolic links, dangling ones, trailing slashes, and what open does with them. */
+/* Chains of symbolic links, dangling ones, trailing slashes, and open(2) of them. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>

@@ -1,5 +1,5 @@
-/* given NAME...: attacks from ring 0, each by a process of its own.  What it says and how it ends must harm nobody else: a
- * neighbour, which has been there from the beginning, is asked after each.  Lines for test_given.py.
+/* given NAME...: attacks from ring 0, each by a process of its own. Its requests and its end must harm no other
+ * process: a neighbour, which exists from the beginning, is asked after each. Lines for test_given.py.
  */
 #include "given.h"
 
@@ -39,11 +39,11 @@ static void load_idt(uint16_t limit)
         was_refused;                                                                                                   \
     })
 
-static int found; /* what an attack in ring 0 has to say */
+static int found; /* the result of an attack in ring 0 */
 
 /* ---- all of guest-physical memory ---- */
 
-/* Tables of the attacker's own, in a slot that nobody uses, then an entry for them in the root of those in force. */
+/* Tables of the attacker's own, in a slot that no thread uses, then an entry for them in the root of those in force. */
 static void see_all(void (*set_entry)(uint64_t, volatile uint64_t *, uint64_t))
 {
     uint64_t at = REGION_SIZE - 16 * PAGE, *tables = (uint64_t *)(REGION_BASE + at), gpa = GPA_REGION + at, text = (uint64_t)set_entry;
@@ -499,7 +499,7 @@ static const struct {
     NAMED(order_threads), NAMED(every_block), NAMED(spin), NAMED(spin_on_halts), NAMED(spin_on_faults), NAMED(spin_on_cpuid),
 };
 
-/* In a child: what it does after the attack may be the end of it, too. */
+/* In a child: its steps after the attack may end it, too. */
 static void run(attack *code)
 {
     static volatile char touched[1 << 16];
@@ -530,7 +530,7 @@ static attack *find(const char *name)
     return NULL;
 }
 
-/* Somebody else in the sandbox, from the beginning: gives back what it is sent. */
+/* A neighbour in the sandbox, from the beginning: sends back every byte. */
 static int to_neighbour[2], from_neighbour[2];
 
 static void live_beside(void)

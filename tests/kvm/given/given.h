@@ -1,4 +1,5 @@
-/* Attacks by a program that has been given ring 0 of its machine (ring0_given.c).  What is ours there: csrc/kvm/kvm.h. */
+/* Attacks by a program that has been given ring 0 of its machine (ring0_given.c). cloche's own memory there:
+ * csrc/kvm/kvm.h. */
 #include <poll.h>
 #include <signal.h>
 #include <stdint.h>
@@ -65,7 +66,7 @@ static inline uint32_t ask(struct cpu *cpu, uint32_t what)
     return cpu->told;
 }
 
-/* The loop finds this reply in the slot, and what it orders there. */
+/* Have the loop find this reply in the slot, with its orders. */
 static inline void reply(struct cpu *cpu, uint32_t flags)
 {
     set(cpu->slot, 4, flags);

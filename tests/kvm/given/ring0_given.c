@@ -1,4 +1,4 @@
-/* For tests only, never in what is installed: a ring 0 that does what a program tells it.
+/* For tests only, never installed: a ring 0 that obeys a program.
  *
  * Linked in front of the honest one (--wrap=ring0_trap).  The system call GIVE calls the function in %rdi, in ring 0, with
  * SMEP and SMAP off: (the program's registers, the virtual CPU's own record, set_entry).

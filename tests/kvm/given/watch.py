@@ -1,5 +1,6 @@
-"""Runs in the machine: `watch.py NAME...` has `given` try those attacks in a sandbox, and looks at what the sandbox has of the
-host before and after: processes, threads, descriptors.  Prints what `given` says, and a last line about the rest.
+"""Runs in the machine: `watch.py NAME...` has `given` try those attacks in a sandbox, and compares the sandbox's
+processes, threads and descriptors on the host before and after. Prints the output of `given`, and a last line about
+the rest.
 """
 
 import subprocess

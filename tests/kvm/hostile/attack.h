@@ -1,5 +1,5 @@
 /* Attacks are a few bytes of machine code, executed in ring 3 with all registers pointing to memory of the program's.
- * What becomes of each is one line: the signal with its code, trap number and error code, or that nothing happened.
+ * The result of each is one line: the signal with its code, trap number and error code, or that nothing happened.
  */
 #include <signal.h>
 #include <setjmp.h>

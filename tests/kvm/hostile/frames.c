@@ -1,5 +1,5 @@
-/* Signal frames that a program forges: what rt_sigreturn takes from them must leave it in ring 3, with flags that are
- * its own; or end in a signal. */
+/* Signal frames that a program forges: rt_sigreturn must leave it in ring 3, with flags of its own, or end in a
+ * signal. */
 #include "attack.h"
 #include <sys/wait.h>
 

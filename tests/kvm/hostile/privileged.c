@@ -1,4 +1,4 @@
-/* What only ring 0 may do. */
+/* Operations that only ring 0 may execute. */
 #include "attack.h"
 
 static const struct {
@@ -68,7 +68,7 @@ int main(void)
         sprintf(name, "out 0x%x", ports[i]);
         attack_with(name, "\xef", 1, 0, 0, ports[i]);
     }
-    /* popf changes neither IOPL nor IF, and says nothing of it. */
+    /* popf changes neither IOPL nor IF, and reports no error. */
     unsigned long flags = attack_with("popf", "\x9c\x48\x81\x34\x24\x00\x32\x00\x00\x9d\x9c\x58", 12, 0, 0, 0);
     printf("IOPL %lu, IF %lu\n", flags >> 12 & 3, flags >> 9 & 1);
     puts("alive");

@@ -1,7 +1,8 @@
 /* Descriptor tables and selectors: stores, loads, far transfers, returns to another ring. */
 #include "attack.h"
 
-/* What a store leaves in memory, or in rax: where the processor refuses it (UMIP), Linux and cloche give constants. */
+/* The value that a store leaves in memory, or in rax: where the processor refuses it (UMIP), Linux and cloche give
+ * constants. */
 static void store_at(const char *name, const char *bytes, int length, unsigned char *at, unsigned long rcx)
 {
     unsigned long rax;

@@ -1,4 +1,4 @@
-/* Memory calls on what the kernel itself keeps in a guest: stub, info page, vDSO, region.  All must be refused. */
+/* Memory calls on cloche's own memory in a guest: stub, info page, vDSO, region.  All must be refused. */
 #include "hostile.h"
 
 static int failures;
@@ -37,14 +37,14 @@ int main(void)
         refused("mlock", a, raw(SYS_mlock, a, size, 0, 0, 0, 0));
         refused("msync", a, raw(SYS_msync, a, size, 4, 0, 0, 0));
         refused("remap_file_pages", a, raw(SYS_remap_file_pages, a, size, 0, 0, 0, 0));
-        /* munmap of what is not mapped succeeds on Linux; beyond the end it does not.  Nothing may vanish: below. */
+        /* munmap of unmapped memory succeeds on Linux; beyond the end it does not. No mapping may vanish: below. */
         raw(SYS_munmap, a, size, 0, 0, 0, 0);
         long brk = raw(SYS_brk, a, 0, 0, 0, 0, 0);
         if (brk == (long)a) {
             printf("brk at %lx\n", (long)a);
             failures++;
         }
-        /* The sentry must not write for us where we could not. */
+        /* The sentry must not write where this program could not. */
         refused("read into", a, raw(SYS_pread64, file, a, 64, 0, 0, 0) == 64 && a != MAX_ADDRESS - 0x1000 && (a & ~0xffffUL) == STUB_BASE ? 1 : -EFAULT);
     }
     raw(SYS_munmap, MAX_ADDRESS - 0x1000, 1UL << 40, 0, 0, 0, 0);
@@ -54,7 +54,7 @@ int main(void)
         failures++;
     printf("failures %d\n", failures);
     fflush(stdout);
-    /* And everything below the limit may go: only this process suffers. */
+    /* And all memory below the limit may be unmapped: only this process suffers. */
     pid_t pid = fork();
     if (pid == 0) {
         raw(SYS_munmap, 0x10000, MAX_ADDRESS - 0x10000, 0, 0, 0, 0);

@@ -41,7 +41,7 @@ static void many_files(void)
     setrlimit(RLIMIT_NOFILE, &r);
 }
 
-/* Whatever gives descriptors, as often as LIMIT; processes help when one's table is full. */
+/* Makes descriptors of a kind, LIMIT times; processes help when one's table is full. */
 static void descriptors(int (*make)(void))
 {
     many_files();
@@ -107,7 +107,7 @@ static int make_big_memfd(void)
     char *p = mmap(NULL, 64 << 20, 3, MAP_SHARED, fd, 0);
     if (p == MAP_FAILED)
         return -1;
-    memset(p, 1, 64 << 20); /* and stays mapped: of what is not nobody can tell whose it is, as in Linux */
+memset(p, 1, 64 << 20); /* and stays mapped: memory that is not mapped cannot be charged to a process, as in Linux */
     return fd;
 }
 static int make_inotify(void)

@@ -1,5 +1,5 @@
-/* Attacks on what patched call sites and direct mode add: the fixed entry for calls without a signal, the fields that
- * only they use, and the descriptors that a process keeps for its further mappings. */
+/* Attacks on the parts that patched call sites and direct mode add: the fixed entry for calls without a signal, the
+ * fields that only they use, and the descriptors that a process keeps for its further mappings. */
 #include "hostile.h"
 #include <setjmp.h>
 #include <sys/uio.h>
@@ -33,7 +33,7 @@ static void prepare(void)
             sigaction(sig, &act, NULL);
 }
 
-/* The call from inside the stub; what is not let through returns -EPERM or ends the process. */
+/* The call from inside the stub; a call that is not let through returns -EPERM or ends the process. */
 static long inside(long nr, long a, long b, long c, long d, long e, long f)
 {
     got = -999;
@@ -97,7 +97,7 @@ static void enter(void)
 
 static volatile int go = 1;
 
-/* Posts and rings in the name of every slot, and spoils what a call keeps there, while the calls run. */
+/* Posts and rings in the name of every slot, and overwrites a call's data there, while the calls run. */
 static void *forger(void *arg)
 {
     for (;;) {
@@ -172,7 +172,7 @@ static int storm(int children, void (*attack)(void), int ms)
     return 0;
 }
 
-/* Everything that descriptors which are there anyway give: `marker` must not be among it. */
+/* Reads all data that present descriptors give: `marker` must not be in it. */
 static int kept(const char *marker)
 {
     int mapped = 0, found = 0, shared = 0, other = 0;
@@ -208,7 +208,7 @@ int main(int argc, char **argv)
             return 2;
         return kept(marker);
     }
-    if (!strcmp(argv[1], "again")) { /* be another program, as somebody else */
+    if (!strcmp(argv[1], "again")) { /* be another program, as another user */
         if (setuid(atoi(argv[2])))
             return 2;
         execv(argv[0], (char *[]){argv[0], "kept", argv[3], argv[4], NULL});

@@ -1,7 +1,7 @@
 /* The other doors of an x86-64 kernel: int 0x80, sysenter, syscall32, x32 numbers, the vsyscall page.
  *
- * Each child prints what it got; what must not happen is that the host's kernel answers: getpid would give the
- * host's number, and an open of a host path would succeed. */
+ * Each child prints its result; the host's kernel must not answer: getpid would give the host's number, and an open
+ * of a host path would succeed. */
 #include "hostile.h"
 
 static void in_child(const char *name, long (*door)(void))

@@ -39,7 +39,7 @@ static int file(const char *name)
     return open(name, O_RDWR | O_CREAT | O_TRUNC, 0600);
 }
 
-/* What a call gave, or -errno. */
+/* The result of a call, or -errno. */
 static long attack(const char *kind)
 {
     struct rlimit many = {1 << 17, 1 << 17};
@@ -222,7 +222,7 @@ static long attack(const char *kind)
         for (int i = 0; i < 30; i++)
             result += kill(0, 0);
         kill(0, SIGTERM);
-        kill(0, SIGKILL); /* whoever was born late; this one last */
+        kill(0, SIGKILL); /* processes that were born late; this one last */
     } else if (!strcmp(kind, "texts")) { /* long files of /proc, and reads far from their beginning */
         setrlimit(RLIMIT_NOFILE, &many);
         static char text[MIB];

@@ -2,8 +2,8 @@
 
        holds CASE SIZE
 
-   Nothing here is refused, and what is made is bounded by a limit of Linux or of ours; who measures is the sentry's meter
-   (CLOCHE_STRICT).  Prints "done", or what could not be made.  */
+   No call here is refused, and each state is bounded by a limit of Linux or of cloche; the sentry's meter measures
+(CLOCHE_STRICT). Prints "done", or the object that could not be made. */
 #include "hostile.h"
 #include <grp.h>
 #include <linux/filter.h>

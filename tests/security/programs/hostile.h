@@ -1,4 +1,4 @@
-/* What the hostile programs share: raw calls, random values, children that may die. */
+/* Helpers of the hostile programs: raw calls, random values, children that may die. */
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>

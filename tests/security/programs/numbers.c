@@ -23,7 +23,7 @@ static long argument(void)
 
 static int is_lethal(long nr)
 {
-    /* Those that may end every process of the sandbox: what they may do to others is tested elsewhere. */
+    /* Those that may end every process of the sandbox: their effect on others is tested elsewhere. */
     return nr == SYS_kill || nr == SYS_tkill || nr == SYS_tgkill || nr == SYS_rt_sigqueueinfo || nr == SYS_rt_tgsigqueueinfo || nr == SYS_setpriority || nr == SYS_fcntl || nr == SYS_sched_setscheduler;
 }
 

@@ -112,7 +112,7 @@ int main(void)
             if (pwrite(mem, "\xcc", 1, kept[i]) == 1)
                 got("/proc/self/mem over the stub");
     }
-    /* Numbers of the host: the sentry, the gofer and their descriptors are not there. */
+    /* Numbers of the host: the sentry, the gofer and their descriptors must not show. */
     for (int fd = 3; fd < 3000; fd++) {
         if (fd == ready[0] || fd == ready[1] || fd == pidfd || fd == mem)
             continue;

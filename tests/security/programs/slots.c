@@ -1,4 +1,4 @@
-/* What a guest may say in its slots: forged words of every kind while forks, execs, signals and deaths are under way
+/* Forgeries of a guest in its slots: forged words of every kind while forks, execs, signals and deaths are under way
  * (fuzz), births and exits that are let through and then denied (hide), calls that cannot come without a frame. */
 #include "hostile.h"
 
@@ -42,7 +42,7 @@ static long inside(long nr, const volatile uint64_t *a)
     return result;
 }
 
-/* What is refused wakes the sentry as well. */
+/* A call that is refused wakes the sentry as well. */
 static void bell(void)
 {
     uint64_t args[6] = {1, 1, 1};
@@ -85,12 +85,13 @@ __asm__("clone_from: push %rbx; push %rbp; push %r12; push %r13; push %r14; push
         " .bss\n saved: .quad 0\n .text\n");
 extern char clone_back[];
 
-/* By a way of our own out of the stub, so that the child is no guest process. */
+/* By another way out of the stub, so that the child is no guest process. */
 static int hide_forks(int count)
 {
     volatile uint32_t *slot = SLOT(0);
     char *room = mmap(NULL, 0x80000, 3, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    char *fake = (char *)(((uint64_t)room + SLOT_SIZE - 1) & ~(SLOT_SIZE - 1)); /* what slot_of finds for that stack */
+char *fake = (char *)(((uint64_t)room + SLOT_SIZE - 1) & ~(SLOT_SIZE - 1)); /* the slot that slot_of finds for that
+                                                                                   stack */
     int born = 0;
     for (int i = 0; i < count; i++) {
         memset(fake, 0, 4096);
@@ -215,7 +216,7 @@ static int refused(void)
 
 static int slots;
 static volatile int go = 1;
-static int is_mild; /* says nothing that ends it at once */
+static int is_mild; /* forges no word that ends it at once */
 
 static uint64_t value(uint64_t r)
 {
@@ -323,7 +324,7 @@ static void *worker(void *arg)
                 pthread_detach(t);
             break;
         case 5: kill(getpid(), w & 16 ? SIGURG : SIGUSR1); break;
-        case 6: { /* somebody's operation */
+        case 6: { /* another thread's operation */
             volatile uint64_t *op = &LONG(SLOT(w % slots), OPS);
             inside(op[0] == SYS_clone ? SYS_clone : SYS_mmap, op + 1);
             break;

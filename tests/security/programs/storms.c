@@ -226,7 +226,7 @@ static void sizes(void)
     static char *page;
     long huge[] = {0, -1, 1L << 31, 1L << 32, 1L << 40, 1L << 47, 0x7ffff000, 0x7fffffffffffffffL, 1L << 20};
     page = mmap(NULL, 1 << 22, 3, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    mprotect(page + (1 << 21), 1 << 21, PROT_NONE); /* or what lies behind is overwritten */
+    mprotect(page + (1 << 21), 1 << 21, PROT_NONE); /* or the memory behind it is overwritten */
     int zero = open("/dev/zero", O_RDONLY), null = open("/dev/null", O_WRONLY), random = open("/dev/urandom", O_RDONLY);
     int file = open("/tmp/sizes", O_RDWR | O_CREAT, 0600), dir = open("/usr/bin", O_RDONLY | O_DIRECTORY);
     int memory = memfd_create("m", 0), fds[2], sockets[2];

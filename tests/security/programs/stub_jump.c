@@ -1,6 +1,6 @@
 /* Jumps to each syscall instruction of the stub with the registers of every call that the filter lets through.
  *
- * Each in a child: whatever happens there, it must not outlive, see or touch anything of another process. */
+ * Each in a child: it must not outlive the test, or see or touch another process's memory. */
 #include "hostile.h"
 
 static uint64_t sites[64];

@@ -77,7 +77,7 @@ static void requests(int rounds)
     }
 }
 
-/* Registers that lead nowhere, or into what is not the guest's. */
+/* Registers that lead nowhere, or into memory that is not the guest's. */
 static void registers(int rounds)
 {
     for (int round = 0; round < rounds; round++) {

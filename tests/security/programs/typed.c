@@ -5,11 +5,11 @@
    Workers of one to three threads own a descriptor of every kind, memory with holes, children; each makes a few hundred
    calls and ends.  All of it happens in namespaces of its own, so that whatever signals it sends and objects it leaves stay
    inside and end with it.  Prints how many calls were made, how many succeeded, and the slowest answer that a bystander got
-   meanwhile, with what the workers had asked for.  It refuses to run anywhere but in a sandbox.
+   meanwhile, with the workers' calls at that time.  It refuses to run anywhere but in a sandbox.
 
-   A random call may overwrite what the workers count.  So each worker has a word of its own, with a random number in its
-   upper half, and pid 1 believes it, once the worker has ended, only if that is still there and it has made no more calls
-   than it was to.  */
+   A random call may overwrite the workers' counters. So each worker has a word of its own, with a random number in
+   its upper half, and pid 1 believes it, once the worker has ended, only if that is still there and it has made no
+   more calls than it was to. */
 #include "hostile.h"
 #include <linux/filter.h>
 #include <linux/netlink.h>
@@ -51,7 +51,8 @@ static __thread int address_length;
 
 #include "typed_arguments.h"
 
-/* A number, what its arguments are, and (where a call soon ends the worker or makes it dull) how seldom it is made. */
+/* A number, the kinds of its arguments, and (where a call soon ends the worker or makes it dull) how seldom it is
+ * made. */
 struct call { int number; const char *types; int rarity; };
 #define CALL(name, ...) {SYS_##name, __VA_ARGS__}
 
@@ -245,7 +246,7 @@ static uint64_t now_us(void)
 
 static uint64_t calls_made, good, spoilt;
 
-/* What a worker that has ended says of itself. */
+/* The counters of a worker that has ended. */
 static void believe(uint64_t count, uint32_t mark)
 {
     uint64_t made = count & 0xffff, succeeded = count >> 16 & 0xffff;
@@ -315,7 +316,7 @@ static int direct(uint64_t from, int seconds, int processes, const char *directo
     return good == 0;
 }
 
-/* Everybody, if we may; else ourselves. */
+/* All ids, if this user may; else its own. */
 static void map(pid_t pid, const char *name, unsigned id)
 {
     char path[64], text[64];

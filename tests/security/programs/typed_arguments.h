@@ -1,6 +1,6 @@
-/* What typed.c gives to calls: for each letter of a signature a value of that kind, mostly good (`argument`).
+/* The arguments of calls in typed.c: for each letter of a signature a value of that kind, mostly good (`argument`).
 
-   Uses what typed.c has before it includes this: its memory, its descriptors, its random state.  */
+   Uses definitions in typed.c before its include: its memory, its descriptors, its random state.  */
 
 static uint64_t number(void)
 {
@@ -60,7 +60,7 @@ static long a_signal(void)
     return one_in(6) ? 0 : one_in(30) ? PICK(rare) : one_in(8) ? weird() : 34 + below(30);
 }
 
-/* Never pid 1, which is ours: a tracer may stop it, as on Linux. */
+/* Never pid 1, which is the fuzzer's own: a tracer may stop it, as on Linux. */
 static long any_process(void)
 {
     switch (below(10)) {
@@ -99,7 +99,7 @@ static char *buffer(void)
     }
 }
 
-/* A structure of nobody knows what: small numbers, addresses, descriptors, times. */
+/* A structure of random contents: small numbers, addresses, descriptors, times. */
 static char *structure(void)
 {
     uint64_t *at = (uint64_t *)(page() + below(2) * 8);
@@ -249,7 +249,7 @@ static char *netlink_message(uint64_t *size)
     return at;
 }
 
-/* SCM_RIGHTS, SCM_CREDENTIALS, what belongs to IP, and nonsense. */
+/* SCM_RIGHTS, SCM_CREDENTIALS, messages of IP, and nonsense. */
 static uint64_t control_messages(char *at)
 {
     char *end = at;
@@ -414,7 +414,7 @@ static long control_request(void)
 
 static long trace_request(void) { return one_in(2) ? below(32) : 0x4200 + below(20); }
 
-/* What a letter of a signature stands for. */
+/* The argument for a letter of a signature. */
 static long argument(char type)
 {
     static const int domains[] = {1, 1, 1, 2, 2, 10, 16, 17, 40, 38}, protocols[] = {0, 0, 0, 1, 6, 17, 58, 15, 9, 255}, levels[] = {1, 1, 0, 41, 6, 17, 270, 263};

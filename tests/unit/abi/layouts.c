@@ -52,7 +52,7 @@ static void dump(const char *name, const void *data, unsigned long size)
     printf("\n");
 }
 
-/* What linux/socket.h keeps to the kernel. */
+/* Structs that linux/socket.h declares for the kernel only. */
 struct msghdr_ {
     void *msg_name;
     int msg_namelen;

@@ -120,7 +120,7 @@ HEADERS: Final[dict[str, list[str]]] = {
     "xattr": ["linux/xattr.h", "linux/limits.h"],
 }
 
-# Names that are ours or the kernel's own, so that no header has them; the rest must be found.
+# Names of cloche or of the kernel's own, which no header has; the rest must be found.
 OWN: Final = re.compile(
     "|".join(
         [

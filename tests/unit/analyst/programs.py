@@ -1,8 +1,8 @@
 """Builds small ELF files with gcc, and ELF files that contain their text, to run natively.
 
 `rewritten` puts a text file's pages back into the ELF file, and its tail behind the last segment; a program made by
-`with_stub` has, at STUB_BASE, a stub that does the system call itself and counts it.  Both together show that
-trampolines do what the original instructions did.
+`with_stub` has, at STUB_BASE, a stub that does the system call itself and counts it. Both together show that
+trampolines have the effect of the original instructions.
 """
 
 import shutil

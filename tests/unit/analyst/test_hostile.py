@@ -1,4 +1,4 @@
-"""Files that somebody made to hurt the analyst: no text, in bounded time and memory, and nothing raised."""
+"""Files that an attacker made to harm the analyst: no text, in bounded time and memory, and nothing raised."""
 
 import os
 import random

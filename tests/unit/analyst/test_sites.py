@@ -1,4 +1,4 @@
-"""Which system calls are patched, and that patched programs do natively what they did before."""
+"""Which system calls are patched, and that patched programs have the same results natively as before."""
 
 import os
 import re

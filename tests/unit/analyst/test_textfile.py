@@ -1,4 +1,4 @@
-"""The layout of text files: what is written is read again, and nothing else is."""
+"""The layout of text files: a written file can be read again, and any other is refused."""
 
 import random
 

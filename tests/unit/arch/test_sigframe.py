@@ -1,4 +1,4 @@
-"""Signal frames: addresses as Linux chooses them, and what a hostile frame can and cannot restore."""
+"""Signal frames: addresses as Linux chooses them, and the state that a hostile frame can and cannot restore."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""What the tables say of the machine."""
+"""The description of the machine in the tables."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a sentry answers that somebody has taken over: the monitor ends the sandbox, and says why."""
+"""Answers of a sentry that an attacker has taken over: the monitor ends the sandbox, and reports the reason."""
 
 import socket
 

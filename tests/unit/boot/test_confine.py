@@ -1,4 +1,4 @@
-"""Confinement: what a confined child can still do, asked of the host's kernel."""
+"""Confinement: the rights that a confined child still has, tested with the host's kernel."""
 
 import os
 import socket
@@ -71,7 +71,7 @@ def test_the_root_is_empty_and_cannot_be_filled() -> None:
             os.mkdir("/x")
         with pytest.raises(OSError, match="."):
             os.open("/x", os.O_CREAT | os.O_RDWR)
-        os.stat("bin", dir_fd=held)  # what was held still works
+        os.stat("bin", dir_fd=held)  # a descriptor that was open still works
 
     assert in_child(act) == ""
 

@@ -1,4 +1,4 @@
-"""Kills by the host's kernel for want of memory are counted and told."""
+"""Kills by the host's kernel for want of memory are counted and reported."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ def test_a_kill_by_the_host(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         watch = HostKills(container, file.fileno(), is_quiet=False)
         group = ThreadGroup(container, 7, SignalHandlers())
         group.end.status = 9
-        watch.group_exits(group)  # somebody's SIGKILL
+        watch.group_exits(group)  # an ordinary SIGKILL
         assert container.oom_kills == 0 and capsys.readouterr().err == ""
         events.write_text("low 0\noom_kill 1\n")
         group.end.status = 15

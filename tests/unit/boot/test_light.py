@@ -1,4 +1,4 @@
-"""Light modules (`cloche.light`) stand in for standard ones in the keeper and what is forked from it."""
+"""Light modules (`cloche.light`) stand in for standard ones in the keeper and its forks."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ import cloche
 PACKAGE = os.path.dirname(os.path.abspath(cloche.__file__))
 LIGHT = os.path.join(PACKAGE, "light")
 SITE = [os.path.dirname(PACKAGE), *[path for path in sys.path if path.endswith("-packages")]]
-# What light modules are there to keep out of a start.
+# The modules that light ones keep out of a start.
 HEAVY = {
     "enum",
     "re",

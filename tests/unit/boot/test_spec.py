@@ -1,4 +1,4 @@
-"""The spec's way to the keeper: nothing is lost."""
+"""The spec's way to the keeper: no field is lost."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""Watching directories for a client: what one rename of a directory that is watched deeply costs everybody."""
+"""Watching directories for a client: the cost of one rename in a deeply watched tree for the other guests."""
 
 from cloche.abi.inotify import IN_CREATE, IN_ISDIR, IN_MOVED_FROM
 from cloche.boot.watching import Watching

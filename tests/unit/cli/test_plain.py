@@ -1,4 +1,4 @@
-"""What `plain` understands it must read as argparse does."""
+"""`plain` must read each command line that it accepts as argparse does."""
 
 from typing import Any
 

@@ -1,7 +1,7 @@
-"""Slow readers of what egress reads, written from the RFCs without a look at its own, and the comparison of both.
+"""Slow readers of egress's input, written from the RFCs independently of its own, and the comparison of both.
 
-Nothing may be let through that the slow reader does not find to be for the same name: `check_*` raise AssertionError
-for that, and let through whatever a reader should not raise.
+No input may be let through that the slow reader does not find to be for the same name: `check_*` raise AssertionError
+for that, and do not catch exceptions that a reader should not raise.
 """
 
 import ipaddress
@@ -112,7 +112,7 @@ def check_question(data: bytes) -> None:
     slow = slow_question(data)
     assert slow is not None and slow[1] == found.kind, data
     if found.name:
-        # A label with a dot in it is read as two: what is decided is what would be asked for.
+        # A label with a dot in it is read as two: the decision is about the name that would be asked for.
         assert b".".join(slow[0]).decode("ascii").lower().removesuffix(".") == found.name, data
     reply = dnswire.answer(found, [("A", "198.18.1.0")] if found.kind == 1 else None, 60)
     assert reply[:2] == data[:2]
@@ -128,7 +128,7 @@ def check_answer(data: bytes) -> None:
 
 
 # -- HTTP --------------------------------------------------------------------------------------------------------
-# RFC 9112 without anything that it leaves to taste, as one pattern for each part.
+# RFC 9112 without its optional parts, as one pattern for each part.
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _WHOLE = re.compile(rb"(%s) ([\x21-\x7e]+) HTTP/1\.[01]\r\n((?:%s:[^\r\n\0]*\r\n)*)\r\n" % (_TOKEN, _TOKEN))
 
@@ -151,7 +151,8 @@ def slow_request(raw: bytes) -> tuple[bytes, bytes] | None:
     target = match[2]
     if b"://" in target.partition(b"?")[0] and not target.startswith(b"/"):
         authority = re.split(rb"[/?]", target.partition(b"://")[2])[0].lower()
-        # (The root's dot and the port that is meant anyway: names are compared, and what goes out is written anew.)
+        # (The root's dot and the port that is meant anyway: names are compared, and the outgoing request is written
+        # anew.)
         one, two = (each.removesuffix(b":80").removesuffix(b".") for each in (authority, host))
         if one != two:
             return None
@@ -180,7 +181,7 @@ def check_request(data: bytes) -> None:
 
 
 # -- decisions -----------------------------------------------------------------------------------------------------
-# What is not the public Internet, by IANA's registries of special-purpose addresses: written down once more.
+# Addresses outside the public Internet, by IANA's registries of special-purpose addresses: written down once more.
 _SPECIAL: Final = [
     ipaddress.ip_network(text)
     for text in (

@@ -1,4 +1,4 @@
-"""The audit log: the names of OCSF, what shows that lines are missing, and that nothing fills a disk."""
+"""The audit log: the names of OCSF, the detection of missing lines, and its bounded size."""
 
 import json
 import os
@@ -77,7 +77,7 @@ def test_it_moves_to_its_second_half_and_stays_whole(tmp_path: Path) -> None:
         assert all(path.stat().st_size <= 20_000 for path in log.paths)
     lines = log.lines()
     assert 40 < len(lines) < 300 and json.loads(lines[-1])["dst_endpoint"]["hostname"] == "host299.test"
-    # What went before is gone, so the chain begins at its first line here.
+    # Earlier lines were dropped, so the chain begins at its first line here.
     chain = json.loads(lines[0])["chain"]
     assert broken_line(lines[1:], chain) == -1
     cut = len(log.paths[1].read_text().splitlines())

@@ -1,4 +1,4 @@
-"""DNS messages from inside and from resolvers, by dnspython's own eyes."""
+"""DNS messages from inside and from resolvers, compared with dnspython."""
 
 import struct
 

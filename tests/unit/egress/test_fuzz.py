@@ -1,6 +1,6 @@
 """Spoilt ClientHellos, DNS questions and requests by the thousand, against slow readers of the same (`slow_readers`).
 
-No crash, and nothing is let through that the slow reader does not find to be for the granted name.  CLOCHE_SLOW=1: a
+No crash, and no input is let through that the slow reader does not find to be for the granted name.  CLOCHE_SLOW=1: a
 million inputs each.
 """
 

@@ -88,7 +88,7 @@ def test_what_is_a_name_has_one_form(text: str) -> None:
     assert re.fullmatch(r"[a-z0-9_.-]{1,253}", name)
     assert not re.fullmatch(r"(0x[0-9a-f]*|[0-9]+)", name.rpartition(".")[2])
     try:
-        socket.inet_aton(name)  # what the C library would take for an address
+        socket.inet_aton(name)  # text that the C library would take for an address
     except OSError:
         pass
     else:
@@ -101,7 +101,7 @@ def test_what_python_calls_private_is_special(addr: bytes) -> None:
     found = ipaddress.ip_address(addr)
     inner = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
     if not (inner or found).is_global or found.is_multicast:
-        # What Python leaves out of 2001::/23 is the IETF's, and globally reachable or nobody's.
+        # The parts of 2001::/23 that Python leaves out are the IETF's, and globally reachable or unassigned.
         if not (isinstance(found, ipaddress.IPv6Address) and found in ipaddress.ip_network("2001::/23")):
             assert special_purpose(addr), found
 

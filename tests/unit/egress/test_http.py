@@ -1,4 +1,4 @@
-"""Plain HTTP: what is refused, and that whatever goes out means one thing to everybody."""
+"""Plain HTTP: refusals, and that every outgoing request has one meaning for all servers."""
 
 import asyncio
 import re
@@ -48,7 +48,7 @@ def exchange(
             buffer = bytearray()
             while True:
                 reader = h11.Connection(h11.SERVER)
-                if buffer:  # nothing would mean the end
+                if buffer:  # an empty read would mean the end
                     reader.receive_data(bytes(buffer))
                     buffer.clear()
                 while not isinstance(event := reader.next_event(), h11.EndOfMessage):
@@ -159,7 +159,7 @@ PARTS = st.sampled_from(
 @given(st.lists(PARTS, max_size=14).map(b"".join))
 def test_what_goes_out_means_one_thing(data: bytes) -> None:
     sent, _got = exchange(data + b"\r\n\r\n")
-    # The slow decision: whatever went out is a row of requests of the strictest form, each for the right host.
+    # The slow decision: the output is a sequence of requests of the strictest form, each for the right host.
     rest = sent
     while rest:
         head, end, rest = rest.partition(b"\r\n\r\n")
@@ -206,7 +206,7 @@ def test_what_http_turns_into_is_said_by_a_rule() -> None:
     out, back = exchange(upgrade, switched, rule)
     assert b"Upgrade: websocket\r\n" in out and b"Connection: Upgrade\r\n" in out
     assert back.startswith(b"HTTP/1.1 101 ") and back.endswith(b"\r\n\r\nhello"), back
-    # A server that turns into what nobody asked for, or without being asked.
+    # A server that switches to another protocol than was asked for, or without a request.
     out, back = exchange(upgrade, switched.replace(b"websocket", b"other"), rule)
     assert b"hello" not in back and b"101" not in back
     out, back = exchange(GOOD + b"\r\n", switched, rule)

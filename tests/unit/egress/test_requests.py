@@ -1,4 +1,4 @@
-"""Rules about requests: what matches, in every way that a path can be read; secrets; approvals."""
+"""Rules about requests: matches, for every reading of a path; secrets; approvals."""
 
 import asyncio
 import base64

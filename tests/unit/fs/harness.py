@@ -1,6 +1,7 @@
 """A task without a guest: real kernel objects over memory that is a bytearray.
 
-`Guest.call` runs a handler; if it blocks, `Guest.step` retries what was woken and `Guest.expire` runs timers.
+`Guest.call` runs a handler; if it blocks, `Guest.step` retries the calls that were woken and `Guest.expire` runs
+timers.
 """
 
 from cloche.abi.errno import LinuxError

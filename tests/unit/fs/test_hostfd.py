@@ -93,7 +93,7 @@ def test_blocked_read_is_woken_by_the_host() -> None:
     assert guest.host_events() == 1
     assert guest.step() == 3
     assert guest.get(addr, 3) == b"abc"
-    # Nobody waits any more: the next event only ends the watch.
+    # No task waits any more: the next event only ends the watch.
     os.write(w, b"d")
     assert guest.host_events() == 1
     os.write(w, b"e")

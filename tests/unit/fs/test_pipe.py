@@ -1,4 +1,4 @@
-"""fs.pipe against pipe(7) and what Linux does at its edges."""
+"""fs.pipe against pipe(7) and Linux's edge cases."""
 
 import pytest
 
@@ -160,7 +160,7 @@ def test_fifo_open_protocol() -> None:
     writer = open_fifo(guest.task, None, inode, O_WRONLY).get()
     assert not writer.open_is_pending(guest.task)
     writer.put()
-    assert not reader.open_is_pending(guest.task)  # a writer came, although it is gone again
+    assert not reader.open_is_pending(guest.task)  # a writer came, although it has closed again
     reader.put()
     assert inode.pipe is None
 

@@ -1,4 +1,4 @@
-"""fs.proc: what /proc shows of tasks and of the system, in Linux's formats."""
+"""fs.proc: the files of tasks and of the system in /proc, in Linux's formats."""
 
 import re
 
@@ -415,7 +415,7 @@ def test_a_text_that_begins_with_nothing_is_reached(guest: ProcGuest) -> None:
     inode = maps.inode
     assert isinstance(maps, PieceDescription) and isinstance(inode, GeneratedInode)
     file = PieceDescription(maps.path, inode, 0, guest.task, piece)
-    for _text in range(2):  # and is made anew for who reads it again
+    for _text in range(2):  # and is made anew for a second read
         sink = KernelIovIter(capacity=100)
         counts = [file.pread(guest.task, sink, 0) for _turn in range(6)]
         assert counts == [-EAGAIN] * 5 + [8]

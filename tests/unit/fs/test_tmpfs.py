@@ -128,7 +128,7 @@ def test_contents_are_those_of_a_byte_array(memfds: int, steps: list[tuple[str, 
         assert read_at(ctx, file, 0, len(model) + 10) == bytes(model)
         assert file.read_bytes(ctx, 0, len(model) + 10) == bytes(model)
         assert read_at(ctx, file, 4000, 2000) == bytes(model[4000:6000])
-        # Everything that is not a hole is accounted for, and never more than what was touched.
+        # All data except holes is accounted for, and never more than was touched.
         storage = storage_of(file).storage
         assert file.inode.blocks == storage.pages * 8 and quota.pages == storage.pages
         position = 0
@@ -175,7 +175,7 @@ def test_small_files_need_no_memfd_and_big_ones_have_one(ctx: Context) -> None:
     del file
     with pytest.raises(OSError):
         os.fstat(fd)
-    assert os.fstat(guests).st_blocks == 0  # the memory is given back whoever still has it
+    assert os.fstat(guests).st_blocks == 0  # the memory is freed although a process still maps it
     os.close(guests)
 
 

@@ -190,7 +190,7 @@ def test_hangup_when_the_master_closes() -> None:
 
 def test_master_sees_the_slave_close() -> None:
     f = Fixture()
-    assert f.read(f.master) == -EAGAIN  # nobody has opened the slave yet
+    assert f.read(f.master) == -EAGAIN  # no process has opened the slave yet
     assert f.master.poll(f.task) & POLLHUP == 0
     slave = f.open()
     f.write(slave, b"last words")

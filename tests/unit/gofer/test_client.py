@@ -1,4 +1,4 @@
-"""The client against a server that answers when it is told to: late, out of order, two replies at once."""
+"""The client against a server that answers when the test tells it to: late, out of order, two replies at once."""
 
 import os
 import socket
@@ -116,7 +116,7 @@ def test_descriptors_are_given_as_duplicates(rig: Rig) -> None:
         rig.journal()
     rig.waits.begin(journal)
     rig.waits.end()
-    assert os.read(read_end, 1) == b""  # nobody has one any more
+    assert os.read(read_end, 1) == b""  # no process has one any more
     os.close(read_end)
 
 
@@ -206,13 +206,13 @@ def test_nobody_is_told_of_a_death_that_ends_the_sandbox(rig: Rig) -> None:
     for _turn in range(2):
         assert not rig.late(rig.client.stat, 5, b"other").is_answered
     rig.client.forget([7])
-    rig.client.close()  # now it is nobody's any more
+    rig.client.close()  # now no object uses it any more
     assert asked.is_answered
 
 
 def test_requests_that_the_socket_does_not_take_wait(rig: Rig) -> None:
     count = 0
-    while not rig.kernel.fds.watchers:  # nobody reads
+    while not rig.kernel.fds.watchers:  # no task reads
         rig.client.forget(list(range(1024)))
         count += 1
     seen = 0

@@ -1,4 +1,4 @@
-"""What the gofer does when it is asked properly: against a real one, compared with the host's own view."""
+"""The gofer's answers to proper requests: a real one, compared with the host's own view."""
 
 import os
 import stat
@@ -222,7 +222,7 @@ def test_set_id_files_are_made_only_where_it_was_asked_for(rig: Rig) -> None:
         assert mode(base / "new") == stat.S_IMODE(attr.mode) == 0o755 | kept
         rig.client.setattr(fid, b"new", SET_MODE, mode=0o700)
         assert stat.S_IMODE(rig.client.setattr(fid, b"new", SET_MODE, mode=0o6711).mode) == 0o711 | kept
-        # What had the bits before loses them before it can be written through a mapping.
+        # A file that had the bits loses them before it can be written through a mapping.
         (base / "old").touch()
         (base / "old").chmod(0o6755)
         os.close(rig.client.open(fid, b"old", os.O_RDONLY)[0])
@@ -230,7 +230,7 @@ def test_set_id_files_are_made_only_where_it_was_asked_for(rig: Rig) -> None:
         fd, attr = rig.client.open(fid, b"old", os.O_RDWR)
         os.close(fd)
         assert mode(base / "old") == stat.S_IMODE(attr.mode) == 0o755 | kept
-        rig.client.mkdir(fid, b"dir", 0o3755)  # of a directory it says only who owns what is made in it
+        rig.client.mkdir(fid, b"dir", 0o3755)  # in a directory the bit only sets the group of new files
         assert mode(base / "dir") == 0o3755
         rig.client.mknod(fid, b"fifo", stat.S_IFIFO | 0o6640)
         assert mode(base / "fifo") == 0o6640 and (base / "fifo").is_fifo()

@@ -124,7 +124,7 @@ class Rig:
             ]
         )
         self.client = GoferClient(self.process.sock)
-        # fsuid is ours, so that what we make is ours on the host, as root or not
+        # fsuid is the test's own, so that new files are its own on the host, as root or not
         self.creds = Credentials(os.geteuid(), os.getegid(), [], ALL_CAPS)
 
     def outside_name(self) -> HostPath:
@@ -498,7 +498,7 @@ def test_who_reads_file_after_file_does_not_wait_for_each(rig: Rig) -> None:
     for name in names:
         assert view.read(b"/many/" + name) == name[1:]
     assert rig.client.calls - before < 20
-    # Not in order: nothing is opened that is not asked for.
+    # Not in order: no file is opened ahead.
     for number in range(60):
         (many / f"g{number}").write_bytes(b"%d" % number)
     view = rig.view(RO)

@@ -1,4 +1,4 @@
-"""A sentry that has fallen: it gets nothing beyond the attach points, and the gofer stays sane."""
+"""A sentry that was taken over: it gets nothing beyond the attach points, and the gofer stays consistent."""
 
 import os
 import random
@@ -296,7 +296,7 @@ def test_descriptors_in_requests_are_dropped(rig: Rig) -> None:
         frame = channel.receive()
         assert frame is not None and frame.code == 0
     os.close(write_end)
-    assert os.read(read_end, 1) == b""  # nobody else holds the other end
+    assert os.read(read_end, 1) == b""  # no other process holds the other end
     os.close(read_end)
 
 

@@ -1,4 +1,4 @@
-"""Patched text: whoever asks for it does not wait for the analyst."""
+"""Patched text: a request for it does not wait for the analyst."""
 
 import os
 import socket

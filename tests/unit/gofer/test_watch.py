@@ -1,4 +1,6 @@
-"""Names of shared directories that are watched: nobody is asked while nothing changes, and every change is seen at once."""
+"""Names of shared directories that are watched: the gofer is not asked while nothing changes, and every change is
+seen at once.
+"""
 
 import os
 

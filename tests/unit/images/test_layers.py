@@ -42,7 +42,7 @@ def test_a_bomb_is_refused(store: Store, monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(ImageError, match="attack"):
         put(store, raw, gzip.compress(raw))
     assert nothing_is_left(store)
-    put(store, raw)  # it is what it says
+    put(store, raw)  # it matches its digest
 
 
 def test_a_file_of_holes_is_refused(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

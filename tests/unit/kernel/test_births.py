@@ -1,4 +1,4 @@
-"""clone and execve on a host that has no more at the n-th step, for every n: nothing is left of what was begun."""
+"""clone and execve on a host that refuses the n-th step, for every n: no half-made object is left."""
 
 import gc
 import struct
@@ -86,7 +86,7 @@ class Nursery(World):
 
     def state(self) -> dict[str, object]:
         """Whatever a birth that failed could leave behind."""
-        while gc.collect():  # what earlier worlds held
+        while gc.collect():  # objects of earlier worlds
             pass
         kernel, task = self.kernel, self.task
         group = task.group

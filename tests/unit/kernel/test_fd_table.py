@@ -1,4 +1,4 @@
-"""The lowest free descriptor, whatever was opened, duplicated and closed before: against a set of numbers."""
+"""The lowest free descriptor, after any sequence of opens, duplications and closes: against a set of numbers."""
 
 import random
 

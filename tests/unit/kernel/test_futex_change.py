@@ -65,7 +65,7 @@ def world() -> Changes:
 def test_an_unlock_meanwhile_is_not_lost(world: Changes) -> None:
     owner = world.tasks[1].own_tid
     world.store(owner)
-    world.fake(0).meanwhile = [pack("<I", 0)]  # the owner unlocks while we are about to say that we wait
+    world.fake(0).meanwhile = [pack("<I", 0)]  # the owner unlocks just before the waiter's bit is set
     assert world.futex(0, FUTEX_LOCK_PI_PRIVATE, 0) == BLOCKED
     assert world.value() == 0
     assert world.answer(0) == BLOCKED  # now it takes the lock

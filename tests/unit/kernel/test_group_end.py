@@ -1,4 +1,6 @@
-"""kernel.group_end and kernel.usage: what may follow what in the end of a process; kernel.patience: chores that wait."""
+"""kernel.group_end and kernel.usage: the possible orders of steps in the end of a process; kernel.patience: chores
+that wait.
+"""
 
 from collections import deque
 

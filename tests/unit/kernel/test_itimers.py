@@ -1,4 +1,4 @@
-"""Clocks and timers, with time in the test's hand: the kernel's timer queue is asked what is due."""
+"""Clocks and timers, with time in the test's hand: the kernel's timer queue is asked for the timers that are due."""
 
 import pytest
 

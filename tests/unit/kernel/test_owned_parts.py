@@ -34,4 +34,4 @@ def test_an_id_of_a_timer_comes_again_last() -> None:
     timers.posix[first] = SignalSource()
     second = timers.take_id()
     assert (first, second) == (0, 1)
-    assert timers.take_id() == 2  # though nobody took 1
+    assert timers.take_id() == 2  # though no call took 1

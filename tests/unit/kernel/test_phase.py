@@ -1,4 +1,4 @@
-"""The phases of a task: the table of what may follow, and what must hold in each."""
+"""The phases of a task: the table of changes, and the conditions in each."""
 
 import pytest
 

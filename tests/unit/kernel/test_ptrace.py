@@ -1,4 +1,4 @@
-"""ptrace: Yama's rules, register layouts, ends that a tracer sees and ends that none can hold up."""
+"""ptrace: Yama's rules, register layouts, ends that a tracer sees and ends that no tracer can delay."""
 
 import pytest
 

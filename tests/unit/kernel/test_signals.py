@@ -205,7 +205,7 @@ class TestPermission:
         assert world.call(sys_signal.sys_kill, -0x80000000, SIGUSR1) == -ESRCH
         assert world.call(sys_signal.sys_tgkill, 2, 0, 1) == -EINVAL
         assert world.call(sys_signal.sys_tgkill, 3, 2, 1) == -ESRCH
-        assert kill_all(task, -1, 0) == -ESRCH  # nobody else
+        assert kill_all(task, -1, 0) == -ESRCH  # there is no other process
 
     def test_all_but_oneself(self, world: World) -> None:
         other = world.add_task(3)

@@ -1,4 +1,4 @@
-"""Tasks with real signals: what a guest would see of a call, through the event loop's own `complete`."""
+"""Tasks with real signals: the results of calls that a guest would see, through the event loop's own `complete`."""
 
 from cloche.abi.errno import LinuxError
 from cloche.abi.signal import SA_RESTORER

@@ -1,4 +1,4 @@
-"""The list of areas against a model with one entry for each page; forks share it until somebody changes it."""
+"""The list of areas against a model with one entry for each page; forks share it until one changes it."""
 
 import gc
 import random
@@ -72,7 +72,7 @@ def test_random_changes_and_forks() -> None:
 
 def test_a_large_list_is_copied_before_a_fork() -> None:
     """In parts, anew after a change, without what is not to be inherited; and everything that it cost is given back."""
-    while gc.collect():  # what earlier tests held
+    while gc.collect():  # objects of earlier tests
         pass
     before = KERNEL_MEMORY.used
     space = AddressSpace(FakeProcess(), PAGE, 1 << 30)

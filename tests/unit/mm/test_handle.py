@@ -1,4 +1,4 @@
-"""Handles of host descriptors: what they say is enough to have the descriptor again."""
+"""Handles of host descriptors: their contents are enough to open the descriptor again."""
 
 import errno
 import os

@@ -219,7 +219,7 @@ def test_datagrams(net: Harness) -> None:
         inside = net.socket(AF_INET, SOCK_DGRAM)
         assert net.send_to(inside, b"inside", net.port(other)) == 6
         assert net.recv(other) == b"inside"  # at once: it never left
-        # From its peer to anybody again, at the same port.
+        # From a connected to an unconnected socket again, at the same port.
         port = net.port(sock)
         assert net.bind(net.socket(AF_INET, SOCK_DGRAM), port) == -EADDRINUSE
         assert sock.connect(net.task, struct.pack("<H", AF_UNSPEC) + bytes(14), is_nonblocking=True) == 0

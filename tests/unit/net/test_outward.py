@@ -1,4 +1,4 @@
-"""The sentry's side of the way out, without a sandbox: an egress that answers well, badly, late and never."""
+"""The sentry's side of the way out, without a sandbox: an egress that answers well, badly, late or never."""
 
 import os
 import select

@@ -167,7 +167,7 @@ def test_a_full_backlog_waits(net: Harness) -> None:
 
 
 def test_a_listener_that_is_closed_resets_those_who_wait(net: Harness) -> None:
-    gc.collect()  # what earlier tests left in cycles is not to be counted
+    gc.collect()  # cycles of earlier tests must not be counted
     used = KERNEL_MEMORY.used
     listener = net.listener(0)
     clients = [net.arrive() for _number in range(3)]

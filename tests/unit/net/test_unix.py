@@ -178,7 +178,7 @@ def test_reachable_sockets_are_not_collected(net: Net) -> None:
     held.put()
     two.put()
     collect(net.kernel)
-    # `two` is in the queue of `held`, `held` in that of `two`: nobody can receive either.
+    # `two` is in the queue of `held`, `held` in that of `two`: neither can be received.
     assert flights(net.kernel).sockets == {}
     one, two = net.pair()
     held, other = net.pair()
@@ -269,7 +269,7 @@ def use_and_close(net: Net, before: int) -> None:
 
 def test_nothing_stays_charged(net: Net) -> None:
     use_and_close(net, KERNEL_MEMORY.used)
-    gc.collect()  # what other tests have left
+    gc.collect()  # remains of other tests
     before = KERNEL_MEMORY.used
     use_and_close(net, before)
     assert KERNEL_MEMORY.used == before

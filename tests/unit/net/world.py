@@ -1,4 +1,4 @@
-"""Two tasks of a fake kernel and the calls of sockets, without memory: what the protocols themselves do."""
+"""Two tasks of a fake kernel and the calls of sockets, without guest memory: for tests of the protocols themselves."""
 
 from cloche.abi.errno import LinuxError
 from cloche.abi.socket import AF_UNIX, SOCK_STREAM

@@ -1,4 +1,4 @@
-"""The connector as it really is: forked, confined, under its filter; and what egress makes of its answers."""
+"""The connector as it really is: forked, confined, under its filter; and egress's handling of its answers."""
 
 import asyncio
 import errno

@@ -1,4 +1,4 @@
-"""The network process as it really is: forked, confined, under its filter; and what that filter refuses."""
+"""The network process as it really is: forked, confined, under its filter; and the calls that the filter refuses."""
 
 import errno
 import os
@@ -155,7 +155,7 @@ def test_refusals(client: Client) -> None:
     assert client.ask(wire.BIND, 2, Name(LOOPBACK, 9999).encode())[0].errno in (0, errno.EINVAL)
 
 
-# What would lead a socket elsewhere, or see what is not its own.
+# Options that would lead a socket elsewhere, or read others' packets.
 REDIRECTING = [
     (IPPROTO_IPV6, 57),  # IPV6_RTHDR
     (IPPROTO_IPV6, 5),  # IPV6_2292RTHDR

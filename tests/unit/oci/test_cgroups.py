@@ -1,4 +1,4 @@
-"""Where control groups are made and what is written, in a tree that looks like /sys/fs/cgroup."""
+"""The places of control groups and the values written, in a tree that looks like /sys/fs/cgroup."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Whose rules a container has."""
+"""The rules of a container: its own and the operator's."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""JSON by the parts in C is what the standard module makes of it."""
+"""JSON by the parts in C is the same as by the standard module."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""config.json is read strictly: what is wrong gets one line, and nothing else happens."""
+"""config.json is read strictly: an error gives one line, and has no other effect."""
 
 import json
 from pathlib import Path

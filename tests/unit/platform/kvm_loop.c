@@ -1,13 +1,13 @@
-/* The loop of the platform kvm (csrc/kvm), as an ordinary program: its host calls are fakes that look at what is asked, and
- * KVM_RUN comes back with whatever a hostile ring 0 could have left.  test_kvm_loop.py compiles and runs it.
+/* The loop of the platform kvm (csrc/kvm), as an ordinary program: its host calls are fakes that check each request,
+ * and KVM_RUN returns with any state that a hostile ring 0 could have left. test_kvm_loop.py compiles and runs it.
  *
  *   kvm_loop fuzz COUNT SEED   forged kvm_run, records, slots, page tables: COUNT returns of KVM_RUN
  *   kvm_loop far               blocks and tables are given back, and out of them is ENOMEM
  *   kvm_loop vectors           what a program is told of each exception: vector, signal, code, address
  *
- * A violation (a host call that the stub of systrap would not be allowed, a write outside of the guest's own memory, a
- * table of the loop's own that is not whole any more) is said, and ends it with status 1.  The addresses are the real
- * ones, so a pointer that leads out of what the loop has is a SIGSEGV.
+ * A violation (a host call that the stub of systrap would not be allowed, a write outside of the guest's own memory,
+ * a table of the loop's own that is damaged) is printed, and ends it with status 1. The addresses are the real ones,
+ * so a pointer that leads out of what the loop has is a SIGSEGV.
  */
 
 #include "areas.c"
@@ -39,7 +39,7 @@ static uint64_t state, returns_left, steps, ends, threads_let_through;
 static uint64_t memory[SLOT_BLOCKS + MAX_USED]; /* host addresses of memory slots, plus 1 */
 static struct thread thread;
 static bool is_fuzzing, fails_memory;
-static uint64_t counts[8]; /* what the fakes have been asked for, to see that there is something to it */
+static uint64_t counts[8]; /* how often each fake was called, to see that the run has covered them */
 
 static uint64_t next_random(void)
 {
@@ -465,7 +465,7 @@ static void far_apart(void)
     expect("too many blocks", most_blocks <= MIN_SWEEP, 1);
     expect("too many tables", most_tables < 300, 1);
 
-    begin_process(); /* all at once: what is too much is ENOMEM, and there is room again after an end of some */
+    begin_process(); /* all at once: above the limit ENOMEM, and there is room again after some have ended */
     for (uint64_t i = 1; i <= MAX_USED; i++)
         if (map_at(i * BLOCK, PAGE) || touch(i * BLOCK))
             violation("a block", i, LOOP->blocks_live, LOOP->tables_live);

@@ -1,4 +1,4 @@
-"""What every platform does, seen through its interface alone: calls, results, registers and faults of a thread."""
+"""The behaviour of every platform, through its interface alone: calls, results, registers and faults of a thread."""
 
 import struct
 

@@ -1,5 +1,6 @@
-"""What every platform does, seen through its interface alone: how threads are stopped and processes end, what is
-told of them, and guests that lie."""
+"""The behaviour of every platform, through its interface alone: stops of threads and ends of processes, the events
+about them, and guests that lie.
+"""
 
 import os
 import random

@@ -1,4 +1,4 @@
-"""What every platform does, seen through its interface alone: mapping guest memory, and copying in and out."""
+"""The behaviour of every platform, through its interface alone: mapping guest memory, and copying in and out."""
 
 import errno
 import os

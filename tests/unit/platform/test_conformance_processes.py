@@ -1,4 +1,4 @@
-"""What every platform does, seen through its interface alone: processes and threads, from birth to death."""
+"""The behaviour of every platform, through its interface alone: processes and threads, from birth to death."""
 
 import os
 
@@ -158,7 +158,7 @@ def test_a_fork_that_is_taken_back(lab: Guest) -> None:
     parent.cancel_clone(child)
     parent.ret(5)
     assert lab.report(parent) == 5
-    assert parent.process().read(PLACE, 1) == b""  # what else was queued is undone, too
+    assert parent.process().read(PLACE, 1) == b""  # the other queued operations are undone, too
     assert lab.platform.next_event(0)[0] == EV_NONE
     child = fork(lab, parent)
     lab.kill(child.process())

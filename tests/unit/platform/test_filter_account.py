@@ -1,4 +1,6 @@
-"""SECURITY.md says what the filter of guests lets the stub do; here that is compared with the filter itself."""
+"""SECURITY.md lists the calls that the guests' filter lets the stub make; here the list is compared with the filter
+itself.
+"""
 
 import struct
 from pathlib import Path

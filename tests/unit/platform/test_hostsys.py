@@ -1,4 +1,4 @@
-"""Host system calls that Python lacks: what they answer, and that nothing reaches the host that it would misread."""
+"""Host system calls that Python lacks: their results, and that no argument reaches the host that it would misread."""
 
 import errno
 import os

@@ -1,4 +1,6 @@
-"""What only the platform kvm has: returns of KVM_RUN, and the filter of its loop.  What it shares is in test_conformance_*."""
+"""Parts that only the platform kvm has: returns of KVM_RUN, and the filter of its loop. test_conformance_* have the
+shared behaviour.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path

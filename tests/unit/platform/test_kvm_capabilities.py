@@ -1,4 +1,4 @@
-"""What the platform kvm needs of a host is named when it is missing, in one line."""
+"""A feature of the host that the platform kvm needs is named in one line when it is missing."""
 
 import os
 import re

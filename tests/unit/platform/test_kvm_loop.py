@@ -1,4 +1,5 @@
-"""The loop of the platform kvm with fakes for the host: what comes back from KVM_RUN is forged, and what it asks for is looked at.
+"""The loop of the platform kvm with fakes for the host: returns of KVM_RUN are forged, and the loop's requests are
+checked.
 
 Needs no /dev/kvm: kvm_loop.c includes the loop's own sources.
 """
@@ -14,7 +15,7 @@ import pytest
 
 HERE: Final = Path(__file__).parent
 CSRC: Final = HERE.parents[2] / "csrc"
-NO_ROOM: Final = 77  # the addresses are somebody else's
+NO_ROOM: Final = 77  # the addresses are taken
 RETURNS: Final = 100_000  # of KVM_RUN, for each seed
 KERNEL: Final = 128  # SI_KERNEL
 RIP: Final = 0x1234

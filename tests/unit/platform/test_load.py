@@ -1,4 +1,4 @@
-"""Many guests at once, on all processors and on one: everybody gets on, and nobody waits for ever."""
+"""Many guests at once, on all processors and on one: all make progress, and none waits for ever."""
 
 import os
 import time
@@ -35,7 +35,7 @@ def test_sixteen_callers(guest: Guest) -> None:
     threads = [guest.start(CALLER) for _ in range(16)]
     counts = dict.fromkeys((t.ident() for t in threads), 0)
     total = 0
-    # A busy host gives them their turns by the millisecond: what counts is that nobody is left out.
+    # A busy host gives them their turns by the millisecond: the test is that none is left out.
     while total < 16 * 300 or (min(counts.values()) <= 20 and total < 1_000_000):
         event = guest.event(20_000_000_000)
         assert event[0] == EV_SYSCALL
@@ -110,7 +110,7 @@ def test_operations_of_siblings_happen_in_the_order_of_resumption() -> None:
     threads[0].ret(0)
     threads[1].queue_munmap(place, 0x1000)
     threads[1].ret(0)
-    time.sleep(0.02)  # the first batch ends while nobody looks
+    time.sleep(0.02)  # the first batch ends before the next look
     threads[2].queue_mmap(place, 0x1000, 3, MAP_FIXED_ANON, -1, 0)
     threads[2].write(place, b"mine")
     threads[2].ret(0)

@@ -1,4 +1,6 @@
-"""What systrap does with memory besides what every platform does: prefetched arguments, windows, kept descriptors."""
+"""Systrap's own behaviour with memory, beyond that of every platform: prefetched arguments, windows, kept
+descriptors.
+"""
 
 import os
 from pathlib import Path
@@ -40,7 +42,7 @@ def test_prefetched_string_is_what_the_call_saw(guest: Guest, platform: Systrap)
         assert thread.read_cstring(DATA, 4096) == b"/etc/passwd"
         assert thread.read(DATA, 5) == b"/etc/"
         assert thread.process().read(DATA, 8) == b"/changed"
-        assert thread.read(DATA, 20)[:8] == b"/changed"  # longer than what was prefetched
+        assert thread.read(DATA, 20)[:8] == b"/changed"  # longer than the prefetched bytes
         guest.kill(thread.process())
     finally:
         platform.set_prefetch(2, [])
@@ -112,7 +114,7 @@ def test_a_file_that_is_read_a_lot_is_copied_from_a_window(guest: Guest, tmp_pat
         thread.ret(0)
         guest.event()
         assert thread.process().read(BIG + 5, 65536) == data[at : at + 65536]
-    # Behind the end, and in a file that was cut off: what is there.
+    # Behind the end, and in a file that was cut off: the remaining bytes.
     assert thread.read_fd_into(fd, len(data) - 10, BIG, 65536, 0, 77) == 10
     thread.ret(0)
     guest.event()

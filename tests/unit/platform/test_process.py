@@ -1,4 +1,4 @@
-"""What a host process is besides what every platform does (test_conformance_*.py): descriptors, states, figures."""
+"""Host processes, beyond the behaviour of every platform (test_conformance_*.py): descriptors, states, figures."""
 
 import os
 import time

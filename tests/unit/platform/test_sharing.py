@@ -1,4 +1,6 @@
-"""What threads of a process share (csrc/host/sharing.c): never used before it is there, never exchanged while it is needed."""
+"""Windows and descriptors that threads of a process share (csrc/host/sharing.c): never used before they exist, never
+exchanged while they are needed.
+"""
 
 import os
 from collections.abc import Iterator
@@ -111,7 +113,7 @@ def test_a_window_stays_while_a_thread_needs_it(guest: Guest, files: Files, is_t
         go(guest, one)
     files.read(one, MANY, BIG)
     for number in range(MANY):
-        # So little that it goes by the slot: else what `one` is promised would be carried out
+        # So little that it goes by the slot: else the deferred copies of `one` would be carried out
         for _turn in range(6):
             files.read(two, number, BIG + 0x100000, 65536)
             go(guest, two)

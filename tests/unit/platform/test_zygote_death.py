@@ -1,4 +1,4 @@
-"""The zygote dies, of which every process is a fork: no waiting for what will never come, the platform says so."""
+"""The zygote dies, of which every process is a fork: no call waits for ever, the platform reports it."""
 
 import os
 import signal

@@ -68,7 +68,7 @@ def test_what_monitors_that_were_killed_have_left(store: Store) -> None:
             state.pid, state.is_temporary = os.getpid(), is_temporary
             store.create(state)
             os._exit(0)
-        os.waitpid(pid, 0)  # not just anybody: another test may have left a child
+        os.waitpid(pid, 0)  # this pid only: another test may have left a child
 
     dead("temporary", is_temporary=True)
     dead("kept", is_temporary=False)

@@ -1,4 +1,4 @@
-"""Whom a caller takes for its template."""
+"""The processes that a caller accepts as its template."""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-"""cachestat(2): what is counted of files in memory, and who may ask."""
+"""cachestat(2): the pages that are counted of files in memory, and the permissions."""
 
 from struct import unpack
 

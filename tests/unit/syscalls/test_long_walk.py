@@ -1,4 +1,6 @@
-"""Paths of the longest symbolic links there can be: others have their turn meanwhile, and the call ends as it would."""
+"""Paths of the longest symbolic links there can be: other calls have their turn meanwhile, and the call ends with the
+usual result.
+"""
 
 from cloche.abi.errno import ELOOP, ENOENT
 from cloche.kernel.host_wait import HostBlocked

@@ -1,4 +1,4 @@
-"""System V IPC through the handlers: limits, quotas, and who is served when."""
+"""System V IPC through the handlers: limits, quotas, and the order of service."""
 
 from struct import pack
 
@@ -104,7 +104,7 @@ def test_undo_is_charged_and_clamped(w: World) -> None:
     assert quota.used_bytes > before
     undo = w.task.undo_list
     assert undo is not None
-    w.task.ns.ipc.semaphores.set_of(ident).values[0] = 2  # somebody took three
+    w.task.ns.ipc.semaphores.set_of(ident).values[0] = 2  # another process took three
     leave_undo_list(undo, 9)
     assert quota.used_bytes == before
     assert w.call(sys_semctl, ident, 0, GETVAL, 0) == 0
@@ -151,7 +151,7 @@ def test_many_waiters_are_tried_in_slices(w: World) -> None:
     assert semop(w, ident, (1, 2, 0)) == 0
     assert [w.is_woken(task) for task in tasks[:3]] == [True, True, False]
     waiting = w.kernel.sliced
-    assert len(waiting) == 1 and waiting[0] in tasks[10:30]  # what is left is his
+    assert len(waiting) == 1 and waiting[0] in tasks[10:30]  # it gets the rest
     carrier = waiting[0]
     assert w.interrupt(carrier) == -e.EINTR  # and then another's
     target = w.task.ns.ipc.semaphores.set_of(ident)

@@ -1,4 +1,4 @@
-"""The table of system calls, and what is derived from its rows."""
+"""The table of system calls, and the lists derived from its rows."""
 
 import re
 from typing import Final
@@ -104,7 +104,7 @@ def test_calls_with_frames_never_come_from_patched_text() -> None:
         SYS_mmap,
         SYS_getpid,
         400,
-    } <= patched  # 400 is no call: that is quick to say
+    } <= patched  # 400 is no call, which is answered at once
 
 
 def test_the_platform_and_the_kernel_are_told() -> None:

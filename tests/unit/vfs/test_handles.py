@@ -1,4 +1,4 @@
-"""File handles are bounded: the oldest of a file system goes when there are too many."""
+"""File handles are bounded: the oldest of a file system is dropped when there are too many."""
 
 import pytest
 

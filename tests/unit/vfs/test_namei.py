@@ -1,4 +1,4 @@
-"""Path walk, open and the operations on names: what the model test against the host cannot reach."""
+"""Path walk, open and the operations on names: the cases that the model test against the host cannot reach."""
 
 import os
 from typing import Final
@@ -176,7 +176,7 @@ def test_search_permission_counts_for_every_component(ctx: Context) -> None:
         assert path_lookup_quick(user, None, b"/a/b/nothing") == -e.EACCES
         assert isinstance(path_lookup_quick(user, None, b"/a/b"), Path)
         assert isinstance(path_lookup_quick(ctx, None, b"/a/b/deep"), Path)
-    # Search, not read: 0711 lets everybody through.
+    # Search, not read: 0711 lets every user through.
     vfs_chmod(ctx, path_at(ctx, b"/a/b"), 0o711)
     assert isinstance(path_lookup_quick(user, None, b"/a/b/deep"), Path)
     assert errno_of(open_file, user, b"/a/b") == e.EACCES
@@ -462,7 +462,7 @@ def test_protected_symbolic_links(ctx: Context) -> None:
         vfs_chmod(ctx, path_at(ctx, name), mode)
         vfs_symlink(ctx, b"/a", None, name + b"/of-root")
         vfs_symlink(user, b"/a", None, name + b"/of-user")
-    # A directory's owner may leave links for everybody; others only for themselves.
+    # A directory's owner may leave links for every user; others only for themselves.
     assert errno_of(path_lookup, user, None, b"/sticky/of-root") == 0
     assert errno_of(path_lookup, user, None, b"/sticky/of-user") == 0
     assert errno_of(path_lookup, ctx, None, b"/open/of-user") == 0
@@ -507,7 +507,7 @@ def test_tmpfile_can_be_linked(ctx: Context) -> None:
 def test_mount_flags_that_forbid(ctx: Context) -> None:
     vfs_mknod(ctx, None, b"/dev", S_IFCHR | 0o666, makedev(200, 1))
     mount = ctx.fs.root.mount
-    assert errno_of(open_file, ctx, b"/dev", O_RDWR) == e.ENXIO  # nobody serves it
+    assert errno_of(open_file, ctx, b"/dev", O_RDWR) == e.ENXIO  # it has no driver
     mount.flags |= MS_NODEV
     assert errno_of(open_file, ctx, b"/dev", O_RDWR) == e.EACCES
     mount.flags |= MS_NOEXEC
@@ -530,7 +530,7 @@ def test_mount_flags_that_forbid(ctx: Context) -> None:
         lambda: vfs_access(ctx, None, b"/a/file", 2, 0),
     ):
         assert errno_of(call) == e.EROFS
-    # What exists is said to exist, and what it is may be opened with O_CREAT.
+    # An existing name gives EEXIST, and may be opened with O_CREAT.
     assert errno_of(vfs_mkdir, ctx, None, b"/a", 0o755) == e.EEXIST
     open_file(ctx, b"/a/file", O_CREAT).put()
     mount.flags = MS_NOSYMFOLLOW

@@ -1,4 +1,4 @@
-"""What an engine's request to execute a command says of its process: carried whole, and checked."""
+"""The fields about the process in an engine's request to execute a command: carried whole, and checked."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The codec of the control protocol: whole messages whatever the pieces, and nothing but errors for what is wrong."""
+"""The codec of the control protocol: whole messages from any pieces, and only errors for malformed ones."""
 
 import os
 
