@@ -155,7 +155,7 @@ static int64_t sleep_time(int64_t deadline)
     return left;
 }
 
-/* Say that we sleep, look once more, sleep.  1: an event, 0: look again, -1: a Python exception. */
+/* Announce the sleep, look once more, sleep.  1: an event, 0: look again, -1: a Python exception. */
 static int sleep_once(struct event *e, int64_t deadline)
 {
     struct epoll_event events[READY_MAX];

@@ -4,7 +4,7 @@
  *
  *     NONE ---- ordered by `owner` ----> COMING ---- done ----> USABLE
  *      ^                                  |   ^                   |
- *      +---- not done, owner is back -----+   +---- ordered by `owner`, and nobody holds it
+ *      +---- not done, owner is back -----+   +---- ordered by `owner`, and no thread holds it
  *
  * - COMING: an operation in the owner's queue makes it. Only the owner may rely on it, because all that the owner
  *   does comes behind that operation.

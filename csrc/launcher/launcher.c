@@ -111,7 +111,7 @@ static bool put(int fd, const char *text)
 	return true;
 }
 
-/* A file in memory with these words and our environment, each with its zero; -1 on failure. */
+/* A file in memory with these words and the environment, each with its zero; -1 on failure. */
 static int surroundings(char **words)
 {
 	int low = memfd_create("cloche-command", MFD_CLOEXEC);

@@ -1,4 +1,4 @@
-/* The stub: the only code of ours that runs inside a guest process.
+/* The stub: the only code of cloche that runs inside a guest process.
  *
  * Freestanding, no writable data, no floating point.  Everything it remembers is in the slot, which it finds by
  * masking the stack pointer. The sandbox's security does not depend on it (docs/design.md, I6): a guest may jump to

@@ -1,1 +1,1 @@
-"""Linux constants and struct layouts for x86-64, a module per header area.  Imports nothing of ours."""
+"""Linux constants and struct layouts for x86-64, a module per header area.  Imports no other module of cloche."""

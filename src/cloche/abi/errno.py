@@ -1,6 +1,6 @@
 """Error numbers (errno(3), asm-generic/errno.h) and the exception that carries one through the kernel.
 
-Owns LinuxError. May import nothing of ours.
+Owns LinuxError. May import no other module of cloche.
 """
 
 from typing import Final

@@ -166,7 +166,7 @@ def first_signal(mask: int) -> int:
     return (mask & -mask).bit_length()
 
 
-# What a mask can never block (signal(7)).
+# The signals that a mask can never block (signal(7)).
 UNBLOCKABLE: Final = 1 << (SIGKILL - 1) | 1 << (SIGSTOP - 1)
 # Signals that the processor raises: delivered first, never lost (kernel/signal.c).
 SYNCHRONOUS: Final = (

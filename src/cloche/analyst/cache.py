@@ -135,7 +135,7 @@ def lookup(dir_fd: int, status: os.stat_result) -> int:
 
 
 def lookup_contents(dir_fd: int, fd: int, status: os.stat_result) -> int:
-    """The same by the contents of `fd` as they are now."""
+    """`lookup` by the present contents of `fd`."""
     size = status.st_size
     if dir_fd < 0 or not stat.S_ISREG(status.st_mode) or size > MAX_CONTENT_BYTES:
         return UNKNOWN

@@ -54,7 +54,7 @@ def log(text: str) -> None:
 
 
 class Answer:
-    """What is known of a file: a descriptor of its text or cache.NO_SITES; LASTS, BY_CONTENTS or 0."""
+    """The result for a file: a descriptor of its text or cache.NO_SITES; LASTS, BY_CONTENTS or 0."""
 
     def __init__(self, fd: int, flags: int) -> None:
         self.fd: int = fd

@@ -98,7 +98,7 @@ class Site:
 
 
 class Analysis:
-    """What was found."""
+    """The sites that were found, and the reasons for those left out."""
 
     def __init__(self) -> None:
         self.sites: list[Site] = []  # ascending
@@ -419,7 +419,7 @@ def _unfit(function: _Function | None, address: int) -> str:
 
 
 def _constant(instruction: Instruction) -> int:
-    """What an instruction sets eax to, -1 if it is not a constant."""
+    """The constant that an instruction sets eax to, -1 if it is none."""
     if instruction.mnemonic == Mnemonic.MOV and instruction.op1_kind in _IMMEDIATES:
         return int(instruction.immediate(1)) & 0xFFFFFFFF
     if instruction.mnemonic == Mnemonic.XOR and instruction.op1_kind == OpKind.REGISTER:

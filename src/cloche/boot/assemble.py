@@ -362,7 +362,7 @@ def assemble(platform: Platform, facts: HostFacts) -> Kernel:
 def _is_alone(kernel: Kernel) -> Callable[[], bool]:
     def is_alone() -> bool:
         """Whether there is at most one program beside the sandbox's own init. Such a program may wait for its patched
-        text, because that keeps nobody else waiting.
+        text, because no other program waits meanwhile.
         """
         return len(kernel.groups) <= 2
 

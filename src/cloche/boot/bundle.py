@@ -50,7 +50,7 @@ def mount_bundle_kind(container: Container, spec: MountSpec) -> FileSystem:
 
 
 def finish_bundle(ctx: Context, spec: SandboxSpec) -> None:
-    """Everything but the mounts.  Raises LinuxError."""
+    """Apply the parts of a bundle other than mounts. Raises LinuxError."""
     for path, mode, major, minor, uid, gid in spec.devices:
         _make_device(ctx, path, mode, makedev(major, minor), uid, gid)
     if spec.devices:

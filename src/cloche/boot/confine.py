@@ -84,7 +84,7 @@ UNDUMPABLE: Final = "not dumpable"
 LIMITS: Final = "resource limits"
 SECCOMP: Final = "seccomp filter"
 
-# What root becomes: the kernel's overflow id, which owns nothing.
+# The user that root becomes: the kernel's overflow id, which owns no files.
 NOBODY: Final = 65534
 
 _FLAGS: Final[dict[str, int]] = {
@@ -114,7 +114,7 @@ class Measure:
 
 
 class Report:
-    """What is in force, in the order in which it was tried."""
+    """The measures that are in force, in the order in which they were tried."""
 
     def __init__(self) -> None:
         self.measures: list[Measure] = []

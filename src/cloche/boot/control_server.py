@@ -31,7 +31,7 @@ _PEER: Final = Struct("3i")  # struct ucred
 _DESCRIPTORS: Final = (MAX_CLIENTS + 64) * 4
 _MAX_STOP_MS: Final = 1_000_000_000
 _MAX_LIMIT_MS: Final = 2_000_000_000
-# What clients may ask of the sentry; the monitor alone creates, starts and ends.
+# Requests of clients that go on to the sentry; the monitor alone creates, starts and ends.
 _HANDED_ON: Final = (
     *(requests.EXEC, requests.SIGNAL, requests.RESIZE, requests.PS, requests.STATS, requests.LIST),
     *(requests.PAUSE, requests.RESUME, requests.EVENTS, requests.PING),
@@ -103,7 +103,7 @@ class ControlServer:
         return found
 
     def on_ready(self, fd: int, events: int) -> None:
-        """One of `watched` is ready."""
+        """A descriptor of `watched` is ready."""
         if self.listener is not None and fd == self.listener.fileno():
             self._accept(self.listener)
             return

@@ -2,8 +2,8 @@
 
 Each has descriptors of its client (or, with a terminal, a pseudo-terminal bridged to them). The client gets a message
 when the command has started, failed to start, or ended. Processes that the command leaves behind go on, but lose the
-client's descriptors, because the client waits until nobody has them open. An entry exists as long as its process, or
-until the last output of its terminal is written.
+client's descriptors, because the client waits until no process has them open. An entry exists as long as its process,
+or until the last output of its terminal is written.
 """
 
 import os

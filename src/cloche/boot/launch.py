@@ -272,7 +272,7 @@ class Sandbox(Upstream):
         self.link.close()
         try:
             if self.keeper_pid:
-                os.kill(self.keeper_pid, signal.SIGKILL)  # our child, and not reaped yet
+                os.kill(self.keeper_pid, signal.SIGKILL)  # a child of this process, and not reaped yet
                 os.waitpid(self.keeper_pid, 0)
         except (ChildProcessError, ProcessLookupError):
             pass

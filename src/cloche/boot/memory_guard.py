@@ -62,7 +62,7 @@ class MemoryGuard(TimerOwner):
         self.storage_pages: int = quota.page_limit
         self.limit_bytes: int = limit_bytes
         self.is_quiet: bool = is_quiet
-        # What the sentry uses before the first guest
+        # the sentry's memory before the first guest
         self.idle_bytes: int = self.kernel.platform.own_bytes()
         self.next_measured: int = 0  # in the order of quota.backed
         self.ended_at_ns: int = 0

@@ -29,7 +29,7 @@ KEEPER_FD: Final = 3  # the keeper's end of its socket to the monitor
 HOST_FD: Final = 3
 TEMPLATE_FD: Final = 3  # the socket on which the template listens
 _ABOVE_STDIO: Final = 10  # 0 to 2 may be closed, which must stay visible
-# What the new interpreter runs. Hardly any imported object ever becomes garbage, and the cyclic collector, which
+# The code of the new interpreter. Hardly any imported object ever becomes garbage, and the cyclic collector, which
 # would scan all of them again and again, would take a quarter of the time: it is off. The first argument is the
 # directory of light modules (`cloche.light`), which stand in for standard ones.
 _CODE: Final = (

@@ -101,7 +101,7 @@ class HealthSpec:
 
 
 class SandboxSpec:
-    """Everything that `cloche run` decides before the sandbox exists."""
+    """The settings that `cloche run` decides before the sandbox exists."""
 
     def __init__(self, argv: list[bytes]) -> None:
         self.argv: list[bytes] = argv
@@ -156,7 +156,7 @@ class SandboxSpec:
         self.published: list[PublishSpec] = []
         # What OCI bundles ask for beyond that.
         self.root_mode: str = COW
-        self.root_is_shared: bool = False  # the host may change it while we run
+        self.root_is_shared: bool = False  # the host may change it while the sandbox runs
         self.umask: int = 0o022
         self.rlimits: list[tuple[int, int, int]] = []  # (RLIMIT_*, soft, hard); -1: infinity
         # Effective, permitted, inheritable, ambient, bounding; empty: by the user

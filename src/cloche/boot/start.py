@@ -94,7 +94,7 @@ class ProcessSettings:
 
 
 def settings_of(spec: SandboxSpec) -> ProcessSettings:
-    """Those of the first program."""
+    """The settings of the first program."""
     return ProcessSettings(
         spec.umask,
         spec.rlimits,
@@ -134,7 +134,7 @@ class Streams:
         kernel = container.kernel
         self.hosts: list[HostFd] = [HostFd(kernel, fd, is_owned=True) for fd in fds if fd >= 0]
         for host in self.hosts:
-            host.get()  # our own reference: they are put back as they were at the end
+            host.get()  # a reference of its own: they are restored at the end
         root = container.root
         if spec.has_terminal and root is not None:
             owner = KernelContext(container, root.fs, root.mount_ns)

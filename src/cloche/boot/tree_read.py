@@ -36,7 +36,7 @@ _ENDLESS: Final = 64 << 20  # bytes of a file without a size (/proc)
 
 # -- looking -----------------------------------------------------------------------------------------------------
 def entry_of(ctx: Context, path: bytes, inode: Inode) -> FileEntry:
-    """What there is to say about a file.  Raises LinuxError."""
+    """The entry that describes a file. Raises LinuxError."""
     inode.refresh(ctx)
     entry = FileEntry(path, inode.mode)
     entry.uid, entry.gid, entry.size = inode.uid, inode.gid, inode.size

@@ -46,7 +46,7 @@ _LOOKED_AT: Final = 128  # names between two looks at the clock (I8)
 
 
 class Watching:
-    """What one client watches."""
+    """The watches of one client."""
 
     def __init__(
         self, kernel: Kernel, ctx: Context, patience: Patience, path: bytes, *, is_deep: bool

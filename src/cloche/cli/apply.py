@@ -312,7 +312,7 @@ class Applier:
             print(f"{kind}  {old}{quoted(step.host_path())}")
 
     def show(self) -> None:
-        """What would be done."""
+        """Print the steps of a dry run."""
         for step in self.steps:
             if step.refusal:
                 self._complain(step, step.refusal)
@@ -517,7 +517,7 @@ class Applier:
         self._said(step.item.kind, step)
 
     def _attributes(self, step: Step, name: bytes, source: os.stat_result | None) -> dict[str, bytes]:
-        """Those of the host's file, or user.* as the sandbox has them.  Raises OSError."""
+        """The attributes of the host's file, or the sandbox's user.* attributes. Raises OSError."""
         wanted = _host_attributes(step.target.tree, name, source)
         if self.policy.keeps_attributes:
             wanted = {each: value for each, value in wanted.items() if not each.startswith(USER)}
@@ -572,7 +572,7 @@ class Applier:
 
 
 def _host_attributes(tree: HostTree, name: bytes, found: os.stat_result | None) -> dict[str, bytes]:
-    """Those of a regular file of the host.  Raises OSError."""
+    """The attributes of a regular file of the host. Raises OSError."""
     if found is None or not stat.S_ISREG(found.st_mode):
         return {}
     fd = tree.open_file(name)

@@ -347,7 +347,7 @@ def open_old(item: Item) -> IO[bytes]:
 
 
 def old_content(item: Item, limit: int) -> bytes | None:
-    """What the host has there now; None: nothing, or more than `limit`.  Raises OSError."""
+    """The present contents of the host's file; None: no file, or more than `limit`. Raises OSError."""
     if item.old is not None:
         return item.old
     if item.host is None or item.place is None or item.base is None:

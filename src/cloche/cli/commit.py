@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def changed_config(image: Image, changes: list[str]) -> dict[str, Any]:
-    """What instructions make of an image's configuration.  Raises UsageError, ImageError."""
+    """An image's configuration after instructions of a Dockerfile.  Raises UsageError, ImageError."""
     found: dict[str, Any] = {}
     for change in changes:
         word, _space, rest = change.strip().partition(" ")

@@ -94,7 +94,7 @@ def _trial() -> tuple[bool, str]:
 
 
 def _trial_remedy(detail: str) -> str:
-    """What to do about a trial that failed."""
+    """The advice for a trial that failed."""
     if "seccomp listener" in detail:
         return "run cloche outside of that sandbox or container"
     if "process_vm_readv" in detail:

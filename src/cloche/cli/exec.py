@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def make_request(options: argparse.Namespace) -> ExecRequest:
-    """What the options ask for, without descriptors.  Raises UsageError."""
+    """The request that the options make, without descriptors.  Raises UsageError."""
     command = list(options.command)
     if command and command[0] == "--":
         command.pop(0)

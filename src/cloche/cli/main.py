@@ -114,7 +114,7 @@ def launched(now_ns: int) -> NoReturn:
 
 
 def forking(now_ns: int) -> NoReturn:
-    """The same for a verb that starts a sandbox: this process forks the keeper before it has any data of the user."""
+    """`launched` for a verb that starts a sandbox: this process forks the keeper before it has any data of the user."""
     from cloche.boot.keeper import fork_first_keeper
     from cloche.boot.spawn import adopt_keeper
 
@@ -148,7 +148,7 @@ def _show_words(words: list[bytes]) -> None:
             file.seek(end - 1 - len(sys.argv[4]))
             file.write(text)
     except OSError:
-        pass  # no /proc, or not ours
+        pass  # no /proc, or not that of this pid namespace
 
 
 if __name__ == "__main__":

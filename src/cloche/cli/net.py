@@ -48,7 +48,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def run_with(options: argparse.Namespace, connect_to: Connect) -> int:
-    """The same of a sandbox to which `connect_to` connects.  Raises UsageError, ControlError, OSError."""
+    """Carry out the verb for a sandbox to which `connect_to` connects.  Raises UsageError, ControlError, OSError."""
     has_rules = bool(options.allow or options.deny or options.net)
     if options.operation in ("add", "remove") and not has_rules:
         raise UsageError(f"{options.operation} what? Write --allow, --deny or --net")

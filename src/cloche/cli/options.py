@@ -142,7 +142,7 @@ def parse_signal(text: str) -> int:
 
 
 def options_first(parser: "argparse.ArgumentParser", words: list[str]) -> list[str]:
-    """The same words with all options in front. For verbs with any number of arguments: argparse wants these to stand
+    """The words with all options in front. For verbs with any number of arguments: argparse wants these to stand
     together.
     """
     with_value = {

@@ -19,7 +19,7 @@ import gc
 import json
 import os
 
-# Everything that the processes of a sandbox use at their start; otherwise each of them would have to import it.
+# The modules that the processes of a sandbox use at their start; otherwise each process would have to import them.
 import pwd  # noqa: F401
 import select
 import signal

@@ -54,7 +54,7 @@ def parse_name(text: str) -> str:
 
 
 def _check_a_label(label: str) -> None:
-    """What starts like an A-label must be one, and the only one of its U-label."""
+    """A label that starts like an A-label must be one, and the only one of its U-label."""
     try:
         again = idna.alabel(idna.ulabel(label)).decode()
     except (idna.IDNAError, UnicodeError) as error:

@@ -120,7 +120,7 @@ class _Side:
         return len(self.out) + self.waiting
 
     def take(self) -> bytes:
-        """What is to be sent now."""
+        """The bytes to send now."""
         self.backlog()
         data = bytes(self.out)
         self.out.clear()

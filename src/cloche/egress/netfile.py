@@ -113,7 +113,7 @@ class _Complaint(PolicyError):
 def read_file(name: str, policy: Policy, *, knows_environment: bool = True) -> None:
     """Add the rules of a file or a preset to a policy.  Raises PolicyError in one line.
 
-    `knows_environment`: variables are those of whoever wrote the rules, so secrets may come from there.
+    `knows_environment`: the variables belong to the author of the rules, so secrets may come from there.
     """
     path = name
     preset = os.path.join(PRESETS, f"{name}.toml")

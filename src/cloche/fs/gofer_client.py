@@ -368,7 +368,7 @@ class GoferClient(GoferLink):
         self._call(OP_UNLINK, pack_target(fid, name), fid)
 
     def unlink_later(self, fid: int, name: bytes) -> None:
-        """The same without waiting; its result is ignored. Raises LinuxError(EIO)."""
+        """Unlink without waiting; the result is ignored. Raises LinuxError(EIO)."""
         request = GoferRequest(self, OP_UNLINK, pack_target(fid, name), (0, 0))
         request.is_forgotten = request.was_taken = True
         self.submit_late(request)

@@ -296,7 +296,7 @@ class GoferInode(Inode, KnownChild):
         return self.name_address()
 
     def name_address(self) -> tuple[int, bytes]:
-        """The same, by one of its names."""
+        """An address of the file by one of its names."""
         if not self.has_address:
             raise LinuxError(ESTALE)
         parent = self.parent
@@ -323,7 +323,7 @@ class GoferInode(Inode, KnownChild):
             self._other_names.append((parent, name))
 
     def lost_name(self, parent: "GoferInode", name: bytes) -> None:
-        """One of its names was removed."""
+        """Forget a name that was removed."""
         self.nlink = max(self.nlink - 1, 0)
         self._drop_name(parent, name)
         if self.nlink == 0:
@@ -331,7 +331,7 @@ class GoferInode(Inode, KnownChild):
         self.ctime_ns = time.time_ns()
 
     def moved(self, parent: "GoferInode", name: bytes, new_parent: "GoferInode", new_name: bytes) -> None:
-        """One of its names was changed."""
+        """Replace a name that was changed."""
         self._drop_name(parent, name)
         self.add_name(new_parent, new_name)
         self.is_stale = True  # ctime

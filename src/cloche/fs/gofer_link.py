@@ -273,7 +273,7 @@ class GoferLink(HostServer, FdWatcher):
         return Frame(request.code, 0, b"".join(request.parts), fds)
 
     def _in_journal(self, op: int, body: bytes) -> GoferRequest | None:
-        """The same request, if an earlier run of the call has sent it. Raises HostWait if it is not answered."""
+        """A request like this one, if an earlier run of the call has sent it. Raises HostWait if it is not answered."""
         found = self._find_in_journal(op, body)
         if found is not None and not found.is_answered:
             raise HostWait(found)
@@ -564,7 +564,7 @@ class GoferLink(HostServer, FdWatcher):
             raise self._broken()
 
     def forget(self, fids: list[int]) -> None:
-        """The same without waiting; the gofer handles it before the next request."""
+        """Close fids without waiting; the gofer handles this before the next request."""
         for start in range(0, len(fids), 1024):
             self._send(OP_FORGET, 0, pack_u64(*fids[start : start + 1024]))
 

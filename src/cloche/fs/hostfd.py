@@ -89,7 +89,7 @@ from cloche.vfs.objects import Context, FileDescription, FileSystem, Inode, Path
 from cloche.vfs.records import ATTR_ATIME, ATTR_GID, ATTR_MODE, ATTR_MTIME, ATTR_SIZE, ATTR_UID, SetAttr
 from cloche.vfs.waitqueue import ANY, Waiter, WaitQueue
 
-# What kind of descriptor it is, which decides how it is read and written.
+# The kind of descriptor, which decides how it is read and written.
 PLAIN: Final = 0  # never blocks: regular files, block devices, /dev/null and its like
 STREAM: Final = 1  # pipes and FIFOs
 SOCKET: Final = 2
@@ -348,7 +348,7 @@ def remember_owner(kernel: Kernel, fd: int, owner: tuple[int, int]) -> None:
 
 
 class HostInode(Inode):
-    """What fstat shows: the host's type, size and times."""
+    """The inode of a host descriptor, with the host's type, size and times."""
 
     def __init__(self, fs: FileSystem, host: HostFd) -> None:
         st = os.fstat(host.fd)

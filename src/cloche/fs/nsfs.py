@@ -75,7 +75,7 @@ class NamespaceInode(Inode):
         return _CLONE_FLAGS[self.kind]
 
     def label(self) -> bytes:
-        """What readlink shows, e.g. b"pid:[4026531836]"."""
+        """The text that readlink returns, e.g. b"pid:[4026531836]"."""
         return self.kind + b":[%d]" % self.ino
 
     def open(self, ctx: Context, path: Path, flags: int) -> FileDescription:

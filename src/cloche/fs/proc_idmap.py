@@ -42,7 +42,7 @@ def _map_of(ns: UserNamespace | None, name: bytes) -> IdMap | None:
 
 
 class IdMapFile(TaskFile):
-    """One of the four files."""
+    """A map of a user namespace, or its setgroups file."""
 
     def __init__(self, fs: PseudoFs, task: Task, name: bytes) -> None:
         super().__init__(fs, task, 0o644, no_text)

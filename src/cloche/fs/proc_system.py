@@ -206,7 +206,9 @@ def pid_shower(ns: PidNamespace | None) -> Callable[[int], int]:
 
 
 def all_filesystems() -> list[tuple[bytes, bool]]:
-    """What mount(2) makes, and what exists without being mountable: (name, whether it needs a device)."""
+    """The types that mount(2) can make, and those that exist without being mountable: (name, whether it needs a
+    device).
+    """
     return [*filesystem_kinds(), (b"overlay", False), (b"sockfs", False), (b"pipefs", False)]
 
 

@@ -73,7 +73,7 @@ class LayerLog:
 
 
 class MemoryFs(FileSystem):
-    """What the inodes need of their file system: their account, and numbers."""
+    """A file system as its inodes need it: an account, and inode numbers."""
 
     def __init__(self, kind: str, magic: int, dev: int, account: Account) -> None:
         super().__init__(kind, magic, dev)

@@ -122,7 +122,7 @@ class AttachPoint:
 
 
 def is_public(mode: int) -> bool:
-    """Whether everybody may read a file of this mode; true of symbolic links."""
+    """Whether all users may read a file of this mode; true of symbolic links."""
     kind = mode & S_IFMT
     return kind == S_IFLNK or kind == S_IFREG and mode & 4 != 0 or kind == S_IFDIR and mode & 5 == 5
 

@@ -143,7 +143,7 @@ class ArchiveLayout(Layout):
 
 
 def _plain(source: IO[bytes]) -> IO[bytes]:
-    """The same stream, seekable and decompressed."""
+    """The stream, seekable and decompressed."""
     is_seekable = source.seekable()
     start = source.peek(512)[:4] if hasattr(source, "peek") else b""
     if is_seekable and not start.startswith((b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zX")):

@@ -105,7 +105,7 @@ class Tree:
             above.children[name] = made
 
     def find(self, path: bytes) -> Node | None:
-        """What is at a path, links followed."""
+        """The node at a path, links followed."""
         if not path:
             return self.root
         return self._walk([part for part in path.split(b"/") if part], makes=False)

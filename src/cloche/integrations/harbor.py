@@ -160,7 +160,7 @@ class ClocheEnvironment(BaseEnvironment):
         return Mount(given["source"], given["target"], "ro" if given.get("read_only") else "rw")
 
     async def _image(self, force_build: bool) -> str:
-        """What it starts from; built if need be."""
+        """The image that a trial starts from; built if necessary."""
         given = self.task_env_config.docker_image
         if given and should_use_prebuilt_docker_image(
             self.environment_dir, docker_image=given, force_build=force_build
@@ -230,7 +230,7 @@ class ClocheEnvironment(BaseEnvironment):
 
     async def download_dir(self, source_dir: str, target_dir: Path | str) -> None:
         await self._download(source_dir, target_dir)
-        # Who reads the results shall not be led to files of the host.
+        # A reader of the results must not be led to files of the host.
         top = Path(target_dir).resolve()
         for folder, folders, files in os.walk(top):
             for name in [*folders, *files]:

@@ -39,7 +39,7 @@ _NAME: Final = re.compile(r"\{([A-Za-z0-9_]+)\}")
 
 
 class _Kernel:
-    """The process of a kernel, followed by a thread: what it writes goes to our standard error."""
+    """The process of a kernel, followed by a thread: its output goes to the caller's standard error."""
 
     def __init__(self, handle: CommandHandle) -> None:
         self.handle: CommandHandle = handle
@@ -69,7 +69,7 @@ class _Kernel:
 
 
 class ClocheProvisioner(KernelProvisionerBase):
-    """What Jupyter asks for kernels."""
+    """Jupyter's provisioner: starts and ends kernels."""
 
     sandbox = Dict(
         config=True, help="what Sandbox.create takes, by name; in mounts {cwd} is the notebook's folder"

@@ -19,7 +19,7 @@ from cloche.sdk import Sandbox
 class ClocheToolkit(BaseToolkit):
     """Tools that share a sandbox: one that is given, or one of `options` (those of `Sandbox.create`).
 
-    Ours is made by the first tool that is called, and ends with `close`, the `with` block or this object.
+    The latter is made by the first tool that is called, and ends with `close`, the `with` block or this object.
     """
 
     _box: Tools = PrivateAttr()

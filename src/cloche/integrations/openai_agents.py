@@ -37,7 +37,7 @@ _TAR_S: Final = 600.0
 
 
 class ClocheSandboxClientOptions(BaseSandboxClientOptions):
-    """What sandboxes are made with; `run_options` are further options of `cloche run`."""
+    """The options that sandboxes are made with; `run_options` are further options of `cloche run`."""
 
     type: Literal["cloche"] = "cloche"
     rootfs: str | None = None

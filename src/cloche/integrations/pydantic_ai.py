@@ -35,7 +35,7 @@ from cloche.integrations.tools import TIMEOUT_S, Tools
 from cloche.sdk import AsyncSandbox, FileError, FileInfo, NotFound, Sandbox, SandboxEnded
 
 PROVIDER: Final = "cloche"
-WORKING_DIR: Final = "/tmp/workspace"  # whoever the user inside is, it can be made there
+WORKING_DIR: Final = "/tmp/workspace"  # every user inside can make it there
 MAX_OUTPUT: Final = 10 << 20  # bytes of each stream; more is an error
 _SHOWN_CHARACTERS: Final = 1 << 16  # of what there was until then
 _MAX_LINKS: Final = 40  # as Linux has it
@@ -91,7 +91,7 @@ class ClocheWorkspaceBackend(WorkspaceBackend, SupportsCommands, SupportsFilesys
         self._working_dir = await self._resolved(sandbox, self._given_dir)
 
     async def _running(self) -> AsyncSandbox:
-        """The sandbox.  One task makes it, which nobody's cancellation ends."""
+        """The sandbox.  One task makes it, which no caller's cancellation ends."""
         if not self._working_dir:
             if self._starting is None:
                 self._starting = asyncio.ensure_future(self._start())
@@ -291,7 +291,7 @@ class ClocheWorkspace(AbstractCapability[Any]):
 class ClocheToolset(FunctionToolset[Any]):
     """Tools that share a sandbox: one that is given, or one of `options` (those of `Sandbox.create`).
 
-    Ours is made by the first tool that is called, and ends with `close` or this object.
+    The latter is made by the first tool that is called, and ends with `close` or this object.
     """
 
     def __init__(

@@ -87,7 +87,9 @@ class ClocheExecutor(RemotePythonExecutor):
         return CodeOutput(output=execution.text, logs=execution.logs.stdout, is_final_answer=False)
 
     def send_tools(self, tools: dict[str, Tool]) -> None:
-        """Make tools known.  The final answer is our own function: the source of the usual one needs numpy and PIL."""
+        """Make tools known. The final answer is this module's own function: the source of the usual one needs numpy
+        and PIL.
+        """
         others = {name: tool for name, tool in tools.items() if not isinstance(tool, FinalAnswerTool)}
         super().send_tools(others)
         for name in tools.keys() - others.keys():

@@ -1,4 +1,4 @@
-"""What guests have consumed: CPU time, memory, load.
+"""The consumption of guests: CPU time, memory, load.
 
 Read by getrusage, times, sysinfo, wait4 and /proc.  Where the platform cannot tell a thread's CPU time, it is an
 equal share of its process's.

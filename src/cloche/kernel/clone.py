@@ -57,7 +57,7 @@ _MOST_ROUNDS: Final = 16 * MAX_AREAS // MANY
 
 
 class CloneArgs:
-    """What clone and clone3 have in common (struct kernel_clone_args)."""
+    """The arguments that clone and clone3 share (struct kernel_clone_args)."""
 
     def __init__(self) -> None:
         self.flags: int = 0

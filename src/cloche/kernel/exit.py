@@ -381,7 +381,7 @@ def _close_namespace(init: ThreadGroup) -> list[ThreadGroup]:
 
 
 def _reap_members(init: ThreadGroup) -> None:
-    """Reap the members of a namespace that has ended: nobody will wait for them."""
+    """Reap the members of a namespace that has ended: no process will wait for them."""
     for child in list(init.children):
         if child.end.is_zombie:
             reap(child)

@@ -196,7 +196,7 @@ class FdTable(Holder):
         return taken
 
     def close_all(self, ctx: Context) -> None:
-        """Close every descriptor, for a table that nobody uses."""
+        """Close every descriptor, for a table that no task uses."""
         for file in self.take_all():
             self.closed(ctx, file)
 

@@ -73,7 +73,7 @@ class StorageTurn(HostRequest):
     """Not a question either: wait for the end of a host call of another task that takes long."""
 
     def come(self) -> None:
-        """It is over."""
+        """The wait is over."""
         self.is_answered = self.is_settled = True
         self.queue.wake()
 

@@ -215,7 +215,7 @@ class RealTimer(IntervalTimer, TimerOwner):
         send_group_info(self.group, kernel_info(SIGALRM))
 
     def signal_taken(self) -> None:
-        """A SIGALRM was taken, whoever sent it: go on from where the period is."""
+        """A SIGALRM, from any sender, was taken: go on from where the period is."""
         if not self.is_waiting or not self.interval_ns:
             return
         self.is_waiting = False
@@ -358,7 +358,7 @@ class CpuIntervalTimer(CpuTimer, IntervalTimer):
         self.is_armed: bool = False
 
     def signal_taken(self) -> None:
-        """Nothing to do: this timer goes on by itself."""
+        """Do nothing: this timer goes on by itself."""
 
     def set(self, value_ns: int, interval_ns: int) -> None:
         """Start (or with 0 stop) it."""
@@ -487,7 +487,7 @@ class PosixTimer(SignalSource, TimerOwner):
             self.timer = self.group.kernel.timers.add(deadline_ns, POSIX_TIMER, self)
 
     def stop(self) -> None:
-        """It does not expire any more; a signal that is queued already stays."""
+        """Stop the timer; a signal that is queued already stays."""
         if self.cpu is not None:
             cpu_timers(self.cpu.clock.group).disarm(self.cpu)
         if self.timer is not None:

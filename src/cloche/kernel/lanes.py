@@ -148,7 +148,7 @@ def bring_arguments(task: Task) -> None:
 
 
 def bring_data(task: Task, file: FileDescription, data: IovIter, limit: int) -> None:
-    """The same for the buffers of a read or write. Raises Abandoned."""
+    """Touch the buffers of a read or write before the call. Raises Abandoned."""
     task.kernel.host_waits.file = file
     data.bring(limit)
 
@@ -169,7 +169,7 @@ class Lanes(FdWatcher):
         self.kernel.fds.watch(bell_fd, EPOLLIN, self)
 
     def take_over(self, lane: int, thread: int) -> None:
-        """This lane has taken the turn from another, which is in a call for that guest thread (-1: nobody's)."""
+        """This lane has taken the turn from another, which is in a call for that guest thread (-1: for none)."""
         kernel = self.kernel
         self.taken += 1
         kernel.platform.lane_begins()

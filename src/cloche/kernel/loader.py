@@ -204,7 +204,7 @@ def map_segments(ctx: Context, mm: AddressSpace, thread: HostThread, image: Imag
 
 
 class StackContents:
-    """What execve puts on a new stack."""
+    """The contents of a new stack after execve."""
 
     def __init__(self, argv: list[bytes], envp: list[bytes], execfn: bytes) -> None:
         self.argv: list[bytes] = argv

@@ -542,7 +542,7 @@ def interrupt_blocked(kernel: Kernel, task: Task) -> None:
 
 
 def other_event(kernel: Kernel, event: Event) -> None:
-    """Everything but a system call."""
+    """Handle an event other than a system call."""
     kind = event[0]
     if kind == EV_FD:
         watcher = kernel.fds.watchers.get(event[2])

@@ -106,5 +106,5 @@ class Namespaces:
 
 
 def initial_namespaces(dev: int) -> Namespaces:
-    """Those of the sandbox; `dev` is the device number that System V segments show."""
+    """The namespaces of the sandbox; `dev` is the device number that System V segments show."""
     return Namespaces(UtsNamespace(), IpcNamespace(dev, IpcQuota()), NetNamespace(), CgroupNamespace())

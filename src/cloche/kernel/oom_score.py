@@ -32,5 +32,5 @@ class OomScore:
         self._floor = parent._floor
 
     def begin(self, value: int) -> None:
-        """What a process that is started from outside begins with."""
+        """Set the initial score of a process that is started from outside."""
         self.adjustment = value

@@ -30,7 +30,7 @@ class IntervalTimer:
     """A timer of setitimer(2): those of kernel.itimers, made at first use."""
 
     def signal_taken(self) -> None:
-        """A SIGALRM was taken from the process's queue, whoever sent it."""
+        """A SIGALRM, from any sender, was taken from the process's queue."""
         raise NotImplementedError
 
 

@@ -50,7 +50,7 @@ NAMES: Final = (
     "dead",
 )
 
-# What may follow.  A phase may always be entered again: a wait may go on with another object.
+# The phases that may follow. A phase may always be entered again: a wait may go on with another object.
 NEXT: Final[dict[int, tuple[int, ...]]] = {
     NEW: (GUEST, WAITING, TRACED, DEAD),  # waiting: a container's own init, which has no guest code
     GUEST: (KERNEL, DEAD),

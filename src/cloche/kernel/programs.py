@@ -51,7 +51,7 @@ class Program:
             self.files[inode] = identities
 
     def identities(self, ctx: Context) -> list[int]:
-        """What a new process of this program may have, device and inode number in turn."""
+        """The files whose descriptors a new process of this program may have: device and inode number in turn."""
         out: list[int] = []
         for inode, identities in self.files.items():
             if inode.permission(ctx, MAY_READ):

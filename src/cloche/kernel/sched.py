@@ -37,7 +37,7 @@ _JIFFY_NS: Final = 4_000_000
 
 
 def fair_slice_ns(cpu_count: int) -> int:
-    """What a task of a fair policy runs for at a time (sysctl_sched_base_slice, scaled by the processors)."""
+    """The time that a task of a fair policy runs at once (sysctl_sched_base_slice, scaled by the processors)."""
     return _BASE_SLICE_NS * min(cpu_count, 8).bit_length()
 
 
@@ -130,7 +130,7 @@ def set_scheduler(
 
 
 def inherit(parent: Task, child: Task) -> None:
-    """What a clone takes over (sched_fork): everything, or the defaults after SCHED_RESET_ON_FORK."""
+    """Give a clone the parent's settings (sched_fork), or the defaults after SCHED_RESET_ON_FORK."""
     child.sched = parent.sched.copy()
     if parent.sched.policy & SCHED_RESET_ON_FORK:
         child.sched.policy = policy_of(parent)

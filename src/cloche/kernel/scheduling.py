@@ -16,7 +16,7 @@ class Scheduling:
         self.memory_policy: int = 0  # of set_mempolicy(2); owned by syscalls.sys_numa
 
     def copy(self) -> "Scheduling":
-        """What a child begins with, but for SCHED_RESET_ON_FORK."""
+        """The settings of a child, without SCHED_RESET_ON_FORK."""
         new = Scheduling(self.affinity)
         new.nice, new.policy, new.priority = self.nice, self.policy, self.priority
         new.io_priority, new.memory_policy, new.mce_kill = self.io_priority, self.memory_policy, self.mce_kill

@@ -160,7 +160,7 @@ class Tracing:
         raise NotImplementedError
 
     def departing(self, task: "Task") -> None:
-        """It is about to be resumed."""
+        """The task is about to be resumed."""
         raise NotImplementedError
 
     def stepped(self, task: "Task", signo: int, code: int) -> bool:
@@ -299,7 +299,7 @@ class ThreadGroup:
         self.is_dumpable: bool = True
         self.forker_tid: int = 0  # the thread of the parent that made it: its tracer by PTRACE_TRACEME
         self.exec_turn: ExecTurn = ExecTurn()
-        self.declared_tracer: int = 0  # PR_SET_PTRACER: a tgid, -1 for anybody
+        self.declared_tracer: int = 0  # PR_SET_PTRACER: a tgid, -1 for every process
 
     def is_alive(self) -> bool:
         return not self.end.is_zombie and not self.end.is_reaped
@@ -425,7 +425,7 @@ class Task(TaskBase, TimerOwner):
         return True
 
     def leave(self) -> None:
-        """It is dead, and was waited for: drop its references, so that its memory is freed."""
+        """The task is dead, and was waited for: drop its references, so that its memory is freed."""
         if not self.is_left:
             self.is_left = True
             self.kernel.dead_tasks += 1
@@ -471,7 +471,7 @@ class Task(TaskBase, TimerOwner):
         return self.tid == self.group.tgid
 
     def take_leaders_number(self) -> None:
-        """It is the only thread left, and executes a program (de_thread): give it the group's id as its tid."""
+        """The task is the only thread left, and executes a program (de_thread): give it the group's id as its tid."""
         self.tid = self.group.tgid
         self.own_tid = self.group.own_tgid
 

@@ -23,7 +23,7 @@ TTY_READ: Final = 9  # fs.tty: VTIME of a read has passed
 TTY_DRAIN: Final = 10  # fs.host_tty: whether the host's terminal still takes output
 COLLECT_SOCKETS: Final = 11  # net.rights: Unix sockets that only messages refer to
 TCP_CORK: Final = 12  # net.tcp_stream: what TCP_CORK and MSG_MORE hold back
-TCP_SYN: Final = 13  # net.tcp: nobody has answered
+TCP_SYN: Final = 13  # net.tcp: no answer has come
 TCP_DEFER: Final = 14  # net.tcp: TCP_DEFER_ACCEPT is over
 CPU_GUARD: Final = 15  # boot.cpu_guard
 MEMORY_GUARD: Final = 16  # boot.memory_guard
@@ -60,7 +60,7 @@ class TimerOwner:
     """An object that arms timers."""
 
     def timer_due(self, kind: int, argument: int) -> None:
-        """One of its timers is due; it is not pending any more."""
+        """A timer of this owner is due; it is not pending any more."""
         raise NotImplementedError
 
 

@@ -23,7 +23,7 @@ class Usage:
 
 
 class IoCounts:
-    """What read and write calls have moved (kernel.io_counts)."""
+    """The bytes that read and write calls have moved (kernel.io_counts)."""
 
     def __init__(self) -> None:
         self.read_bytes: int = 0
@@ -40,7 +40,7 @@ class IoCounts:
 
 
 class Spent:
-    """What a process has used, without its living threads and its present address space.
+    """The usage of a process, without its living threads and its present address space.
 
     Invariant: the children's part is that of reaped children and theirs, each counted once.
     """

@@ -45,7 +45,7 @@ class Crowded(Exception):
 
 @trait
 class Mappable:
-    """What an area can map: an open file, or shared anonymous memory."""
+    """An object that an area can map: an open file, or shared anonymous memory."""
 
     def map_fd(self, prot: int, flags: int) -> int:
         """A host descriptor, which stays the object's. Raises LinuxError."""
@@ -76,7 +76,7 @@ class Mappable:
         raise NotImplementedError
 
     def map_name(self) -> bytes:
-        """What /proc/PID/maps shows."""
+        """The name in /proc/PID/maps."""
         raise NotImplementedError
 
     def map_max_prot(self) -> int:

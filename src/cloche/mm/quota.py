@@ -39,7 +39,7 @@ class Quota:
         return self.used + count <= self.limit or self._find_room(count, self.limit)
 
     def has_spare(self, count: int) -> bool:
-        """The same for objects that outlive processes (files). They may not use the last quarter, which processes
+        """`has_room` for objects that outlive processes (files). They may not use the last quarter, which processes
         need.
         """
         limit = self.limit - (self.limit >> 2)

@@ -32,7 +32,7 @@ class PatchedText:
         raise NotImplementedError
 
     def pieces(self, offset: int, length: int) -> list[TextPiece]:
-        """What to map for these bytes of the file, in order."""
+        """The mappings for these bytes of the file, in order."""
         raise NotImplementedError
 
     def is_fixed(self) -> bool:

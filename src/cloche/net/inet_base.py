@@ -97,7 +97,7 @@ _EXTENDED: Final = Struct("<IBBBxII")
 
 
 class Gateway:
-    """What leads out of a network: TCP and UDP to addresses that are not local go there (`net.outward`)."""
+    """The way out of a network: TCP and UDP to addresses that are not local go there (`net.outward`)."""
 
     def source(self, dest: bytes) -> bytes:
         """The sandbox's own address towards `dest`.  Raises LinuxError(ENETUNREACH)."""

@@ -250,7 +250,7 @@ _IPV6_NUMBERS: Final = _IPV6_FLAGS | frozenset(
 
 
 class IpSocket(SocketFile):
-    """What IPPROTO_IP and IPPROTO_IPV6 are about: addresses, options and multicast groups."""
+    """The state behind IPPROTO_IP and IPPROTO_IPV6: addresses, options and multicast groups."""
 
     def __init__(
         self, kernel: Kernel, ctx: Context, family: int, kind: int, protocol: int, flags: int
@@ -273,7 +273,7 @@ class IpSocket(SocketFile):
         raise NotImplementedError
 
     def parameter(self, name: str) -> int:
-        """One of the network's `net.parameters`."""
+        """A value of the network's `net.parameters`."""
         raise NotImplementedError
 
     def has_port(self) -> bool:

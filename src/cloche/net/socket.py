@@ -63,7 +63,9 @@ STATE_WAKE: Final = IN_WAKE | OUT_EVENTS | POLLRDHUP | POLLHUP | POLLERR
 
 
 class Outgoing:
-    """What sendmsg(2) gives beside the data.  The files are references that `send` takes over by clearing them."""
+    """The arguments of sendmsg(2) beside the data. The files are references that `send` takes over
+    by clearing them.
+    """
 
     def __init__(self, name: bytes | None = None) -> None:
         self.name: bytes | None = name
@@ -84,7 +86,7 @@ class Outgoing:
 
 
 class Incoming:
-    """What recvmsg(2) gets beside the data."""
+    """The results of recvmsg(2) beside the data."""
 
     def __init__(self) -> None:
         self.name: bytes = b""  # source address, empty if there is none
@@ -258,7 +260,7 @@ def small_head_bytes(length: int) -> int:
 
 
 def head_bytes(length: int) -> int:
-    """What is charged for a linear buffer of `length` bytes: its slab object and struct sk_buff (alloc_skb)."""
+    """The charge for a linear buffer of `length` bytes: its slab object and struct sk_buff (alloc_skb)."""
     need = (length + 63 & ~63) + 320
     size = 512
     while size < need:

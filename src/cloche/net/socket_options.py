@@ -165,7 +165,7 @@ class OptionRange(LinuxError):
 
 
 class SocketOptions(Carrier):
-    """What SOL_SOCKET is about."""
+    """The options at SOL_SOCKET, and their state."""
 
     def __init__(
         self, kernel: Kernel, ctx: Context, family: int, kind: int, protocol: int, flags: int

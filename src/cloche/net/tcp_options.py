@@ -297,7 +297,7 @@ class TcpOptions(InetSocket):
         words[17] = 0x7FFFFFFF
         words[19] = LO_MSS if is_live else 536
         words[22] = 65536 if is_live else 0
-        # What has arrived is acknowledged at once; SYN and FIN count as a byte each.
+        # Data is acknowledged as soon as it arrives; SYN and FIN count as a byte each.
         longs[2] = self.bytes_sent + self.syn_acked + self.fin_sent
         longs[3] = self.bytes_received + self.fin_seen
         found = _INFO.pack(*head, *words, *longs, 0, 0, len(self.unsent), 30 if is_live else 0).ljust(

@@ -102,7 +102,7 @@ _RECV_CSCOV: Final = 11
 
 
 class DatagramSocket(InetSocket):
-    """What UDP, ping and raw sockets share: a queue of messages, connect, and the control messages of IP."""
+    """The base of UDP, ping and raw sockets: a queue of messages, connect, and the control messages of IP."""
 
     def __init__(
         self, kernel: Kernel, ctx: Context, family: int, kind: int, protocol: int, flags: int

@@ -1,4 +1,4 @@
-"""What a network namespace has: links, addresses and routes, asked of the kernel by rtnetlink(7), and followed.
+"""The links, addresses and routes of a network namespace, read from the kernel by rtnetlink(7), and followed.
 
 The messages are passed on as the kernel wrote them; only their headers are read here.
 """
@@ -66,7 +66,7 @@ class Links:
             found = True
 
     def snapshot(self) -> bytes:
-        """Everything, as messages of rtnetlink after the parameters."""
+        """The whole state, as messages of rtnetlink after the parameters."""
         out = [
             self.parameters,
             self._dump(RTM_GETLINK, bytes(16) + _IFLA_EXT_MASK),

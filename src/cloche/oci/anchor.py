@@ -161,7 +161,7 @@ def _fork_into(namespace: int) -> int:
 
 
 def _fork_by_another(namespace: int) -> int:
-    """The same by an intermediate child, which ends: its child becomes the caller's. Raises OSError."""
+    """Fork by an intermediate child, which ends: its child becomes the caller's. Raises OSError."""
     hostsys.prctl(PR_SET_CHILD_SUBREAPER, 1)
     hear, say = os.pipe2(os.O_CLOEXEC)
     helper = os.fork()

@@ -94,7 +94,7 @@ def _make_v2(top: str, parts: list[str]) -> None:
             try:
                 write(os.path.join(at, "cgroup.subtree_control"), f"+{name}")
             except OSError:
-                pass  # processes in it, or not given to us
+                pass  # it has processes, or was not delegated to this user
         at = os.path.join(at, part)
         os.makedirs(at, 0o755, exist_ok=True)
 
@@ -112,7 +112,7 @@ def place(groups: list[str], pid: int) -> None:
 
 
 def processes(groups: list[str]) -> list[int]:
-    """Who is in them."""
+    """The pids of the processes in these groups."""
     found: set[int] = set()
     for path in groups:
         found.update(int(word) for word in read(os.path.join(path, "cgroup.procs")).split())
@@ -203,7 +203,7 @@ def limit(groups: list[str], resources: dict[str, Any], mount: str = MOUNT) -> N
         try:
             write(os.path.join(path, name), text)
         except FileNotFoundError:
-            continue  # a controller that was not given to us
+            continue  # a controller that was not delegated to this user
         except OSError as error:
             raise OciError(f"cannot write {text} to {name}: {error.strerror}") from None
 

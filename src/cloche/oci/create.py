@@ -118,7 +118,7 @@ def sandbox_spec(bundle: Bundle) -> SandboxSpec:
 
 
 def open_namespaces(bundle: Bundle) -> list[tuple[str, int]]:
-    """What the anchor joins or makes.  Raises OciError."""
+    """The namespaces that the anchor joins or makes.  Raises OciError."""
     found: list[tuple[str, int]] = []
     for kind, path in bundle.namespaces.items():
         try:

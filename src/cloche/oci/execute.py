@@ -68,7 +68,7 @@ def _request(process: ProcessSpec, streams: list[int]) -> ExecRequest:
 
 
 def _namespaces(record: Record) -> list[tuple[str, int]]:
-    """Those of the container's anchor."""
+    """The namespaces of the container's anchor."""
     found: list[tuple[str, int]] = []
     for kind in _JOINED:
         try:

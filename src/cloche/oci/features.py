@@ -1,4 +1,4 @@
-"""What `features` and `spec` print."""
+"""The output of `features` and `spec`."""
 
 from typing import Any, Final
 

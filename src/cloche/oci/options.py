@@ -111,7 +111,7 @@ _SHORT: Final[dict[str, dict[str, str]]] = {
 
 
 class Options:
-    """What was given, in order."""
+    """The options that were given, in order."""
 
     def __init__(self) -> None:
         self.values: dict[str, list[str]] = {}

@@ -1,4 +1,4 @@
-"""What is known of containers, below the directory `--root`: one directory for each.
+"""The records of containers, below the directory `--root`: one directory for each.
 
     ROOT/ID/state.json   what the container is (`Record`), replaced as a whole
     ROOT/ID/control      the monitor's socket

@@ -10,7 +10,7 @@ _ALL: Final = 4294967295  # ids that the first user namespace has
 
 
 def in_user_namespace() -> bool:
-    """Whether this is not the host's first user namespace (libcontainer/userns: a map that is not everybody's)."""
+    """Whether this is not the host's first user namespace (libcontainer/userns: a map other than the initial one)."""
     try:
         with open("/proc/self/uid_map", encoding="ascii") as file:
             rows = [line.split() for line in file.read(4096).splitlines()]

@@ -33,7 +33,7 @@ _M64: Final = (1 << 64) - 1
 
 
 class Rule:
-    """What one row says of each of its calls."""
+    """A row of a profile, for each of its calls."""
 
     def __init__(self, data: dict[str, Any], default_errno: int) -> None:
         where = "linux.seccomp.syscalls."

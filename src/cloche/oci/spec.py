@@ -174,7 +174,7 @@ class Mount:
 
 
 class Bundle:
-    """Everything of a config.json that is used."""
+    """The parts of a config.json that are used."""
 
     def __init__(self, path: str, data: dict[str, Any]) -> None:
         """Raises OciError."""

@@ -61,11 +61,11 @@ class Trust:
         spec.env.update(variables)
 
     def forget(self, container: str) -> None:
-        """It has ended."""
+        """Forget the variables of a container that has ended."""
         self.variables.pop(container, None)
 
     def environment(self, container: str, given: list[bytes]) -> list[bytes]:
-        """That of a further command, K=V each."""
+        """The environment of a further command, K=V each."""
         ours = self.variables.get(container, {})
         kept = [each for each in given if each.partition(b"=")[0] not in ours]
         return kept + [name + b"=" + value for name, value in ours.items()]

@@ -26,7 +26,7 @@ def one_id(words: list[str], verb: str, most: int = 1) -> str:
 
 
 def run_simple(verb: str, root: str, options: Options, words: list[str]) -> int:
-    """One of them.  Raises OciError."""
+    """Carry out a simple verb. Raises OciError."""
     if verb == "state":
         _print(shown_state(load(root, one_id(words, verb))))
     elif verb == "list":
@@ -68,7 +68,7 @@ def _print(data: Any) -> None:
 
 
 def shown_state(record: Record) -> dict[str, Any]:
-    """What `state` and `list` print of a container."""
+    """The fields of a container that `state` and `list` print."""
     status = record.status()
     found: dict[str, Any] = {
         "ociVersion": record.version,

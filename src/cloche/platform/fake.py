@@ -188,7 +188,7 @@ class FakeProcess(HostProcess):
         self.end(9)
 
     def end(self, status: int) -> None:
-        """Nothing is left of it; that is reported once."""
+        """End the process; its death is reported once."""
         if self in self.host.processes:
             self.host.processes.remove(self)
         if self.is_dead:

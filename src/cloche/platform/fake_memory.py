@@ -67,7 +67,7 @@ class Frame:
 
 
 class Page:
-    """What a page of guest memory is mapped to."""
+    """The mapping of a page of guest memory."""
 
     def __init__(self, frame: Frame, prot: int, is_shared: bool) -> None:
         self.frame: Frame = frame

@@ -74,7 +74,7 @@ _proc: Final = _Proc()
 
 
 def use_proc(fd: int) -> None:
-    """Let `reopen_readonly` use this directory descriptor of a procfs that counts processes as we do; -1: none."""
+    """Let `reopen_readonly` use this directory descriptor of a procfs of this process's pid namespace; -1: none."""
     _proc.fd = fd
 
 
@@ -151,7 +151,7 @@ def setns(fd: int, kind: int) -> None:
 
 def setfsuid(uid: int) -> None:
     """setfsuid(2): the owner of files and sockets that this thread makes; its other rights stay."""
-    # It reports no error; the second call tells what the user is now.
+    # It reports no error; the second call returns the present user.
     _sys.call(SYS_setfsuid, uid)
     if _sys.call(SYS_setfsuid, uid) != uid:
         raise OSError(errno.EPERM, os.strerror(errno.EPERM))

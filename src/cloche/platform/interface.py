@@ -46,7 +46,7 @@ from cloche.platform.layout import (
 )
 # fmt: on
 
-# What HostThread.set_answers gives, in order.
+# The calls of HostThread.set_answers, in order.
 ANSWERED: Final = (SYS_getpid, SYS_gettid, SYS_getppid, SYS_getuid, SYS_geteuid, SYS_getgid, SYS_getegid)
 
 _M32: Final = 0xFFFFFFFF
@@ -71,7 +71,7 @@ def swap_masks(operation: int, operand: int) -> tuple[int, int, int]:
 
 
 def swap_result(operation: int, old: int, operand: int) -> int:
-    """What a 32-bit word becomes by a SWAP_* operation."""
+    """The new value of a 32-bit word after a SWAP_* operation."""
     keep, add, flip = swap_masks(operation, operand)
     return ((old & keep) + add & _M32) ^ flip
 
@@ -430,7 +430,7 @@ class HostThread:
 
 
 class HostNeeds:
-    """What a prepared platform still needs of the host; the code that confines the process leaves it."""
+    """The parts of the host that a prepared platform still needs; the code that confines the process leaves it."""
 
     def __init__(self, executables: list[int] | None = None, proc_fd: int = -1) -> None:
         self.executables: list[int] = executables or []  # descriptors of files that `start` executes
@@ -462,7 +462,7 @@ class Call:
         self.a5 = event[8]
 
     def event(self, thread: int) -> Event:
-        """The same as an event of that thread."""
+        """This call as an event of that thread."""
         return (EV_SYSCALL, thread, self.nr, self.a0, self.a1, self.a2, self.a3, self.a4, self.a5)
 
 
@@ -544,7 +544,7 @@ class Platform:
         raise NotImplementedError
 
     def next_call(self, timeout_ns: int, deadline_ns: int = -1) -> int:
-        """The same, for the loop: the thread whose system call is in `call` until the next one; -1: see `event`."""
+        """`next_event` for the loop: the thread whose system call is in `call` until the next one; -1: see `event`."""
         event = self.next_event(timeout_ns, deadline_ns)
         if event[0] != EV_SYSCALL:
             self.event = event

@@ -89,7 +89,7 @@ class KeptFiles:
                 self._zygote[place] = key
 
     def forget_zygote(self) -> None:
-        """It is not known which descriptors the zygote has: give it all again."""
+        """Forget which descriptors the zygote has: they are all sent again."""
         for place in range(len(self._zygote)):
             self._zygote[place] = None
 

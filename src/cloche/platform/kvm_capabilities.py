@@ -1,4 +1,4 @@
-"""What the platform kvm needs of a host: a /dev/kvm that may be opened, KVM's capabilities, the processor's features.
+"""The needs of the platform kvm: a /dev/kvm that may be opened, KVM's capabilities, the processor's features.
 
 One list, used by the platform, by the code that starts it (which reports the first lack in one line) and by `cloche
 doctor`. Sources: Documentation/virt/kvm/api.rst, linux/kvm.h.

@@ -165,7 +165,7 @@ PF_ARG: Final = 3  # the number of bytes in argument `count_arg` times `value`, 
 # Instead of an argument's index, for calls that always trap: where the stack pointer points to
 PF_SP: Final = 6
 
-# What a call from a patched site does.
+# The treatment of a call from a patched site.
 ACT_TRAP: Final = 0  # needs a signal frame
 ACT_POST: Final = 1  # goes to the sentry
 ACT_ANSWER: Final = 2  # + index: answers[index], if can_answer
@@ -177,7 +177,7 @@ INTERRUPT_SIGNAL: Final = 23  # SIGURG
 BELL_ARG0: Final = 0x636C6F63686562
 BELL_ARG1: Final = 0x656C6C
 
-# What the sentry sends to the starting zygote.
+# The message of the sentry to the starting zygote.
 MAX_START_OPS: Final = 112
 BOOT_DATA: Final = 8 + MAX_START_OPS * 64  # of their data in struct boot, which lies in slot 1's data buffer
 START_DATA_SIZE: Final = 256

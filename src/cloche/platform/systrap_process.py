@@ -221,7 +221,7 @@ class SystrapProcess(HostProcess):
         try:
             os.kill(pid, signo)
         except ProcessLookupError:
-            return False  # dead, and not yet reaped by us
+            return False  # dead, and not yet reaped by the sentry
         return True
 
     def kill(self) -> None:

@@ -28,7 +28,7 @@ _END_S: Final = 2.0
 
 
 class Limits:
-    """What to limit; 0: not at all."""
+    """The limits; 0: none."""
 
     def __init__(self, memory_bytes: int = 0, cpus: float = 0.0, tasks: int = 0) -> None:
         self.memory_bytes: int = memory_bytes

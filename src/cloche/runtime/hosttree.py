@@ -22,7 +22,7 @@ _NEW: Final = b".cloche-new-"
 
 
 class Policy:
-    """What may be made on the host."""
+    """The kinds of files and attributes that may be made on the host."""
 
     def __init__(self) -> None:
         self.keeps_owners: bool = False
@@ -213,7 +213,7 @@ class NewFile:
         self.is_there = True
 
     def set_attributes(self, wanted: dict[str, bytes]) -> None:
-        """Extended attributes of a regular file; those that are not ours to give are left out.  Raises OSError."""
+        """Extended attributes of a regular file; those that this process may not set are left out.  Raises OSError."""
         for name, value in wanted.items():
             try:
                 os.setxattr(self.fd, name, value)

@@ -85,7 +85,7 @@ class KeptLayer:
             self.lock = -1
 
     def head(self) -> dict[str, Any]:
-        """What head.json says.  Raises RecordError."""
+        """The contents of head.json. Raises RecordError."""
         try:
             fd = os.open("head.json", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.fd)
             with open(fd, "rb") as file:
@@ -124,7 +124,7 @@ class KeptLayer:
         os.rename("spec.new", "spec", src_dir_fd=self.fd, dst_dir_fd=self.fd)
 
     def spec(self) -> bytes:
-        """What `write_spec` was given.  Raises RecordError."""
+        """The specification of `write_spec`. Raises RecordError."""
         try:
             fd = os.open("spec", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self.fd)
             with open(fd, "rb") as file:

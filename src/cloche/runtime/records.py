@@ -100,7 +100,7 @@ def _remove_tree(root: int, name: str) -> None:
 
 
 class State:
-    """What state.json holds."""
+    """The contents of state.json."""
 
     def __init__(self, name: str) -> None:
         self.name: str = name
@@ -184,7 +184,7 @@ class Store:
 
     # -- the root ----------------------------------------------------------------------------------------
     def prepare(self) -> None:
-        """Make the root if it is missing, and check that nobody else may write there.  Raises RecordError."""
+        """Make the root if it is missing, and check that no other user may write there.  Raises RecordError."""
         os.close(prepared_root(self.root))
 
     def _open(self) -> int:

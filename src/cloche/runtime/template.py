@@ -37,7 +37,7 @@ _LIMITS: Final = tuple(getattr(resource, name) for name in dir(resource) if name
 def connect(spawn: Callable[[socket.socket, str], int]) -> tuple[socket.socket, int] | None:
     """A connection to this caller's template, and the pid of a child to wait for if `spawn` had to start it, else 0.
 
-    The fork that answers says READY first; until then nobody has read what the caller sent.
+    The fork that answers says READY first; until then no process has read the caller's request.
     """
     try:
         root = os.path.abspath(default_root())

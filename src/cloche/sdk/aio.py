@@ -280,11 +280,11 @@ class AsyncEventHandle(Generic[Event]):
 
 
 class AsyncSandboxEvents(AsyncEventHandle[SandboxEvent]):
-    """What happens to a sandbox, until it has ended: "ended" is the last event."""
+    """The events of a sandbox until it has ended: "ended" is the last."""
 
 
 class AsyncWatchHandle(AsyncEventHandle[FileEvent]):
-    """What happens in a directory that is watched."""
+    """The events in a directory that is watched."""
 
     def __init__(self, watch: files.Watch) -> None:
         super().__init__(watch)
@@ -296,7 +296,7 @@ class AsyncWatchHandle(AsyncEventHandle[FileEvent]):
         return self._watch.path
 
     async def get_new_events(self) -> list[FileEvent]:
-        """What has happened since the last call."""
+        """The events since the last call."""
         return await drive_async(self._watch.waiting())
 
     def close(self) -> None:
@@ -541,7 +541,7 @@ class AsyncSandbox:
 
     @property
     def sandbox_id(self) -> str:
-        """The same as `name`."""
+        """The sandbox's `name`, under E2B's name for it."""
         return self._core.name
 
     async def commit(

@@ -109,7 +109,7 @@ class CellError:
 
 @dataclass
 class Logs:
-    """What a cell has printed."""
+    """The output of a cell."""
 
     stdout: str = ""
     stderr: str = ""

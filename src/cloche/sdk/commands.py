@@ -328,7 +328,7 @@ class Command:
                     stream.keep(each.data)
 
     def finish(self) -> CommandResult:
-        """What it left.  Raises SandboxError if it is not known how it ended."""
+        """The command's result. Raises SandboxError if its end is not known."""
         if self.result is not None:
             return self.result
         self.close()

@@ -107,7 +107,7 @@ class SandboxCore:
         return True
 
     def info(self) -> Steps[SandboxInfo]:
-        """What it is."""
+        """The sandbox's name, state and options."""
         left = yield from self.call(requests.TIME)
         found = yield from self.call(requests.LIST)
         left_ms = take_int(left, "left_ms", 0, 0, _MAX)
@@ -118,7 +118,7 @@ class SandboxCore:
         return _info(state, "paused" if is_paused else "running", left_ms / 1000 if left_ms else None)
 
     def metrics(self) -> Steps[Metrics]:
-        """What it uses."""
+        """The resources that the sandbox uses."""
         figures = yield from self.call(requests.STATS)
 
         def number(name: str) -> int:
@@ -137,7 +137,7 @@ class SandboxCore:
         )
 
     def processes(self) -> Steps[list[ProcessInfo]]:
-        """What runs inside."""
+        """The processes inside."""
         fields = yield from self.call(requests.PS)
         try:
             rows = requests.processes(fields)
@@ -258,7 +258,7 @@ def _request(options: Options) -> Fields:
 def _ask_template(options: Options) -> Steps[tuple[Link, int] | None]:
     """Ask for a sandbox that is forked: the connection to its monitor, and the request's id.
 
-    None if there is no template, or it dies before it has forked: then nobody has read the request.
+    None if there is no template, or it dies before it has forked: then no process has read the request.
     """
     if os.environ.get(template.SETTING) == "0":
         return None
@@ -270,7 +270,7 @@ def _ask_template(options: Options) -> Steps[tuple[Link, int] | None]:
     is_ready = False
     try:
         fields = _request(options)
-        # What a process that is executed has from the caller.
+        # The caller's environment and directory, as an executed process would have them.
         fields["environment"] = [key + b"=" + value for key, value in os.environb.items()]
         fields["directory"] = _working_directory()
         ident = link.ask(_LAUNCH, fields, [2] if options.is_leashed and _is_open(2) else [])

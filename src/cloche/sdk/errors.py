@@ -26,7 +26,7 @@ class SandboxError(Exception):
 
 
 class InvalidArgument(SandboxError, ValueError):
-    """What was asked for makes no sense."""
+    """An argument of a call is invalid."""
 
 
 class StartError(SandboxError):

@@ -121,7 +121,7 @@ def _split(path: str) -> tuple[bytes, bytes]:
 
 
 def info_of(path: str, entry: FileEntry) -> FileInfo:
-    """What the sandbox says of a file."""
+    """The sandbox's information about a file."""
     return FileInfo(
         path=path,
         kind=_KINDS.get(stat.S_IFMT(entry.mode), "other"),
@@ -462,7 +462,7 @@ def exists(core: SandboxCore, path: PathLike, user: int | str | None) -> Steps[b
 def listing(
     core: SandboxCore, path: PathLike, depth: int, user: int | str | None, max_entries: int
 ) -> Steps[list[FileInfo]]:
-    """What a directory holds, down to a depth.  Links are not followed.  Raises FileError, SandboxError."""
+    """The entries of a directory, down to a depth.  Links are not followed.  Raises FileError, SandboxError."""
     if not 1 <= depth <= wire.MAX_DEPTH:
         raise InvalidArgument(f"depth: {depth}: from 1, the directory's own entries, to {wire.MAX_DEPTH}")
     top = inside(core, path)
@@ -495,7 +495,7 @@ def listing(
 
 
 def changes(core: SandboxCore, paths: Sequence[PathLike], max_entries: int) -> Steps[list[Change]]:
-    """What the sandbox has changed at or below `paths`, or anywhere.  Raises SandboxError."""
+    """The sandbox's changes at or below `paths`, or anywhere.  Raises SandboxError."""
     wanted = [os.fsencode(inside(core, path)) for path in paths]
     fields: Fields = {"paths": wanted, "data": False, "all_rights": True}
     stream = Stream(core, wire.CHANGES, "the sandbox", "diff", fields, {})
@@ -618,7 +618,7 @@ def download(
 
 # -- watching ------------------------------------------------------------------------------------------------------
 class Watch(Source[FileEvent]):
-    """What happens in a directory."""
+    """The events in a directory."""
 
     def __init__(self, core: SandboxCore, path: PathLike) -> None:
         """Raises InvalidArgument."""

@@ -74,7 +74,7 @@ class NetSecret:
 
 @dataclass(frozen=True, kw_only=True)
 class NetRule:
-    """What the sandbox may connect to (`deny=True`: may not)."""
+    """A host or network that the sandbox may connect to (`deny=True`: may not)."""
 
     host: str | None = None
     address: str | None = None

@@ -152,7 +152,7 @@ class CreateOptions(TypedDict, total=False):
 
 
 class Options:
-    """Everything that `create` was given."""
+    """All arguments of `create`."""
 
     def __init__(self, given: CreateOptions) -> None:
         """Raises InvalidArgument, and TypeError for a name that is none."""

@@ -88,7 +88,7 @@ class SandboxInfo:
 
 @dataclass(frozen=True)
 class Metrics:
-    """What a sandbox uses."""
+    """The resources that a sandbox uses."""
 
     memory_bytes: int
     memory_limit_bytes: int | None

@@ -278,11 +278,11 @@ class EventHandle(Generic[Event]):
 
 
 class SandboxEvents(EventHandle[SandboxEvent]):
-    """What happens to a sandbox, until it has ended: "ended" is the last event."""
+    """The events of a sandbox until it has ended: "ended" is the last."""
 
 
 class WatchHandle(EventHandle[FileEvent]):
-    """What happens in a directory that is watched."""
+    """The events in a directory that is watched."""
 
     def __init__(self, watch: files.Watch) -> None:
         super().__init__(watch)
@@ -294,7 +294,7 @@ class WatchHandle(EventHandle[FileEvent]):
         return self._watch.path
 
     def get_new_events(self) -> list[FileEvent]:
-        """What has happened since the last call."""
+        """The events since the last call."""
         return drive(self._watch.waiting())
 
 
@@ -529,7 +529,7 @@ class Sandbox:
 
     @property
     def sandbox_id(self) -> str:
-        """The same as `name`."""
+        """The sandbox's `name`, under E2B's name for it."""
         return self._core.name
 
     def commit(

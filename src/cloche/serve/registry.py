@@ -19,7 +19,7 @@ DEFAULT_TIMEOUT_S: Final = 15  # the API's default for requests without a timeou
 
 @dataclass(frozen=True)
 class Template:
-    """What `Sandbox.create("NAME")` starts."""
+    """The root of sandboxes that `Sandbox.create("NAME")` makes."""
 
     name: str
     rootfs: str = ""  # a directory; empty: the host's system directories
@@ -28,7 +28,7 @@ class Template:
 
 @dataclass(frozen=True)
 class Settings:
-    """What the operator of the endpoint has chosen."""
+    """The settings of the endpoint's operator."""
 
     templates: Mapping[str, Template]
     tokens: Mapping[str, str]  # owner by token

@@ -199,7 +199,7 @@ def sys_setgroups(task: Task, args: Args) -> int:
 
 
 def _cap_words(task: Task, header: int) -> int:
-    """How many 32-bit words the version in the header has; 0 (and our version written back) if unknown."""
+    """How many 32-bit words the version in the header has; 0 (and the supported version written back) if unknown."""
     mem = task.user_memory()
     version = mem.read_u32(header)
     if version not in _CAP_VERSIONS:

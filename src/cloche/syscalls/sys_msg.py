@@ -520,7 +520,7 @@ class ControlWriter:
         self.used += step
 
     def put_all(self, info: Incoming) -> None:
-        """Everything that came with the message; the descriptors last but for a pidfd."""
+        """Write all control messages that came with the message; the descriptors last but for a pidfd."""
         for level, kind, data in info.control:
             if level == -1:
                 level, data = SOL_SOCKET, timestamp(kind, data)

@@ -302,7 +302,7 @@ def _set_ptracer(task: Task, value: int) -> int:
 
 
 def _process(task: Task, option: int, a1: int, a2: int, a3: int, a4: int) -> int:
-    """Everything else."""
+    """The other options."""
     group = task.group
     mem = task.user_memory()
     if option == pr.PR_SET_PDEATHSIG:

@@ -25,7 +25,7 @@ def _target(task: Task, fd: int) -> Task:
 
 
 class ProcessAdvice(Advice):
-    """The same advice on one segment after the other."""
+    """One advice on one segment after the other."""
 
     def __init__(self, mm: AddressSpace, segments: list[tuple[int, int]], advice: int) -> None:
         super().__init__(mm, 0, len(segments), advice)

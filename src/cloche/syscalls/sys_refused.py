@@ -1,6 +1,6 @@
 """System calls that a sandbox does not have, with the errno that Linux gives in its place.
 
-Those that need a privilege which reaches beyond the sandbox give EPERM whoever asks, as in a container; those
+Those that need a privilege which reaches beyond the sandbox give EPERM to every caller, as in a container; those
 whose subsystem does not exist here give ENOSYS, which programs take as "fall back".
 """
 

@@ -158,7 +158,7 @@ def _without_privs(creds: Credentials, mode: int, inode: Inode) -> int:
 
 
 def remove_privs(ctx: Context, inode: Inode) -> None:
-    """What a write or truncation does to set-id bits (file_remove_privs).
+    """Remove set-id bits at a write or truncation (file_remove_privs).
 
     File systems call it from pwrite.
     """

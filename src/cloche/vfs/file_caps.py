@@ -96,7 +96,7 @@ def stored_value(creds: Credentials, inode: Inode, raw: bytes) -> bytes:
 
 
 def shown_value(creds: Credentials, raw: bytes) -> bytes:
-    """What getxattr(2) shows (cap_inode_getsecurity).  Raises LinuxError(EINVAL, EOVERFLOW)."""
+    """The value for getxattr(2) (cap_inode_getsecurity).  Raises LinuxError(EINVAL, EOVERFLOW)."""
     found = parse(raw)
     if found is None or len(raw) == _V1.size:
         raise LinuxError(EINVAL)

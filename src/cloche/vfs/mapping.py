@@ -1,4 +1,4 @@
-"""What an area of memory maps: an open file, or shared anonymous memory held in a memfd."""
+"""An object that an area of memory maps: an open file, or shared anonymous memory held in a memfd."""
 
 import os
 import resource

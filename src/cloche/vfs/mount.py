@@ -520,7 +520,7 @@ def change_propagation(target: Path, flags: int) -> None:
                 mount.peer_group = MOUNT_NUMBERS.next_peer_group
                 MOUNT_NUMBERS.next_peer_group += 1
         elif kind == MS_SLAVE:
-            # A slave without a master is private; a shared mount becomes the slave of nobody's peers.
+            # A slave without a master is private; a shared mount becomes a slave without a master.
             mount.propagation = 0
             mount.peer_group = 0
         else:
@@ -607,7 +607,7 @@ def attr_to_flags(attr: int) -> int:
 
 # -- umount2(2) ------------------------------------------------------------------------------------------
 def check_umount_flags(flags: int) -> None:
-    """What umount2(2) looks at before the path.  Raises LinuxError(EINVAL)."""
+    """The checks of umount2(2) before the path.  Raises LinuxError(EINVAL)."""
     if flags & ~(MNT_FORCE | MNT_DETACH | MNT_EXPIRE | UMOUNT_NOFOLLOW):
         raise LinuxError(EINVAL)
 

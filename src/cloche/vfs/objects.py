@@ -439,7 +439,7 @@ class WalkKeeper:
 
 
 class Context:
-    """What the VFS needs of the caller of an operation; `kernel.Task` derives from it."""
+    """The caller of an operation as the VFS needs it; `kernel.Task` derives from it."""
 
     def __init__(self, creds: Credentials, fs: FsContext, mount_ns: MountNamespace) -> None:
         self.creds: Credentials = creds
@@ -697,7 +697,7 @@ class FileDescription(Holder):
         return ""
 
     def fdinfo_parts(self) -> Generator[str, None, None]:
-        """The same in parts, for those that can be long."""
+        """`fdinfo` in parts, for texts that can be long."""
         yield self.fdinfo()
 
     def link_text(self) -> bytes | None:

@@ -158,7 +158,7 @@ def lower_map(extents: list[Extent], parent: IdMap | None) -> list[Extent]:
 
 
 def map_text(extents: list[Extent], viewer: IdMap | None) -> bytes:
-    """What reading an id map shows: its outer ids as `viewer` (None: the initial namespace) calls them."""
+    """The text of an id map: its outer ids as `viewer` (None: the initial namespace) calls them."""
     lines: list[bytes] = []
     for each in extents:
         lower = each.lower if viewer is None else viewer.from_kernel(each.lower)

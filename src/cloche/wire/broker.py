@@ -1,4 +1,4 @@
-"""What the broker of published ports tells the sentry: one message for each connection, with its descriptor.
+"""Messages of the broker of published ports to the sentry: one message for each connection, with its descriptor.
 
 The socket is of type SOCK_SEQPACKET, so messages keep their boundaries; each carries one connected TCP socket
 (SCM_RIGHTS, unix(7)).  Before the first message the broker has told the keeper the numbers of its ports.
@@ -39,10 +39,10 @@ class Arrival:
 
 
 def encode_ports(ports: list[int]) -> bytes:
-    """What the broker says when it serves: a little-endian u16 for each published port, the host's."""
+    """The broker's first message, when it serves: a little-endian u16 for each published port, the host's."""
     return b"".join([_PORT.pack(port) for port in ports])
 
 
 def decode_ports(data: bytes) -> list[int]:
-    """What the broker says when it serves: a little-endian u16 for each published port, the host's."""
+    """The broker's first message, when it serves: a little-endian u16 for each published port, the host's."""
     return [item[0] for item in _PORT.iter_unpack(data)]

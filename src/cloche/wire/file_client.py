@@ -108,7 +108,7 @@ class FileClient:
         return self.records(files.GET, fields)
 
     def changes(self, paths: list[bytes], limit: int = -1) -> Iterator[Record]:
-        """What the sandbox has changed at or below `paths` (none: anywhere), with contents of at most `limit` bytes.
+        """The sandbox's changes at or below `paths` (none: anywhere), with contents of at most `limit` bytes.
 
         Raises ControlError, FileError.
         """

@@ -217,7 +217,7 @@ class TreeFile:
         return TreeDirectory(self, row)
 
     def find(self, path: bytes) -> TreeRow | None:
-        """What is at a path; symbolic links are not followed.  Raises LinuxError."""
+        """The row of a path; symbolic links are not followed.  Raises LinuxError."""
         row = self.root
         for part in path.split(b"/"):
             if not part:

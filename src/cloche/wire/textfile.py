@@ -149,7 +149,7 @@ class TextFile:
         return self.header_pages + len(self.page_offsets) + self.tail_pages
 
     def runs(self, file_offset: int, length: int) -> list[TextRun]:
-        """What to map for `length` bytes from `file_offset` (a multiple of PAGE_BYTES) of the ELF file.
+        """The mappings for `length` bytes from `file_offset` (a multiple of PAGE_BYTES) of the ELF file.
 
         A run never spans a gap of offsets or of addresses.
         """

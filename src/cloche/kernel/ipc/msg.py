@@ -223,7 +223,7 @@ class MessageQueue(IpcObject):
             waiter.task.make_ready()
 
     def remove(self) -> None:
-        """IPC_RMID: everybody who waits gets EIDRM."""
+        """IPC_RMID: all waiting tasks get EIDRM."""
         self.ids.remove(self)
         for message in self.messages:
             self._forget(message)

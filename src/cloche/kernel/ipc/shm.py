@@ -147,7 +147,7 @@ class Attachment(Mappable):
             segment.ids.destroy(segment)
 
     def abandon(self) -> None:
-        """It could not be mapped."""
+        """Undo an attachment that could not be mapped."""
         if self._refs == 0:
             self.file.put()
 

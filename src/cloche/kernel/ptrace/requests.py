@@ -47,7 +47,7 @@ _RESUMES: Final[dict[int, int]] = {
 
 
 class RequestWait(Blocked):
-    """A request on a tracee whose thread is busy with somebody's forced access."""
+    """A request on a tracee whose thread is busy with another forced access."""
 
     def __init__(self, request: int, target: Task, addr: int, data: int) -> None:
         super().__init__()

@@ -32,7 +32,7 @@ class Watch:
 
 
 def parse(debug_regs: list[int], control: int) -> list[Watch]:
-    """What DR7 = `control` enables.  Raises LinuxError(EINVAL, ENOSPC)."""
+    """The watches that DR7 = `control` enables.  Raises LinuxError(EINVAL, ENOSPC)."""
     found: list[Watch] = []
     for index in range(4):
         if not control >> 2 * index & 3:

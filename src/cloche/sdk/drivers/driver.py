@@ -53,7 +53,7 @@ def as_text(mime: str, found: Any) -> str | None:
 
 
 def formats_of(value: Any) -> dict[str, str | None]:
-    """What a value looks like, by MIME type."""
+    """The forms of a value, by MIME type."""
     formats: dict[str, str | None] = {}
     try:
         formats["text/plain"] = repr(value)
