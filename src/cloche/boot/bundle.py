@@ -127,7 +127,7 @@ def _make_read_only(ctx: Context, path: bytes) -> None:
 
 
 def _show_files(ctx: Context, spec: SandboxSpec) -> None:
-    """Files of the sentry's own, which also cover some of the root, as far as those are there."""
+    """Show files of the sentry's own, which also cover some of the root's, where those exist."""
     make_parents(ctx, spec.shown_folder + b"/-")
     size = sum([page_count(len(content)) for _name, content in spec.shown_files]) * PAGE
     options = TmpfsOptions()

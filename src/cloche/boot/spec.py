@@ -113,7 +113,7 @@ class SandboxSpec:
         self.root_source: str = ""  # --rootfs; empty: a tmpfs with the mounts below
         # --image: `root_source` is the store's directory of contents, of which only these names are visible, …
         self.root_only: list[bytes] = []
-        self.image_tree: bytes = b""  # … and this one says what there is (`wire.imagetree`)
+        self.image_tree: bytes = b""  # … and this one has the tree of names (`wire.imagetree`)
         self.image_digest: bytes = b""  # of its manifest
         self.layer_source: str = ""  # host directory where the private layers are kept; empty: in memory only
         self.layer_index: int = -1  # its attach point, filled by `launch`
@@ -167,7 +167,7 @@ class SandboxSpec:
         self.devices: list[tuple[bytes, int, int, int, int, int]] = []  # (path, mode, major, minor, uid, gid)
         self.masked_paths: list[bytes] = []  # paths that are hidden
         # Files (name, content) that are the sentry's, in a file system of their own, whose folder is made if it is
-        # missing; and (path, name): what is there is covered by one of them.  Nothing is written to the root.
+        # missing; and (path, name): the file there is covered by one of them.  Nothing is written to the root.
         self.shown_folder: bytes = b""
         self.shown_files: list[tuple[bytes, bytes]] = []
         self.covered_files: list[tuple[bytes, bytes]] = []

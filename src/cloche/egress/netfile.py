@@ -96,7 +96,8 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     resolvers: list[str] = []
     synthetic: str = ""
     aaaa: bool = False  # names have synthetic addresses of IPv6, too
-    authorities: list[str] = []  # files of PEM, whom inspected connections trust beside the host's
+    # files of PEM with authorities that inspected connections trust beside the host's
+    authorities: list[str] = []
     ask_seconds: Annotated[int, msgspec.Meta(ge=1, le=MAX_ASK_S)] = DEFAULT_ASK_S
     allow: list[_Allow] = []
     deny: list[_Deny] = []

@@ -404,7 +404,7 @@ class Policy:
         self.synthetic: tuple[bytes, int] = (bytes([198, 18, 0, 0]), 15)
         self.is_open: bool = False  # everything is allowed that is not denied, the host's own network as well
         self.has_aaaa: bool = False  # names have addresses of IPv6, too
-        self.authorities: str = ""  # PEM: whom inspected connections trust beside the host's authorities
+        self.authorities: str = ""  # PEM: authorities that inspected connections trust beside the host's
         self.ask_s: int = DEFAULT_ASK_S  # seconds that a request waits for an approval
         self.within: Policy | None = None  # the operator's policy, which must allow a connection as well
         # By ids of rules, which exist as long as their policy

@@ -319,7 +319,7 @@ def end_container(container: Container, status: int) -> None:
 
 
 def _kill(group: ThreadGroup) -> None:
-    """End a process, whatever its state."""
+    """End a process in any state."""
     if not group.end.is_zombie and not group.end.is_reaped:
         group.end.must_die = True
         do_group_exit(group, SIGKILL)

@@ -85,7 +85,7 @@ class ExecTurn:
         self.waiter = None
 
     def end(self, task: TaskBase) -> None:
-        """The wait of `task` is over, whatever became of it."""
+        """The wait of `task` is over, with or without success."""
         if self.waiter is task:
             self.waiter = None
         if self.queue is not None:

@@ -13,7 +13,7 @@ from mypy_extensions import trait
 # The kinds.
 DEADLINE: Final = 1  # Task: the call that it waits in has a deadline
 WATCHDOG: Final = 2  # Kernel: guests that do not answer an interrupt
-FATAL_EXIT: Final = 3  # signals.FatalExit: a process shall end, whatever its threads do
+FATAL_EXIT: Final = 3  # signals.FatalExit: a process must end, even if its threads do not stop
 REAL_TIMER: Final = 4  # itimers.RealTimer: ITIMER_REAL, alarm(2)
 CPU_LOOK: Final = 5  # itimers.CpuTimers: a timer on CPU time may be due
 POSIX_TIMER: Final = 6  # itimers.PosixTimer: timer_create(2)

@@ -1,7 +1,7 @@
 """Patched program text: the pages that `AddressSpace.mmap` maps in place of a file's executable pages (docs/design.md
 3.2).
 
-Owns the view that mm has of it; who finds and makes patched text is `fs.text`.  Offsets are bytes in the ELF file,
+Owns the view that mm has of it; `fs.text` finds and makes patched text.  Offsets are bytes in the ELF file,
 addresses without a bias are the ELF file's.  A *tail* holds the trampolines of one mapped file.
 """
 

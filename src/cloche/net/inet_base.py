@@ -1,6 +1,6 @@
-"""AF_INET and AF_INET6: what TCP, UDP and raw sockets share: names, binding, and the options of IP and IPv6.
+"""AF_INET and AF_INET6: the base of TCP, UDP and raw sockets: names, binding, and the options of IP and IPv6.
 
-Owns `NetStack`, the network of a sandbox: its interface, its ports, its counters.  There is only loopback: whatever
+Owns `NetStack`, the network of a sandbox: its interface, its ports, its counters. There is only loopback: data that
 is sent is handed to the receiving socket at once, and an address beyond has no route (ENETUNREACH).
 """
 

@@ -578,7 +578,7 @@ def udp_deliver(stack: NetStack, sender: UdpSocket, gram: Datagram) -> None:
         assert isinstance(sock, UdpSocket)
         found.append(sock)
     if is_multicast(gram.dest) or is_broadcast(gram.dest):
-        # Whatever IP_MULTICAST_LOOP says: what lo sends, it receives.
+        # Independent of IP_MULTICAST_LOOP: lo receives all that it sends.
         _deliver_group(found, gram)
         return
     is_foreign = bool(stack.lo.routes.rows or sender.bound_ifindex) and not stack.lo.is_local(gram.dest)

@@ -405,7 +405,7 @@ class Members:
         return "its programs have no process to begin with" if groups and zygote else ""
 
     def _fail(self, client: Client, ident: int, member: Member, status: int, text: str) -> None:
-        """The container could not be made: remove what there is of it. The caller ends its anchor."""
+        """The container could not be made: remove its remains. The caller ends its anchor."""
         member.close_streams()
         self.drop(member.record.ident)
         self.server.answer(client, protocol.error(ident, status, text))

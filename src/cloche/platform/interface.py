@@ -1,6 +1,6 @@
 """The platform: how guest code runs and how the kernel reaches its registers and memory.
 
-Owns the vocabulary between the kernel and whatever executes guest instructions (`systrap`, later `kvm`).
+Owns the vocabulary between the kernel and the code that executes guest instructions (`systrap`, later `kvm`).
 Nothing to the right of this package knows which platform runs.
 
 Order that callers keep:
@@ -409,7 +409,7 @@ class HostThread:
         """
 
     def interrupt(self) -> None:
-        """Make a running thread stop soon with EV_INTERRUPTED (or with whatever event comes first)."""
+        """Make a running thread stop soon with EV_INTERRUPTED (or with another event that comes first)."""
         raise NotImplementedError
 
     def is_running(self) -> bool:

@@ -93,7 +93,7 @@ class SystrapProcess(HostProcess):
         self._main: HostThread | None = None
         # Host threads that wait for a task; CPU time they have had
         self.parked: list[tuple[int, int, int]] = []
-        self.parking: Parking | None = None  # who counts them
+        self.parking: Parking | None = None  # counts the parked threads
         self.counted = 0  # of them
         self.meters: dict[int, int] = {}  # bytes read, by file
         self.much_read: int = 0  # the file that was last found to be read a lot

@@ -1,7 +1,7 @@
 """Named volumes: directories that outlive sandboxes, and that several may use at once.
 
     NAME/data    what sandboxes see: plain files
-    NAME/lock    flock: shared by the monitor of each sandbox that uses it, exclusive for who removes it
+    NAME/lock    flock: shared by the monitor of each sandbox that uses it, exclusive for a process that removes it
 
 They are below $XDG_DATA_HOME/cloche/volumes; without that, below ~/.local/share, or of root below /var/lib.
 """
