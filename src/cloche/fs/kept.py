@@ -10,12 +10,13 @@ after it, counts as not written. Rows (`layer` counts the file systems in the or
 that a file has for the life of the journal; 1 is a layer's root):
 
     [0, layer, label, origin, path, mode, uid, gid, rdev, nlink, size, atime_ns, mtime_ns, ctime_ns, btime_ns, target,
-        xattrs, contents] a file with these attributes. `origin`: 0 new, 1 it was at `path` when the sandbox started
-                             (the host's, or made by the start). `xattrs`: pairs, or null: as below. `contents`:
-                             bytes, the number of a file, or true: as below, null: not a regular file
-    [1, layer, label of a directory, name, label] a name; label 0: it was removed [2, layer, label] the file was removed
-    [3, layer, 1, path, mode, uid, gid, size, mtime_ns, ctime_ns] the host's file at `path` when it was first looked
-at, for a file that was changed or removed: so later changes by the host are recognized
+        xattrs, contents]    a file with these attributes.  `origin`: 0 new, 1 it was at `path` when the sandbox
+                             started (the host's, or made by the start).  `xattrs`: pairs, or null: as below.
+                             `contents`: bytes, the number of a file, or true: as below, null: not a regular file
+    [1, layer, label of a directory, name, label]    a name; label 0: it was removed
+    [2, layer, label]                                the file was removed
+    [3, layer, 1, path, mode, uid, gid, size, mtime_ns, ctime_ns]    the host's file at `path` when it was first looked
+                             at, for a file that was changed or removed: so later changes by the host are recognized
 
 Later rows override earlier ones; replaying all of them gives the layer.  At each start the log is written anew, short,
 as `journal.new`, and renamed.

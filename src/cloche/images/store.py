@@ -1,12 +1,13 @@
 """Images on the host: one directory of the user's, content-addressed, for any number of processes at once.
 
     version          "1"
-    lock flock: shared by processes that read or add, exclusive for one that removes blobs/HEX manifests,
-    configurations and layers as they came, by their SHA-256 partial/HEX a blob that is being fetched: flocked by who
-    does, continued by the next layers/HEX what one layer says, for putting trees together (`images.tree`), by the
-    SHA-256 of its tar stream content/HEX/N/M contents of the files of that layer (`wire.imagetree.content_name`)
-    content/tree-HEX the tree of an image: its layers put together names/NAME the digest of the manifest that a name
-    stands for
+    lock             flock: shared by processes that read or add, exclusive for one that removes
+    blobs/HEX        manifests, configurations and layers as they came, by their SHA-256
+    partial/HEX      a blob that is being fetched: flocked by the process that does, continued by the next
+    layers/HEX       the rows of one layer, for putting trees together (`images.tree`), by the SHA-256 of its tar stream
+    content/HEX/N/M  contents of the files of that layer (`wire.imagetree.content_name`)
+    content/tree-HEX the tree of an image: its layers put together
+    names/NAME       the digest of the manifest that a name stands for
 
 It is below $XDG_DATA_HOME/cloche/images; without that, below ~/.local/share, or of root below /var/lib. A file under
 its final name is complete: everything is written under another name, synced, and renamed. So a process that dies

@@ -4,8 +4,8 @@
     CONNECT  transport, address, port, pid, name    ANSWER  errno; 0: with the descriptor of a connected socket
     QUERY    a DNS message (to port 53 of UDP)      REPLY   a DNS message
     CLOSED   bytes received, bytes sent             SWITCH  with another descriptor for the same connection
-    GONE no call waits for the answer any more CUT the connection is not allowed any more SWITCHED the answer to
-    SWITCH CHANGED what was refused before may be allowed now
+    GONE     no call waits for the answer any more  CUT     the connection is not allowed any more
+    SWITCHED  the answer to SWITCH                  CHANGED what was refused before may be allowed now
 
 Each has the number that the sentry gave the connection or question; it gives none twice.  An ANSWER's descriptor is a
 TCP or UDP socket of the host, or for what egress reads itself one end of a pair.  SWITCH: the sentry sends no more on
