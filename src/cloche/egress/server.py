@@ -55,6 +55,10 @@ _DNS_PORT: Final = 53
 _LOOPBACK6: Final = bytes(15) + b"\1"
 
 
+def _rights(sock: socket.socket | None) -> "list[tuple[int, int, array[int]]]":
+    return [] if sock is None else [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [sock.fileno()]))]
+
+
 class Server:
     """The egress of one sandbox."""
 
@@ -175,6 +179,12 @@ class Server:
 
     def _send(self, data: bytes, sock: socket.socket | None = None) -> None:
         """To the sentry, with a copy of `sock`."""
+        if not self.outbox:
+            try:
+                self.channel.sendmsg([data], _rights(sock))
+                return
+            except OSError:
+                pass  # it takes nothing now, or is gone: as for those that wait
         self.outbox.append((data, sock.dup() if sock is not None else None))
         if len(self.outbox) == 1:
             self._flush()
@@ -187,11 +197,8 @@ class Server:
         loop = asyncio.get_running_loop()
         while self.outbox:
             data, sock = self.outbox[0]
-            rights = []
-            if sock is not None:
-                rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [sock.fileno()]))]
             try:
-                self.channel.sendmsg([data], rights)
+                self.channel.sendmsg([data], _rights(sock))
             except BlockingIOError:
                 loop.add_writer(self.channel.fileno(), self._flush)
                 return

@@ -118,6 +118,11 @@ class Sockets:
 
 async def _stands(sock: socket.socket) -> None:
     """Wait until the socket is connected. Raises OSError."""
+    try:
+        sock.getpeername()
+        return  # servers that are near have answered already
+    except OSError:
+        pass  # not yet, or it has failed
     loop = asyncio.get_running_loop()
     ready: asyncio.Future[None] = loop.create_future()
 

@@ -1,9 +1,10 @@
 """TCP sockets whose other end is a socket of the host, which another process has made and given to the sentry.
 
-`HostStream` is a TcpSocket without a peer in the sandbox.  What arrives at the host's socket is taken into the
-receive queue, at most `FILL_BYTES` ahead of the program, so a slow reader slows the sender through the host's own
-window; what the program sends goes from its memory straight into the host's socket.  Readiness is remembered from an
-edge-triggered watch, so that poll asks the host nothing.
+`HostStream` is a TcpSocket without a peer in the sandbox.  A program that asks for much at a time gets what has arrived
+at the host's socket straight into its memory.  Who looks whether there is something, or asks for little, has it taken
+into the receive queue, at most `FILL_BYTES` ahead, so a slow reader slows the sender through the host's own window;
+what the program sends goes from its memory straight into the host's socket.  Readiness is remembered from an
+edge-triggered watch, so that poll asks the host nothing without one.
 
 The host's socket may be replaced by another for the same connection (`follow`): what is under way in the first is
 read to its end before.
@@ -16,11 +17,21 @@ import socket
 from struct import Struct
 from typing import Final
 
-from cloche.abi.errno import EAGAIN, ECONNRESET, EIO, EOPNOTSUPP, EPIPE, LinuxError
+from cloche.abi.errno import EAGAIN, ECONNRESET, EFAULT, EIO, EOPNOTSUPP, EPIPE, LinuxError
 from cloche.abi.inet import IPPROTO_TCP
 from cloche.abi.ioctl import SIOCOUTQNSD, TIOCOUTQ
 from cloche.abi.poll import EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, POLLRDHUP
-from cloche.abi.socket import MSG_FASTOPEN, MSG_MORE, MSG_OOB, SO_KEEPALIVE, SOL_SOCKET
+from cloche.abi.socket import (
+    MSG_CMSG_CLOEXEC,
+    MSG_DONTWAIT,
+    MSG_FASTOPEN,
+    MSG_MORE,
+    MSG_NOSIGNAL,
+    MSG_OOB,
+    MSG_WAITALL,
+    SO_KEEPALIVE,
+    SOL_SOCKET,
+)
 from cloche.abi.tcp import (
     TCP_CLOSE,
     TCP_CLOSE_WAIT,
@@ -28,6 +39,7 @@ from cloche.abi.tcp import (
     TCP_ESTABLISHED,
     TCP_FIN_WAIT2,
     TCP_INFO,
+    TCP_INQ,
     TCP_KEEPCNT,
     TCP_KEEPIDLE,
     TCP_KEEPINTVL,
@@ -37,7 +49,7 @@ from cloche.abi.tcp import (
 from cloche.kernel.host_fds import FdWatcher
 from cloche.kernel.task import Kernel
 from cloche.mm.quota import BUFFER_BYTES, KERNEL_MEMORY
-from cloche.mm.usermem import IovIter
+from cloche.mm.usermem import IovIter, KernelIovIter, UserIovIter
 from cloche.net.socket import (
     IN_WAKE,
     OUT_EVENTS,
@@ -53,6 +65,9 @@ __all__ = ["FILL_BYTES", "HostStream", "reset"]
 
 FILL_BYTES: Final = 65536  # taken from the host ahead of the program
 _SEND_PIECE: Final = 262144
+_RECEIVE_PIECE: Final = 262144  # straight into the program's memory
+_DIRECT_BYTES: Final = 16384  # a program that asks for less takes it from the queue, several times
+_PLAIN: Final = MSG_DONTWAIT | MSG_NOSIGNAL | MSG_WAITALL | MSG_CMSG_CLOEXEC
 _NO_ROOM_PIECE: Final = 2048
 _READABLE: Final = EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR
 _ENDED: Final = EPOLLRDHUP | EPOLLHUP | EPOLLERR
@@ -159,7 +174,8 @@ class HostStream(TcpSocket, FdWatcher):
         if events & (EPOLLERR | EPOLLHUP):
             self.has_failed = True
         host = self.host
-        self.fill()
+        if self.is_ending or self.following is not None or self.listener is not None:
+            self.fill()  # an end may have to be seen, whoever waits
         if self.following is not None or self.host is not host:
             self.queue.wake(mask)
             return  # the first socket has ended, but the connection has not
@@ -289,12 +305,45 @@ class HostStream(TcpSocket, FdWatcher):
         return done
 
     def recv(self, ctx: Context, dst: IovIter, flags: int, info: Incoming | None) -> int:
+        is_plain = flags & ~_PLAIN == 0
         if self.may_read and self.rx_bytes < FILL_BYTES:
+            done = self._receive_directly(dst) if is_plain else 0
+            if done > 0:
+                return done
             self.fill()
-        return super().recv(ctx, dst, flags, info)
+        done = super().recv(ctx, dst, flags, info)
+        if done > 0 and is_plain and self.may_read:
+            done += self._receive_directly(dst)
+        return done
+
+    def _receive_directly(self, dst: IovIter) -> int:
+        """From the host's socket into the program's memory; 0: it takes the ordinary way, which says why not."""
+        if self.rx_bytes or self.fd < 0 or dst.remaining() < _DIRECT_BYTES:
+            return 0
+        if not isinstance(dst, (UserIovIter, KernelIovIter)):
+            return 0  # a file, which may take nothing of what was read then
+        if self.following is not None or self.urg_state or self.rcvlowat > 1:
+            return 0
+        if self.tcp.get(TCP_INQ, 0):
+            return 0  # it wants to know how much is left
+        done = dst.read_fd(self.fd, -1, min(dst.remaining(), _RECEIVE_PIECE))
+        if done > 0:
+            self.rx_read += done
+            self.bytes_received += done
+            return done
+        if done == -EAGAIN:
+            self.may_read = False
+        elif done < 0 and done != -EFAULT:
+            self.may_read = False
+            self._see_error(-done)
+        return 0
 
     def read(self, ctx: Context, dst: IovIter, flags: int = 0) -> int:
-        if self.may_read and self.rx_bytes < FILL_BYTES:
+        if (
+            self.may_read
+            and self.rx_bytes < FILL_BYTES
+            and (dst.remaining() < _DIRECT_BYTES or self.rcvlowat > 1)
+        ):
             self.fill()
         return super().read(ctx, dst, flags)
 

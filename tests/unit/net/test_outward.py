@@ -11,10 +11,11 @@ import pytest
 
 from cloche.abi.errno import EACCES, EAGAIN, ECONNREFUSED, ECONNRESET, EINPROGRESS, EPIPE, LinuxError
 from cloche.abi.poll import POLLIN, POLLOUT
-from cloche.abi.socket import AF_INET, AF_INET6, AF_UNSPEC, MSG_FASTOPEN, SOCK_DGRAM, SOCK_STREAM
+from cloche.abi.socket import AF_INET, AF_INET6, AF_UNSPEC, MSG_FASTOPEN, MSG_PEEK, SOCK_DGRAM, SOCK_STREAM
 from cloche.abi.socket_structs import pack_sockaddr_in, pack_sockaddr_in6
 from cloche.kernel.task import container_of
 from cloche.mm.usermem import KernelIovIter
+from cloche.net.host_stream import HostStream
 from cloche.net.outward import MAX_FLOWS_EACH, open_gateway
 from cloche.net.socket import Outgoing, SocketFile
 from cloche.platform.fake import FakePlatform
@@ -99,6 +100,41 @@ def test_a_connection(net: Harness) -> None:
     sock.put()
     message = net.asked()
     assert (message.kind, message.ident, message.counts()) == (wire.CLOSED, ident, (4, 5))
+
+
+def test_much_at_a_time(net: Harness) -> None:
+    """It goes from the host's socket to the program: nothing is taken ahead; errors and ends are seen as before."""
+    sock, _ident, other = net.connected()
+    assert isinstance(sock, HostStream)
+    data = bytes(range(256)) * 300
+    other.sendall(data[:50000])
+    net.turn()
+    assert net.recv(sock, 1 << 20) == data[:50000] and sock.rx_bytes == 0
+    assert net.recv(sock, 1 << 20) == -EAGAIN
+    # Who looks first, or asks for little, has some of it taken ahead; the rest comes with it all the same.
+    other.sendall(data)
+    net.turn()
+    assert sock.poll(net.task) & POLLIN and sock.rx_bytes == 65536
+    assert net.recv(sock, 1 << 20) == data and sock.bytes_received == 50000 + len(data)
+    other.sendall(data[:100])
+    net.turn()
+    assert net.recv(sock, 10) == data[:10] and net.recv(sock, 1 << 20) == data[10:100]
+    other.sendall(data[:100])
+    net.turn()
+    assert net.recv(sock, 1 << 20, MSG_PEEK) == data[:100] and net.recv(sock, 1 << 20) == data[:100]
+    other.close()
+    net.turn()
+    assert net.recv(sock, 1 << 20) == b"" and net.recv(sock, 1 << 20) == b""
+
+
+def test_a_reset_between(net: Harness) -> None:
+    sock, _ident, other = net.connected()
+    net.send(sock, b"unread")
+    other.sendall(b"last")
+    other.close()  # with something unread: a reset
+    assert net.recv(sock, 1 << 20) == b"last"
+    assert net.recv(sock, 1 << 20) == -ECONNRESET
+    assert net.recv(sock, 1 << 20) == b""
 
 
 def test_what_is_asked(net: Harness) -> None:
