@@ -11,6 +11,7 @@ from typing import Final
 
 from cloche.egress.approvals import Approvals
 from cloche.egress.blot import Blotter, forms_of
+from cloche.egress.bodysecrets import Holding, is_searched, put_in_body
 from cloche.egress.flow import Flow
 from cloche.egress.httpcheck import BadRequest
 from cloche.egress.policy import HTTPS, Rule
@@ -34,6 +35,8 @@ class Passage:
         self.max_body: int = -1
         self.max_response: int = -1
         self.needles: list[bytes] = []  # notations of secrets that are blotted out of the answer
+        # Those that are inserted into the body, which is kept until it is whole
+        self.body_secrets: list[Secret] = []
 
     def count_body(self, so_far: int) -> None:
         """Raises BadRequest."""
@@ -43,6 +46,15 @@ class Passage:
     def is_too_long(self, so_far: int) -> bool:
         """Whether an answer is longer than it may be."""
         return 0 <= self.max_response < so_far
+
+    def fill_body(self, body: bytes) -> bytes:
+        """The whole body as it goes out; says its length in the headers, if they have one."""
+        made = put_in_body(self.body_secrets, self.headers, body)
+        length = str(len(made)).encode()
+        self.headers = [
+            (name, length if name == b"content-length" else value) for name, value in self.headers
+        ]
+        return made
 
     def blotter(self) -> Blotter | None:
         """A blotter for one body; None: there are no secrets."""
@@ -74,8 +86,10 @@ class Passage:
 class Guard:
     """The decisions of one connection."""
 
-    def __init__(self, flow: Flow, approvals: Approvals, ask_s: int) -> None:
+    def __init__(self, flow: Flow, approvals: Approvals, ask_s: int, holding: Holding | None = None) -> None:
+        """`holding` limits the bodies that are kept; all connections share it."""
         self.flow: Flow = flow  # its rule may be replaced
+        self.holding: Holding = holding if holding is not None else Holding()
         self.approvals: Approvals = approvals
         self.ask_s: int = ask_s
 
@@ -166,6 +180,8 @@ class Guard:
     def _put_in(secrets: list[Secret], passage: Passage) -> None:
         """Insert the real values where the rules say, and note what must be blotted out of the answer."""
         headers = [pair for pair in passage.headers if pair[0] not in _SHOWS_PIECES]
+        if is_searched(headers):
+            passage.body_secrets = [secret for secret in secrets if secret.field]
         path, mark, query = passage.target.partition(b"?")
         needles: set[bytes] = set()
         for secret in secrets:
@@ -173,6 +189,8 @@ class Guard:
             if not real or not placeholder:
                 continue
             needles.update(forms_of(secret.value))
+            if secret.field:
+                continue
             if secret.query:
                 parts = query.split(b"&")
                 wanted = urllib.parse.quote(secret.value, safe="").encode("ascii")

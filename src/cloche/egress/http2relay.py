@@ -9,6 +9,7 @@ grants. Readers never wait: they only queue, and one writer for each side sends.
 import asyncio
 import re
 from collections import deque
+from collections.abc import Sequence
 from typing import Final
 
 import h2.config
@@ -19,6 +20,7 @@ import h2.exceptions
 import h2.settings
 
 from cloche.egress.blot import Blotter
+from cloche.egress.bodysecrets import MAX_BODY
 from cloche.egress.guard import Guard, Headers, Passage
 from cloche.egress.httpcheck import HOP, BadRequest, parse_authority
 from cloche.egress.httprelay import RequestLog
@@ -33,17 +35,23 @@ _MAX_OUT: Final = 1 << 20  # bytes that wait for a socket before more data is ma
 _MAX_CONTROL: Final = 1 << 22  # the limit for a side that sends but does not read
 _MAX_HEADERS: Final = 200
 _MAX_LIST: Final = 65536
+_KEPT_PIECE: Final = 16384
 _MAX_RESETS: Final = 500  # of one connection
 _LAST_S: Final = 5.0
 _TARGET: Final = re.compile(rb"/[\x21\x22\x24-\x7e]{0,32768}")
 _METHOD: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}")
 _NAME: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]{1,256}")
 _VALUE: Final = re.compile(rb"[^\x00-\x08\x0a-\x1f\x7f]*")
-_PSEUDO: Final = frozenset((b":method", b":scheme", b":authority", b":path"))
+_PSEUDO: Final = frozenset((b":method", b":scheme", b":authority", b":path", b":protocol"))
 
 
-def check_headers(fields: Headers, name: str, port: int) -> tuple[bytes, bytes, Headers]:
-    """Method, target and the other headers of a request to a name.  Raises BadRequest."""
+def check_headers(
+    fields: Headers, name: str, port: int, upgrades: Sequence[str] = ()
+) -> tuple[bytes, bytes, Headers]:
+    """Method, target and the other headers of a request to a name.  Raises BadRequest.
+
+    A stream that is to become one of `upgrades` (extended CONNECT, RFC 8441) has CONNECT as its method.
+    """
     pseudo: dict[bytes, bytes] = {}
     headers: Headers = []
     hosts: list[bytes] = []
@@ -69,7 +77,14 @@ def check_headers(fields: Headers, name: str, port: int) -> tuple[bytes, bytes, 
     method, target = pseudo.get(b":method", b""), pseudo.get(b":path", b"")
     if not _METHOD.fullmatch(method):
         raise BadRequest(400, "not a method")
-    if method == b"CONNECT":
+    protocol = pseudo.get(b":protocol")
+    if protocol is not None:
+        word = protocol.decode("ascii", "backslashreplace")
+        if method != b"CONNECT" or any(key == b"content-length" for key, _value in headers):
+            raise BadRequest(400, "a protocol without CONNECT, or with a length")
+        if word not in upgrades:
+            raise BadRequest(403, f"an upgrade to {word} is not allowed by any rule")
+    elif method == b"CONNECT":
         raise BadRequest(403, "CONNECT in HTTP/2 is not allowed by any rule")
     if pseudo.get(b":scheme") != b"https":
         raise BadRequest(400, "a scheme other than https")
@@ -148,6 +163,12 @@ class _Exchange:
         self.back_done: bool = False
         self.body: int = 0
         self.answer: int = 0
+        self.protocol: bytes = b""  # that it is to speak (extended CONNECT)
+        self.is_tunnel: bool = False  # it does: what goes through it has no length
+        self.acknowledged: int = 0  # bytes of `out` that the program may have sent again already
+        self.kept: bytearray | None = None  # a body that must be whole before the request goes out
+        self.held: int = 0
+        self.has_come: asyncio.Event = asyncio.Event()  # the whole body, or more than is kept
 
 
 class Http2Relay:
@@ -166,6 +187,7 @@ class Http2Relay:
         self.received: int = 0
         self.sent: int = 0
         self.is_draining: bool = False  # the server takes no new requests
+        self.offers_protocols: bool = False  # the program knows that streams may become something else
 
     async def run(self) -> None:
         """Until either side ends.  Raises OSError."""
@@ -263,14 +285,18 @@ class Http2Relay:
                 return
             self._acknowledge(conn, length - len(data), event.stream_id)
             found.body += len(data)
-            if data:
+            if found.kept is not None:
+                if not self._keep(found, data):
+                    return
+            elif data:
                 found.out.append(data)
-            if found.passage is not None:
+            if found.passage is not None and not found.is_tunnel:
                 self._count(found)
         elif isinstance(event, (h2.events.StreamEnded, h2.events.TrailersReceived)):
             found = self.by_inside.get(event.stream_id)
             if found is not None:
                 found.out_ended = True  # trailers of a request are left out
+                found.has_come.set()
         elif isinstance(event, h2.events.StreamReset):
             found = self.by_inside.get(event.stream_id)
             self.resets += 1
@@ -287,6 +313,43 @@ class Http2Relay:
             return False
         return True
 
+    def _keep(self, exchange: _Exchange, data: bytes) -> bool:
+        """Of a body that is kept: the program may send on.  Whether there was room for it; else it was refused."""
+        assert exchange.kept is not None
+        if not self.guard.holding.take(len(data)):
+            self._refuse(
+                exchange, BadRequest(503, "too many bodies that secrets would be put into at a time")
+            )
+            return False
+        exchange.held += len(data)
+        exchange.kept += data
+        self._acknowledge(self.inside.conn, len(data), exchange.inside_id)
+        if len(exchange.kept) > MAX_BODY:
+            exchange.has_come.set()
+        return True
+
+    async def _fill_body(self, exchange: _Exchange, passage: Passage) -> None:
+        """Wait for the body, and put secrets in; of a long one nothing is looked at."""
+        exchange.kept = bytearray()
+        waiting = list(exchange.out)
+        exchange.out.clear()
+        for data in waiting:
+            if not self._keep(exchange, data):
+                return
+        if any(name == b"expect" for name, _value in passage.headers):
+            passage.headers = [(name, value) for name, value in passage.headers if name != b"expect"]
+            self.inside.conn.send_headers(exchange.inside_id, [(b":status", b"100")])
+        self._wake()
+        if not exchange.out_ended and len(exchange.kept) <= MAX_BODY:
+            await exchange.has_come.wait()
+        body = bytes(exchange.kept)
+        exchange.kept = None
+        if exchange.out_ended:
+            body = passage.fill_body(body)
+        for at in range(0, len(body), _KEPT_PIECE):
+            exchange.out.append(body[at : at + _KEPT_PIECE])
+        exchange.acknowledged = len(body)
+
     async def _admit(self, exchange: _Exchange, fields: Headers) -> None:
         try:
             for name, value in fields:
@@ -295,16 +358,29 @@ class Http2Relay:
                     exchange.method, exchange.target = (
                         (text, exchange.target) if name == b":method" else (exchange.method, text)
                     )
-            method, target, headers = check_headers(fields, self.name, self.port)
-            passage = await self.guard.admit(method, target, headers)
+            rule = self.guard.flow.rule
+            upgrades = rule.upgrades if rule is not None else []
+            method, target, headers = check_headers(fields, self.name, self.port, upgrades)
+            exchange.protocol = next((value for name, value in fields if name == b":protocol"), b"")
+            if exchange.protocol and not self._takes_protocols():
+                raise BadRequest(501, f"{self.name} takes no upgrade within HTTP/2")
+            # What becomes a WebSocket is a GET in HTTP/1.1: rules mean the same by it here.
+            passage = await self.guard.admit(b"GET" if exchange.protocol else method, target, headers)
         except BadRequest as bad:
             self._refuse(exchange, bad)
             return
         if self.by_inside.get(exchange.inside_id) is not exchange:
             return  # reset meanwhile
         exchange.passage = passage
-        if not self._count(exchange):
+        if not exchange.protocol and not self._count(exchange):
             return
+        if passage.body_secrets and not exchange.protocol:
+            try:
+                await self._fill_body(exchange, passage)
+            except h2.exceptions.H2Error:
+                self._reset(exchange, h2.errors.ErrorCodes.REFUSED_STREAM)
+            if self.by_inside.get(exchange.inside_id) is not exchange:
+                return
         upstream = self.upstream.conn
         if (
             self.is_draining
@@ -315,12 +391,13 @@ class Http2Relay:
         authority = self.name if self.port == 443 else f"{self.name}:{self.port}"
         sent = [
             (b":method", method),
+            *([(b":protocol", exchange.protocol)] if exchange.protocol else []),
             (b":scheme", b"https"),
             (b":authority", authority.encode("ascii")),
             (b":path", passage.target),
             *passage.headers,
         ]
-        if passage.needles:
+        if passage.needles and not exchange.protocol:
             sent.append((b"accept-encoding", b"identity"))
         try:
             exchange.upstream_id = upstream.get_next_available_stream_id()
@@ -355,9 +432,23 @@ class Http2Relay:
             self._reset(exchange, h2.errors.ErrorCodes.PROTOCOL_ERROR)
         self._wake()
 
+    def _takes_protocols(self) -> bool:
+        """Whether the server has said that streams may become something else (RFC 8441)."""
+        return self.upstream.conn.remote_settings.enable_connect_protocol == 1
+
+    def _offer_protocols(self) -> None:
+        """Say to the program what the server has said, if the rule lets something of it through; never again no."""
+        rule = self.guard.flow.rule
+        if not self.offers_protocols and rule is not None and rule.upgrades and self._takes_protocols():
+            self.offers_protocols = True
+            self.inside.conn.update_settings({h2.settings.SettingCodes.ENABLE_CONNECT_PROTOCOL: 1})
+
     # -- answers ---------------------------------------------------------------------------------------------
     def _take_upstream(self, event: h2.events.Event) -> None:
         conn = self.upstream.conn
+        if isinstance(event, h2.events.RemoteSettingsChanged):
+            self._offer_protocols()
+            return
         if isinstance(event, h2.events.ConnectionTerminated):
             self.is_draining = True
             if event.error_code == h2.errors.ErrorCodes.NO_ERROR:
@@ -377,7 +468,7 @@ class Http2Relay:
                 return
             self._acknowledge(conn, length - len(data), event.stream_id)
             found.answer += len(data)
-            if found.passage.is_too_long(found.answer):
+            if not found.is_tunnel and found.passage.is_too_long(found.answer):
                 self._acknowledge(conn, len(data), event.stream_id)
                 reason = f"an answer of more than the {found.passage.max_response} bytes that the rule allows"
                 self.on_request(found.method, found.target, 502, reason)
@@ -404,6 +495,7 @@ class Http2Relay:
         kept = [(name, value) for name, value in fields if not name.startswith(b":") and name not in HOP]
         try:
             number = int(status)
+            exchange.is_tunnel = bool(exchange.protocol) and 200 <= number < 300
             if number >= 200:
                 exchange.passage.check_answer(kept)
                 self.on_request(exchange.method, exchange.target, number, "")
@@ -438,7 +530,13 @@ class Http2Relay:
             return
         try:
             self._move(
-                self.upstream, exchange.upstream_id, exchange.out, self.inside, exchange.inside_id, None
+                self.upstream,
+                exchange.upstream_id,
+                exchange.out,
+                self.inside,
+                exchange.inside_id,
+                None,
+                exchange,
             )
             if exchange.out_ended and not exchange.out and not exchange.out_done:
                 exchange.out_done = True
@@ -483,8 +581,9 @@ class Http2Relay:
         source: _Side,
         source_id: int,
         blotter: Blotter | None,
+        keeper: _Exchange | None = None,
     ) -> None:
-        """From a queue to a side, as far as its window goes.  Raises H2Error."""
+        """From a queue to a side, as far as its window goes; `keeper` may have kept its beginning.  Raises H2Error."""
         while waiting and side.backlog() < _MAX_OUT:
             window = side.conn.local_flow_control_window(stream_id)
             room = min(window, side.conn.max_outbound_frame_size)
@@ -499,7 +598,19 @@ class Http2Relay:
             sent = blotter.feed(data) if blotter is not None else data
             if sent:
                 side.conn.send_data(stream_id, sent)
-            self._acknowledge(source.conn, len(data), source_id)
+            count = len(data)
+            if keeper is not None and keeper.acknowledged:
+                count -= self._let_go(keeper, count)
+            self._acknowledge(source.conn, count, source_id)
+
+    def _let_go(self, exchange: _Exchange, count: int) -> int:
+        """So much has moved on: how much of it was kept, and is acknowledged."""
+        known = min(exchange.acknowledged, count)
+        exchange.acknowledged -= known
+        if not exchange.acknowledged:
+            self.guard.holding.give(exchange.held)
+            exchange.held = 0
+        return known
 
     def _reset(self, exchange: _Exchange, code: int) -> None:
         """End a stream on both sides."""
@@ -512,9 +623,12 @@ class Http2Relay:
     def _drop(self, exchange: _Exchange, code: int) -> None:
         """The program's side has ended: end the server's side, and drop queued data."""
         self.by_inside.pop(exchange.inside_id, None)
+        self.guard.holding.give(exchange.held)
+        exchange.held = 0
         if exchange.task is not None and exchange.task is not asyncio.current_task():
             exchange.task.cancel()
-        self._acknowledge(self.inside.conn, sum(map(len, exchange.out)), exchange.inside_id)
+        left = sum(map(len, exchange.out)) - exchange.acknowledged
+        self._acknowledge(self.inside.conn, left, exchange.inside_id)
         if exchange.upstream_id:
             self._acknowledge(self.upstream.conn, sum(map(len, exchange.back)), exchange.upstream_id)
             self.by_upstream.pop(exchange.upstream_id, None)

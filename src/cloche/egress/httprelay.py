@@ -12,6 +12,7 @@ from typing import Final
 import h11
 
 from cloche.egress.blot import Blotter
+from cloche.egress.bodysecrets import MAX_BODY
 from cloche.egress.guard import Guard, Passage
 from cloche.egress.hosts import address_text
 from cloche.egress.httpcheck import HOP, MAX_HEAD, BadRequest, Head, check_head, parse_authority, refusal
@@ -108,8 +109,22 @@ class HttpRelay:
             self.on_request(method, target, 400, "not understood")
             await self._send_inside(refusal(400, "a request that is not understood"))
             return False
-        self.on_request(method, target, 0, "")
-        return await _Exchange(self, server, head, passage).run(request)
+        exchange = _Exchange(self, server, head, passage)
+        try:
+            if passage.body_secrets:
+                try:
+                    await exchange.keep_body()
+                    request = self._rewrite(head, passage)
+                except h11.RemoteProtocolError:
+                    raise BadRequest(400, "a body that is not understood") from None
+            self.on_request(method, target, 0, "")
+            return await exchange.run(request)
+        except BadRequest as bad:
+            self.on_request(method, target, bad.status, bad.reason)
+            await self._send_inside(refusal(bad.status, bad.reason))
+            return False
+        finally:
+            self.guard.holding.give(exchange.held)
 
     def _check_host(self, head: Head) -> None:
         """Raises BadRequest."""
@@ -185,11 +200,52 @@ class _Exchange:
         self.passage: Passage = passage
         self.is_switched: bool = False
         self.refused: BadRequest | None = None  # set if the body is too long
+        self.held: int = 0  # bytes of the body that are kept
+        self.early: bytes = b""  # the body, or its beginning, that was kept until the request went out
+        self.is_body_whole: bool = False  # nothing follows `early`
 
     def _say(self, status: int, reason: str = "") -> None:
         head = self.head
         method, target = head.method.decode("ascii"), head.target.decode("ascii", "backslashreplace")
         self.relay.on_request(method, target, status, reason)
+
+    async def keep_body(self) -> None:
+        """Read the body to its end, and put secrets in; of a long one its beginning goes on as it is.
+
+        Raises OSError, h11.RemoteProtocolError, BadRequest.
+        """
+        relay, server, passage = self.relay, self.server, self.passage
+        passage.headers = [(name, value) for name, value in passage.headers if name != b"expect"]
+        kept = bytearray()
+        self._take_early()
+        while len(kept) <= MAX_BODY:
+            event = server.next_event()
+            if event is h11.NEED_DATA:
+                if server.they_are_waiting_for_100_continue:
+                    go_on = h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue")
+                    await relay._send_inside(server.send(go_on))
+                server.receive_data(await relay.inside.receive())
+            elif isinstance(event, h11.Data):
+                count = len(event.data)
+                if not relay.guard.holding.take(count):
+                    raise BadRequest(503, "too many bodies that secrets would be put into at a time")
+                self.held += count
+                kept += event.data
+                passage.count_body(len(kept))
+            elif isinstance(event, h11.EndOfMessage):
+                self.early, self.is_body_whole = passage.fill_body(bytes(kept)), True
+                return
+            else:
+                raise h11.RemoteProtocolError("the request ends early")
+        self.early = bytes(kept)
+
+    def _take_early(self) -> None:
+        """What of the body has come with the head.  Raises h11.RemoteProtocolError."""
+        buffer = self.relay._buffer
+        if buffer:
+            data = bytes(buffer)
+            buffer.clear()
+            self.server.receive_data(data)
 
     async def run(self, request: h11.Request) -> bool:
         """Whether another request may follow.  Raises OSError."""
@@ -250,11 +306,13 @@ class _Exchange:
     async def _pump_body(self) -> None:
         """The request's body.  Raises OSError, h11.RemoteProtocolError, BadRequest."""
         relay, server, client = self.relay, self.server, self.client
-        length = 0
-        if relay._buffer:
-            data = bytes(relay._buffer)
-            relay._buffer.clear()
-            server.receive_data(data)
+        length = len(self.early)
+        self._take_early()
+        if self.early:
+            await relay._send_upstream(client.send(h11.Data(data=self.early)))
+        if self.is_body_whole:
+            await relay._send_upstream(client.send(h11.EndOfMessage()))
+            return
         while True:
             event = server.next_event()
             if event is h11.NEED_DATA:

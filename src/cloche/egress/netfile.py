@@ -78,6 +78,7 @@ class _Secret(msgspec.Struct, forbid_unknown_fields=True):
     source: str = msgspec.field(name="from")
     header: str = ""
     query: str = ""
+    field: str = ""
 
 
 class _Allow(_Deny, forbid_unknown_fields=True):
@@ -272,7 +273,7 @@ def _request(row: _Request) -> RequestRule:
 def _secret(row: _Secret, folder: str) -> Secret:
     """Raises FieldError."""
     made = Secret()
-    made.name, made.header, made.query = row.name, row.header.lower(), row.query
+    made.name, made.header, made.query, made.field = row.name, row.header.lower(), row.query, row.field
     kind, _colon, where = row.source.partition(":")
     if kind == "env":
         made.value = os.environ.get(where, "")

@@ -27,6 +27,7 @@ _ESCAPE: Final = re.compile(r"%([0-9A-Fa-f]{2})")
 _MAX_PATTERN: Final = 2048
 _MAX_SEGMENTS: Final = 256
 MAX_SECRET: Final = 4096
+_MAX_FIELD: Final = 256
 
 
 class BadPath(ValueError):
@@ -190,6 +191,7 @@ class Secret:
         self.name: str = ""  # the variable that holds the placeholder
         self.header: str = ""  # inserted into this header
         self.query: str = ""  # or into this field of the query
+        self.field: str = ""  # or into this field of a body that is a form or JSON (there also a.b)
         self.placeholder: str = ""
         self.value: str = ""
 
@@ -199,6 +201,7 @@ class Secret:
             "name": self.name,
             "header": self.header,
             "query": self.query,
+            "field": self.field,
             "placeholder": self.placeholder if shows_value else "",
             "value": self.value if shows_value else "",
         }
@@ -208,7 +211,7 @@ class Secret:
         """The inverse.  Raises FieldError, KeyError, TypeError."""
         made = Secret()
         made.name, made.header = str(fields["name"]), str(fields["header"]).lower()
-        made.query = str(fields["query"])
+        made.query, made.field = str(fields["query"]), str(fields["field"])
         made.placeholder, made.value = str(fields["placeholder"]), str(fields["value"])
         made.check()
         return made
@@ -217,10 +220,12 @@ class Secret:
         """Raises FieldError."""
         if not _VARIABLE.fullmatch(self.name):
             raise FieldError("name", f"{self.name}: not the name of a variable")
-        if bool(self.header) == bool(self.query):
+        if sum(map(bool, (self.header, self.query, self.field))) != 1:
             raise FieldError(
-                "header", "a secret goes into a `header` or a `query` field, and one of them only"
+                "header", "a secret goes into a `header`, a `query` or a body's `field`, and one of them only"
             )
+        if self.field and not (len(self.field) <= _MAX_FIELD and self.field.isprintable()):
+            raise FieldError("field", "not the name of a field")
         if self.header and (not _TOKEN.fullmatch(self.header) or self.header in _NO_SECRETS):
             raise FieldError("header", f"{self.header}: not a header that a secret can be put into")
         if self.value and not (

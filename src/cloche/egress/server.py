@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 from cloche.egress.approvals import Approvals
 from cloche.egress.audit import ALLOWED, BLOCKED, Audit
+from cloche.egress.bodysecrets import Holding
 from cloche.egress.clienthello import NotTls
 from cloche.egress.dial import Dialer
 from cloche.egress.flow import Flow, Refused
@@ -77,6 +78,7 @@ class Server:
         self.policy: Policy = policy
         self.inspector: Inspector | None = inspector
         self.approvals: Approvals = Approvals()
+        self.holding: Holding = Holding()
         self.names: SyntheticNames = SyntheticNames(policy.synthetic[0], policy.synthetic[1])
         self.resolver: Resolver = resolver
         self.audit: Audit = audit
@@ -381,7 +383,7 @@ class Server:
             flow.received, flow.sent = relay.received, relay.sent
 
     def _guard(self, flow: Flow) -> Guard:
-        return Guard(flow, self.approvals, self.policy.ask_s)
+        return Guard(flow, self.approvals, self.policy.ask_s, self.holding)
 
     def _request_log(self, flow: Flow) -> RequestLog:
         def on_request(method: str, target: str, status: int, reason: str) -> None:

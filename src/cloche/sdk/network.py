@@ -53,7 +53,8 @@ class NetRequest:
 @dataclass(frozen=True, kw_only=True)
 class NetSecret:
     """A value that the sandbox never sees: its variable `name` holds a placeholder, which becomes the value only on the
-    way to `host` (or the host of the rule that it stands in), in a header or a field of the query.
+    way to `host` (or the host of the rule that it stands in), in a header, a field of the query, or a field of a body
+    that is a form or JSON.
     """
 
     name: str
@@ -61,10 +62,13 @@ class NetSecret:
     host: str | None = None
     header: str | None = None
     query: str | None = None
+    field: str | None = None
 
     def to_document(self) -> dict[str, Any]:
         """As in a file of rules."""
         found = {"name": self.name, "from": f"value:{self.value}"}
+        if self.field is not None:
+            found["field"] = self.field
         if self.header is not None:
             found["header"] = self.header
         if self.query is not None:

@@ -15,6 +15,7 @@ from cloche.egress.guard import Guard
 from cloche.egress.httpcheck import BadRequest, check_head
 from cloche.egress.httprelay import HttpRelay
 from cloche.egress.policy import HTTP, HTTPS, Rule, parse_rule
+from cloche.egress.requestrules import Secret
 from cloche.egress.streams import PlainStream
 from cloche.wire.egress import TCP, Target
 
@@ -39,9 +40,11 @@ def exchange(
         loop = asyncio.get_running_loop()
         guard = Guard(flow, Approvals(), 1)
         relay = HttpRelay(PlainStream(inside), PlainStream(upstream), guard, scheme, lambda *_what: None)
-        await loop.sock_sendall(program, data)
-        program.shutdown(socket.SHUT_WR)
         sent = bytearray()
+
+        async def ask() -> None:
+            await loop.sock_sendall(program, data)
+            program.shutdown(socket.SHUT_WR)
 
         async def serve() -> None:
             """Reads requests by the book, and answers each."""
@@ -69,11 +72,11 @@ def exchange(
             finally:
                 server.shutdown(socket.SHUT_WR)
 
-        serving = asyncio.ensure_future(serve_and_end())
+        tasks = [asyncio.ensure_future(serve_and_end()), asyncio.ensure_future(ask())]
         await asyncio.wait_for(relay.run(), 150)
         upstream.close()
         inside.close()
-        await asyncio.gather(serving, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         got = bytearray()
         while more := await loop.sock_recv(program, 65536):
             got += more
@@ -218,3 +221,51 @@ def test_what_http_turns_into_is_said_by_a_rule() -> None:
     ):
         out, back = exchange(GOOD + odd + b"\r\n", switched, rule)
         assert out == b"" and back.startswith(b"HTTP/1.1 403"), odd
+
+
+def test_secrets_in_bodies() -> None:
+    """A field of a form or of JSON; nothing else of the body changes, and its length is said anew."""
+    rule = parse_rule("good.test/https")
+    secret = Secret()
+    secret.name, secret.field, secret.placeholder, secret.value = (
+        "T",
+        "key",
+        "placeholder-1",
+        's3cr3t"+&value',
+    )
+    rule.secrets = [secret]
+    form = b"a=placeholder-1&key=x+placeholder-1&key2=placeholder-1"
+    filled = b"a=placeholder-1&key=x%20s3cr3t%22%2B%26value&key2=placeholder-1"
+    json = b'{"a": 1.0, "key" :"placeholder-1", "b": [{"key": "placeholder-1"}], "key": 2}'
+    put_in = json.replace(b"placeholder-1", b's3cr3t\\"+&value', 1)
+    head = b"POST / HTTP/1.1\r\nHost: good.test\r\nContent-Type: "
+    for kind, body, wanted in (
+        (b"application/x-www-form-urlencoded; charset=utf-8", form, filled),
+        (b"application/json", json, put_in),
+        (b"application/vnd.x+json", json, put_in),
+        (b"text/plain", json, json),
+        (b"application/json", b"[" * 200000, b"[" * 200000),
+        (b"application/json", json + b"x", json + b"x"),
+    ):
+        sent, _got = exchange(
+            head + kind + b"\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body), rule=rule
+        )
+        assert sent.endswith(
+            b"content-length: %d\r\nAccept-Encoding: identity\r\n\r\n" % len(wanted) + wanted
+        )
+    chunked = head + b"application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    pieces = b"".join([b"5\r\n%s\r\n" % json[at : at + 5] for at in range(0, len(json) - 4, 5)])
+    rest = json[len(json) // 5 * 5 :]
+    pieces += b"%x\r\n%s\r\n0\r\n\r\n" % (len(rest), rest)
+    sent, _got = exchange(chunked + pieces, rule=rule)
+    assert sent.endswith(b"\r\n\r\n%x\r\n%s\r\n0\r\n\r\n" % (len(put_in), put_in)), sent
+    long = json[:-1] + b', "c": "' + b"x" * 300000 + b'"}'
+    sent, _got = exchange(chunked + b"%x\r\n%s\r\n0\r\n\r\n" % (len(long), long), rule=rule)
+    assert b"s3cr3t" not in sent and sent.count(b"placeholder-1") == 2 and sent.count(b"x" * 1000) > 200
+    sent, got = exchange(
+        head
+        + b"application/json\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n%s" % (len(json), json),
+        rule=rule,
+    )
+    assert put_in in sent and b"xpect" not in sent
+    assert b"400" in exchange(chunked + b"nonsense\r\n", rule=rule)[1]

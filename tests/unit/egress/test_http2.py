@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from collections.abc import Callable
 
 import h2.config
 import h2.connection
@@ -10,6 +11,7 @@ import h2.settings
 import pytest
 
 from cloche.egress.approvals import Approvals
+from cloche.egress.bodysecrets import MAX_HELD, Holding
 from cloche.egress.flow import Flow
 from cloche.egress.guard import Guard, Headers
 from cloche.egress.http2relay import Http2Relay, check_headers
@@ -83,9 +85,13 @@ class Peer:
                 stream = getattr(event, "stream_id", 0) or 0
                 if isinstance(event, (h2.events.ResponseReceived, h2.events.RequestReceived)):
                     self.headers[stream] = [(bytes(name), bytes(value)) for name, value in event.headers]
+                    if server is not None:
+                        server.begun(self, stream)
                 elif isinstance(event, h2.events.DataReceived):
                     self.data[stream] = self.data.get(stream, b"") + event.data
                     self.conn.acknowledge_received_data(event.flow_controlled_length, stream)
+                    if server is not None and stream in server.tunnels:
+                        self.conn.send_data(stream, event.data)
                 elif isinstance(event, h2.events.TrailersReceived):
                     self.trailers[stream] = [(bytes(name), bytes(value)) for name, value in event.headers]
                 elif isinstance(event, h2.events.StreamReset):
@@ -97,6 +103,14 @@ class Peer:
             self.pump()
             await self.flush()
             self.changed.set()
+
+    async def has(self, found: Callable[[], bool]) -> None:
+        """Wait for something to be so."""
+        await self.flush()
+        async with asyncio.timeout(60):
+            while not found():
+                self.changed.clear()
+                await self.changed.wait()
 
     async def until(self, *streams: int) -> None:
         await self.flush()
@@ -110,10 +124,21 @@ class Peer:
 
 
 class Server:
-    """Answers each request with what it was sent."""
+    """Answers each request with what it was sent; a stream that becomes something else gives back what comes."""
+
+    def __init__(self) -> None:
+        self.tunnels: set[int] = set()
+
+    def begun(self, peer: Peer, stream: int) -> None:
+        if b":protocol" in dict(peer.headers[stream]):
+            self.tunnels.add(stream)
+            peer.conn.send_headers(stream, [(b":status", b"200")])
 
     def answer(self, peer: Peer, stream: int) -> None:
         fields = peer.headers[stream]
+        if stream in self.tunnels:
+            peer.conn.end_stream(stream)
+            return
         path = dict(fields)[b":path"]
         if path == b"/grpc":
             peer.conn.send_headers(stream, [(b":status", b"200"), (b"content-type", b"application/grpc")])
@@ -127,7 +152,7 @@ class Server:
 class Session:
     """A client, the relay and a server."""
 
-    def __init__(self, rule: Rule, window: int = 65535) -> None:
+    def __init__(self, rule: Rule, window: int = 65535, *, has_protocols: bool = False) -> None:
         self.log: list[tuple[str, str, int, str]] = []
         socks = [*socket.socketpair(), *socket.socketpair()]
         for sock in socks:
@@ -135,6 +160,8 @@ class Session:
         self.socks = socks
         self.client = Peer(socks[0], is_client=True, window=window)
         self.server = Peer(socks[3], is_client=False)
+        if has_protocols:
+            self.server.conn.update_settings({h2.settings.SettingCodes.ENABLE_CONNECT_PROTOCOL: 1})
         flow = Flow(1, Target(TCP, bytes(4), 443, 0, b""))
         flow.name, flow.rule, flow.protocol = "good.test", rule, HTTPS
         guard = Guard(flow, Approvals(), 1)
@@ -242,6 +269,123 @@ def test_secrets() -> None:
             assert (
                 b"x-key: ************" in session.client.data[1] and b"s3cr3t" not in session.client.data[1]
             )
+
+    asyncio.run(main())
+
+
+TUNNEL: Headers = [
+    (b":method", b"CONNECT"),
+    (b":protocol", b"websocket"),
+    *HEAD[1:3],
+    (b":path", b"/ws"),
+    (b"sec-websocket-version", b"13"),
+]
+
+
+def test_websockets_within_a_stream() -> None:
+    """RFC 8441, by rule: the program is told of it when the server has said that it takes them."""
+    only = RequestRule()
+    only.methods, only.paths, only.max_body, only.max_response = ["GET"], ["/ws"], 10, 10
+    rule = https(only)
+    rule.upgrades = ["websocket"]
+
+    async def main() -> None:
+        async with Session(rule, has_protocols=True) as session:
+            client = session.client
+            await client.has(lambda: client.conn.remote_settings.enable_connect_protocol == 1)
+            client.conn.send_headers(1, TUNNEL)
+            client.conn.send_headers(3, [*TUNNEL[:4], (b":path", b"/other")])
+            await client.until(3)
+            assert client.status(3) == "403" and b"allows GET /other" in client.data[3]
+            await client.has(lambda: 1 in client.headers)
+            assert client.status(1) == "200"
+            for number in range(1, 4):
+                client.conn.send_data(1, b"a frame" * 100)
+                await client.has(lambda number=number: len(client.data.get(1, b"")) == 700 * number)  # type: ignore[misc]
+            client.conn.end_stream(1)
+            await client.until(1)
+            assert client.data[1] == b"a frame" * 300 and 1 not in client.reset
+            (fields,) = session.server.headers.values()
+            assert dict(fields)[b":protocol"] == b"websocket" and dict(fields)[b":authority"] == b"good.test"
+            assert ("CONNECT", "/ws", 200, "") in session.log
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(("has_rule", "has_protocols"), [(False, True), (True, False)])
+def test_no_websockets_without_a_rule_or_a_server_that_takes_them(
+    *, has_rule: bool, has_protocols: bool
+) -> None:
+    rule = https()
+    rule.upgrades = ["websocket"] if has_rule else []
+
+    async def main() -> None:
+        async with Session(rule, has_protocols=has_protocols) as session:
+            client = session.client
+            client.send(1, HEAD)
+            await client.until(1)
+            assert client.conn.remote_settings.enable_connect_protocol == 0
+            client.conn.send_headers(3, TUNNEL)
+            await client.until(3)
+            assert client.status(3) == ("501" if has_rule else "403")
+            assert len(session.server.headers) == 1
+
+    asyncio.run(main())
+
+
+def secret(**fields: str) -> Secret:
+    made = Secret()
+    made.name, made.placeholder, made.value = "T", "placeholder-1", "s3cr3t-value"
+    for name, value in fields.items():
+        setattr(made, name, value)
+    made.check()
+    return made
+
+
+def test_secrets_in_bodies() -> None:
+    rule = https()
+    rule.secrets = [secret(field="auth.key")]
+    kind = (b"content-type", b"application/json")
+    body = b'{"auth": {"key": "placeholder-1"}, "x": "placeholder-1"}'
+    put_in = body.replace(b"placeholder-1", b"s3cr3t-value", 1)
+
+    async def main() -> None:
+        async with Session(rule) as session:
+            client = session.client
+            post = head(method="POST", path="/up")
+            client.send(1, [*post, kind, (b"content-length", b"%d" % len(body))], body)
+            client.send(3, [*post, kind], body)
+            client.send(5, [*post, (b"content-type", b"text/plain")], body)
+            long = body[:-1] + b', "more": "' + b"x" * 400000 + b'"}'
+            client.send(7, [*post, kind], long)
+            await client.until(1, 3, 5, 7)
+            sent = sorted(session.server.data.values(), key=len)
+            assert sent[:3] == sorted([put_in, put_in, body], key=len) and sent[3] == long
+            lengths = [dict(each).get(b"content-length") for each in session.server.headers.values()]
+            assert b"%d" % len(put_in) in lengths
+            for stream in (1, 3):
+                assert b"s3cr3t" not in client.data[stream] and b"************" in client.data[stream]
+            # What was kept does not count twice: the window is what it was.
+            client.send(9, [*post, kind], bytes(3 << 20))
+            await client.until(9)
+            assert session.relay.guard.holding.left == MAX_HELD
+
+    asyncio.run(main())
+
+
+def test_bodies_that_are_kept_are_bounded() -> None:
+    rule = https()
+    rule.secrets = [secret(field="key")]
+
+    async def main() -> None:
+        async with Session(rule) as session:
+            session.relay.guard.holding = Holding(1000)
+            post = [*head(method="POST", path="/up"), (b"content-type", b"application/json")]
+            session.client.send(1, post, b'{"key": "' + b"x" * 2000 + b'"}')
+            session.client.send(3, post, b'{"key": "placeholder-1"}')
+            await session.client.until(1, 3)
+            assert session.client.status(1) == "503" and session.client.status(3) == "200"
+            assert session.relay.guard.holding.left == 1000
 
     asyncio.run(main())
 
