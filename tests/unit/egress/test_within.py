@@ -107,7 +107,7 @@ def test_it_travels() -> None:
         ('version = 1\nauthorities = ["/etc/shadow"]\n', "operator"),
         (
             'version = 1\n[[allow]]\nhost = "a.test"\n[[allow.secrets]]\nname = "A"\nfrom = "file:/etc/shadow"\n',
-            "line 4, allow 1.secrets: .*operator",
+            "line 2, allow 1.secrets: .*operator",
         ),
         ("version = 1\nallow = 3\n", "line 2"),
         ("= =", "line 1"),
