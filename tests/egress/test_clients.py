@@ -252,6 +252,76 @@ def test_a_program_of_musl(world: DepotWorld) -> None:
     assert outcome.out.split("\n")[:2] == ["this is demo", "0"], outcome
 
 
+@pytest.mark.parametrize("way", ["tls", "inspected"])
+def test_tls_of_musl(world: DepotWorld, way: str) -> None:
+    """Static, without OpenSSL: BearSSL, which reads the bundle that SSL_CERT_FILE names."""
+    need("musl-gcc")
+    library = next(Path("/usr/lib").glob("*/libbearssl.a"), None)
+    if library is None:
+        pytest.skip("libbearssl-dev is not installed")
+    source = (Path(__file__).parent / "musl_tls.c").read_text().replace("PORT", str(SECURE))
+    (world.folder / "t.c").write_text(source)
+    # (Its own headers come before those of the system's other C library.)
+    words = [
+        "musl-gcc",
+        "-static",
+        "-O1",
+        "-fno-builtin",
+        "-idirafter",
+        "/usr/include",
+        "-o",
+        "t.out",
+        "t.c",
+        str(library),
+    ]
+    subprocess.run(words, cwd=world.folder, check=True)
+    outcome = world.shell("./t.out", way)
+    assert outcome.out.strip() == "this is demo", outcome
+
+
+JAVA = """public class C { public static void main(String[] a) throws Exception {
+    var client = java.net.http.HttpClient.newHttpClient();
+    var asked = java.net.http.HttpRequest.newBuilder(java.net.URI.create("URL/page.html")).build();
+    var text = client.send(asked, java.net.http.HttpResponse.BodyHandlers.ofString()).body();
+    if (text.contains("this is demo")) System.out.println("this is demo");
+} }
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("way", ["tls", "inspected", "http"])
+def test_java(world: DepotWorld, way: str) -> None:
+    """The client that came with Java 11, which speaks HTTP/2."""
+    need("javac")
+    need("keytool")
+    (world.folder / "C.java").write_text(JAVA.replace("URL", HTTP if way == "http" else HTTPS))
+    done = subprocess.run(["javac", "C.java"], cwd=world.folder, capture_output=True, check=False)
+    if done.returncode:
+        pytest.skip(f"javac builds nothing here: {done.stderr[-200:]!r}")
+    store = world.folder / "store"
+    if way == "tls" and not store.exists():
+        words = [
+            "keytool",
+            "-importcert",
+            "-noprompt",
+            "-alias",
+            "a",
+            "-file",
+            "cert.pem",
+            "-keystore",
+            "store",
+        ]
+        subprocess.run([*words, "-storepass", "changeit"], cwd=world.folder, capture_output=True, check=True)
+    told = (
+        f"-Djavax.net.ssl.trustStore={store} -Djavax.net.ssl.trustStorePassword=changeit"
+        if way == "tls"
+        else ""
+    )
+    outcome = world.shell(f"java -Xint {told} C 2>err || tail -5 err", way)
+    assert outcome.out.strip() == "this is demo", outcome
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("way", ["tls", "inspected", "http"])

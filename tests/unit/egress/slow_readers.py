@@ -9,8 +9,14 @@ import re
 import struct
 from typing import Final
 
+import h2.config
+import h2.connection
+import h2.events
+import h2.exceptions
+
 from cloche.egress import dnswire
 from cloche.egress.clienthello import NotTls, parse_client_hello
+from cloche.egress.http2relay import check_headers
 from cloche.egress.httpcheck import BadRequest, check_head
 from cloche.egress.policy import Policy
 from cloche.wire.egress import UDP
@@ -178,6 +184,81 @@ def check_request(data: bytes) -> None:
             b"good.test:%d" % head.port,
             b"good.test.:%d" % head.port,
         ), data
+
+
+# -- HTTP/2 ------------------------------------------------------------------------------------------------------
+_FIELD = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
+# RFC 9113, 8.2.2, and what no request has.
+_NOT_THERE: Final = (b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade")
+
+
+def slow_stream(fields: list[tuple[bytes, bytes]]) -> tuple[bytes, bytes, bytes] | None:
+    """Method, host and protocol of a request of HTTP/2 by RFC 9113 and 8441; None: it is none that is sure."""
+    pseudo: dict[bytes, bytes] = {}
+    hosts: list[bytes] = []
+    for name, value in fields:
+        if any(each in value for each in (b"\r", b"\n", b"\0")):
+            return None
+        if name.startswith(b":"):
+            if name in pseudo or name not in (b":method", b":scheme", b":authority", b":path", b":protocol"):
+                return None
+            pseudo[name] = value
+        elif (
+            not _FIELD.fullmatch(name)
+            or name in _NOT_THERE
+            or (name == b"te" and value.strip().lower() != b"trailers")
+        ):
+            return None
+        elif name == b"host":
+            hosts.append(value)
+    hosts += [pseudo[b":authority"]] if b":authority" in pseudo else []
+    plain = {each.lower().removesuffix(b":443").removesuffix(b".") for each in hosts}
+    method, path, protocol = (pseudo.get(name, b"") for name in (b":method", b":path", b":protocol"))
+    if pseudo.get(b":scheme") != b"https" or len(plain) != 1 or (method == b"CONNECT") != bool(protocol):
+        return None
+    if not re.fullmatch(_TOKEN, method) or not (
+        path.startswith(b"/") or (path, method) == (b"*", b"OPTIONS")
+    ):
+        return None
+    return method, plain.pop(), protocol
+
+
+def check_fields(fields: list[tuple[bytes, bytes]]) -> None:
+    """The fields of a stream's beginning."""
+    for upgrades in ((), ("websocket",)):
+        try:
+            method, target, headers = check_headers(fields, "good.test", 443, upgrades)
+        except BadRequest as bad:
+            assert 400 <= bad.status < 500
+            continue
+        slow = slow_stream(fields)
+        assert slow is not None and (slow[0], slow[1]) == (method, b"good.test"), fields
+        assert slow[2] in (b"", *[each.encode() for each in upgrades]), fields
+        assert not any(name.startswith(b":") or name == b"host" for name, _value in headers), fields
+        assert target and not set(target) & set(b" \r\n\t\0#"), fields
+
+
+def check_stream(data: bytes) -> None:
+    """What a program says in HTTP/2 after the preface; if it begins with a dash the fields themselves, a line each."""
+    if data.startswith(b"-"):
+        check_fields(
+            [
+                (name, value)
+                for name, _tab, value in (line.partition(b"\t") for line in data[1:].split(b"\x1e"))
+            ]
+        )
+        return
+    conn = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False, header_encoding=None))
+    conn.initiate_connection()
+    try:
+        for event in conn.receive_data(PREFACE + data):
+            if isinstance(event, h2.events.RequestReceived):
+                check_fields([(bytes(name), bytes(value)) for name, value in event.headers])
+    except h2.exceptions.ProtocolError:
+        pass  # then the connection ends
+
+
+PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 
 # -- decisions -----------------------------------------------------------------------------------------------------

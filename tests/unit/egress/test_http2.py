@@ -1,6 +1,7 @@
 """HTTP/2: every stream is judged by itself, and arrives whole."""
 
 import asyncio
+import random
 import socket
 from collections.abc import Callable
 
@@ -20,6 +21,8 @@ from cloche.egress.policy import HTTPS, Rule, parse_rule
 from cloche.egress.requestrules import RequestRule, Secret
 from cloche.egress.streams import PlainStream
 from cloche.wire.egress import TCP, Target
+from tests.unit.egress.slow_readers import PREFACE, check_stream
+from tests.unit.egress.test_fuzz import spoil
 
 HEAD: Headers = [
     (b":method", b"GET"),
@@ -280,6 +283,42 @@ TUNNEL: Headers = [
     (b":path", b"/ws"),
     (b"sec-websocket-version", b"13"),
 ]
+
+
+def streams(*heads: Headers) -> bytes:
+    """What a program says after the preface that begins a stream for each."""
+    config = h2.config.H2Configuration(client_side=True, header_encoding=None)
+    conn = h2.connection.H2Connection(config)
+    conn.initiate_connection()
+    conn.receive_data(bytes.fromhex("000006 04 00 00000000 0008 00000001".replace(" ", "")))
+    for number, fields in enumerate(heads):
+        conn.send_headers(2 * number + 1, fields, end_stream=True)
+    return conn.data_to_send()[len(PREFACE) :]
+
+
+def fields(head: Headers) -> bytes:
+    """As `check_stream` takes them."""
+    return b"-" + b"\x1e".join([name + b"\t" + value for name, value in head])
+
+
+def test_spoilt_streams() -> None:
+    """Against a slow reader; `coverage_fuzz` makes more of them."""
+    for seed in range(20):
+        chance = random.Random(seed)
+        words = [
+            b":path",
+            b":authority",
+            b"host",
+            b"evil.test",
+            b"\t",
+            b"\x1e",
+            b"\r\n",
+            b"CONNECT",
+            b":protocol",
+        ]
+        starts = [streams(HEAD), streams(HEAD, TUNNEL), fields(HEAD), fields(TUNNEL)]
+        for _turn in range(100):
+            check_stream(spoil(chance, chance.choice(starts), words))
 
 
 def test_websockets_within_a_stream() -> None:
