@@ -20,8 +20,7 @@ from cloche.abi.seccomp import (
     BPF_W,
 )
 
-Instruction = tuple[int, int, int, int]  # code, jt, jf, k
-INSN: Final = Struct("<HBBI")
+INSN: Final = Struct("<HBBI")  # code, jt, jf, k
 
 # The codes that filters are written with here.
 LOAD: Final = BPF_LD | BPF_W | BPF_ABS
@@ -93,11 +92,3 @@ class BpfProgram:
             else:
                 out += INSN.pack(code, to_true, to_false, k & 0xFFFFFFFF)
         return bytes(out)
-
-
-def decode(raw: bytes) -> list[Instruction]:
-    """The instructions of an array of struct sock_filter."""
-    program: list[Instruction] = []
-    for code, jump_true, jump_false, k in INSN.iter_unpack(raw):
-        program.append((code, jump_true, jump_false, k))
-    return program

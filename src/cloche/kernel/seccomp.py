@@ -24,15 +24,15 @@ from cloche.kernel.seccomp_filter import (
     Filter,
     Listener,
     Notification,
+    check_program,
     filters_of,
-    parse_program,
     replace,
     run_filter,
 )
 from cloche.kernel.siginfo import SigInfo
 from cloche.kernel.signals import force_signal
 from cloche.kernel.task import Task
-from cloche.mm.quota import INSN_BYTES, KERNEL_MEMORY
+from cloche.mm.quota import FILTER_BYTES, KERNEL_MEMORY
 
 ALLOWED: Final = -(1 << 41)  # the handler may run
 MAX_PATH_INSNS: Final = 32768  # of a task's filters together
@@ -161,9 +161,9 @@ def add_filter(task: Task, raw: bytes, flags: int, listener: Listener | None = N
     """SECCOMP_SET_MODE_FILTER: 0, or with TSYNC the tid of a thread that cannot follow.  Raises LinuxError."""
     if not task.creds.no_new_privs and not task.creds.capable_here(CAP_SYS_ADMIN):
         raise LinuxError(EACCES)
-    if not KERNEL_MEMORY.has_room(INSN_BYTES * (len(raw) // 8)):
+    if not KERNEL_MEMORY.has_room(FILTER_BYTES + len(raw)):
         raise LinuxError(ENOMEM)
-    program = parse_program(raw)
+    program = check_program(raw)
     if task.seccomp.mode == bpf.SECCOMP_MODE_STRICT:
         raise LinuxError(EINVAL)
     current = filters_of(task)

@@ -8,18 +8,19 @@ without any, a listener gets no more calls (`retain`, `release`).
 from typing import Final
 
 from cloche.abi import seccomp as bpf
-from cloche.abi.bpf_program import DATA_ARCH, DATA_ARGS, DATA_NR, Instruction
+from cloche.abi.bpf_program import DATA_ARCH, DATA_ARGS, DATA_NR, INSN
 from cloche.abi.errno import EINVAL, ENOSYS, LinuxError
 from cloche.abi.poll import POLLHUP, POLLIN, POLLOUT
 from cloche.arch.machine import AUDIT_ARCH
 from cloche.kernel.args import Args
-from cloche.kernel.bpf import Subject, parse, run
+from cloche.kernel.bpf import SIZE, Subject, check, run
 from cloche.kernel.parts import SeccompChain
 from cloche.kernel.task import Task
-from cloche.mm.quota import INSN_BYTES, KERNEL_MEMORY
+from cloche.mm.quota import FILTER_BYTES, KERNEL_MEMORY
 from cloche.vfs.waitqueue import WaitQueue
 
 FILTER_PENALTY: Final = 4
+_REMEMBERED: Final = 1024  # numbers of calls; what guests take for such may be anything
 _M32: Final = 0xFFFFFFFF
 
 # States of a notification
@@ -116,21 +117,22 @@ class Listener:
 class Filter(SeccompChain):
     """An installed program and those that were installed before it."""
 
-    def __init__(self, program: list[Instruction], previous: "Filter | None") -> None:
-        self.program: list[Instruction] = program
+    def __init__(self, program: bytes, previous: "Filter | None") -> None:
+        """`program` has been checked (`check_program`)."""
+        self.program: bytes = program
         self.previous: Filter | None = previous
         self.verdicts: dict[int, int] = {}  # by call number, where nothing else matters
         self.count: int = 1 + (previous.count if previous is not None else 0)
         self.total_insns: int = (
-            len(program) + FILTER_PENALTY + (previous.total_insns if previous is not None else 0)
+            len(program) // SIZE + FILTER_PENALTY + (previous.total_insns if previous is not None else 0)
         )
         self.users: int = 0
         self.is_linked: bool = False  # it counts among the users of `previous`
         self.listener: Listener | None = None
-        KERNEL_MEMORY.take(INSN_BYTES * len(program))
+        KERNEL_MEMORY.take(FILTER_BYTES + len(program))
 
     def __del__(self) -> None:
-        KERNEL_MEMORY.give(INSN_BYTES * len(self.program))
+        KERNEL_MEMORY.give(FILTER_BYTES + len(self.program))
 
     def has_listener(self) -> bool:
         """Whether one of the chain has an open one."""
@@ -153,13 +155,13 @@ class Filter(SeccompChain):
 _LD_ABS: Final = bpf.BPF_LD | bpf.BPF_W | bpf.BPF_ABS
 
 
-def parse_program(raw: bytes) -> list[Instruction]:
-    """Decode and check an array of struct sock_filter (seccomp_check_filter).  Raises LinuxError(EINVAL)."""
-    program = parse(raw)
-    for code, _jump_true, _jump_false, k in program:
+def check_program(raw: bytes) -> bytes:
+    """Check an array of struct sock_filter (seccomp_check_filter), and give it.  Raises LinuxError(EINVAL)."""
+    check(raw)
+    for code, _jump_true, _jump_false, k in INSN.iter_unpack(raw):
         if not _is_allowed(code, k):
             raise LinuxError(EINVAL)
-    return program
+    return raw
 
 
 def _is_allowed(code: int, k: int) -> bool:
@@ -204,7 +206,7 @@ def run_filter(one: Filter, args: Args, pointer: int) -> int:
         return known
     data = _Data(args, pointer)
     verdict = run(one.program, data)
-    if not data.uses_arguments:
+    if not data.uses_arguments and 0 <= args.nr < _REMEMBERED:
         one.verdicts[args.nr] = verdict
     return verdict
 

@@ -22,7 +22,7 @@ INODE_BYTES: Final = 1100  # an inode without its names
 RECORD_BYTES: Final = 500  # a watch, a lock, a queued signal, a timer
 BUFFER_BYTES: Final = 150  # what a queued buffer costs beside its bytes
 GROUP_BYTES: Final = 40  # a supplementary group
-INSN_BYTES: Final = 100  # an instruction of a guest's seccomp filter
+FILTER_BYTES: Final = 1000  # a guest's filter beside its instructions
 
 
 class Quota:

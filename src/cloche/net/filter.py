@@ -9,10 +9,10 @@ import os
 from typing import Final
 
 from cloche.abi import seccomp as bpf
-from cloche.abi.bpf_program import INSN, Instruction
+from cloche.abi.bpf_program import INSN
 from cloche.abi.errno import EINVAL, ENOMEM, LinuxError
-from cloche.kernel.bpf import Subject, parse, run
-from cloche.mm.quota import INSN_BYTES, KERNEL_MEMORY
+from cloche.kernel.bpf import Subject, check, run
+from cloche.mm.quota import FILTER_BYTES, KERNEL_MEMORY
 
 _SIZES: Final[dict[int, int]] = {bpf.BPF_W: 4, bpf.BPF_H: 2, bpf.BPF_B: 1}
 _ANCILLARY: Final = 0xFFFFF000  # SKF_AD_OFF
@@ -31,12 +31,12 @@ class SocketFilter:
 
     def __init__(self, raw: bytes) -> None:
         """Raises LinuxError: EINVAL if `raw` is not a valid program, ENOMEM."""
-        count = len(raw) // INSN.size
         self.held: int = 0
-        if not KERNEL_MEMORY.has_room(count * INSN_BYTES):
+        if not KERNEL_MEMORY.has_room(FILTER_BYTES + len(raw)):
             raise LinuxError(ENOMEM)
-        self.program: list[Instruction] = parse_filter(raw)
-        self.held = count * INSN_BYTES
+        check_filter(raw)
+        self.program: bytes = raw
+        self.held = FILTER_BYTES + len(raw)
         KERNEL_MEMORY.take(self.held)
 
     def __del__(self) -> None:
@@ -84,13 +84,12 @@ class _Message(Subject):
         return _FACTS.get(name, 0)
 
 
-def parse_filter(raw: bytes) -> list[Instruction]:
-    """Decode and check an array of struct sock_filter.  Raises LinuxError(EINVAL)."""
-    program = parse(raw)
-    for code, _jump_true, _jump_false, k in program:
+def check_filter(raw: bytes) -> None:
+    """Check an array of struct sock_filter.  Raises LinuxError(EINVAL)."""
+    check(raw)
+    for code, _jump_true, _jump_false, k in INSN.iter_unpack(raw):
         if code & 0xE7 == bpf.BPF_LD | bpf.BPF_ABS and k >= _ANCILLARY and not _is_known(k - _ANCILLARY):
             raise LinuxError(EINVAL)
-    return program
 
 
 def _is_known(name: int) -> bool:

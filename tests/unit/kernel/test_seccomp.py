@@ -1,5 +1,6 @@
 """kernel.seccomp: checking and running filters, precedence, inheritance between threads."""
 
+import gc
 import struct
 
 import pytest
@@ -8,6 +9,7 @@ from cloche.abi import seccomp as bpf
 from cloche.abi.errno import EACCES, EINVAL, ENOMEM, ENOSYS, LinuxError
 from cloche.kernel import seccomp, seccomp_filter
 from cloche.kernel.args import Args
+from cloche.mm.quota import KERNEL_MEMORY
 from cloche.syscalls.sys_seccomp import sys_seccomp
 from cloche.vfs.credentials import Credentials
 from tests.unit.fs.harness import Guest
@@ -37,7 +39,7 @@ def guest() -> Guest:
 
 
 def verdict(raw: bytes, call: Args) -> int:
-    return seccomp.run_filter(seccomp.Filter(seccomp.parse_program(raw), None), call, 0x1234_5678_9ABC)
+    return seccomp.run_filter(seccomp.Filter(seccomp.check_program(raw), None), call, 0x1234_5678_9ABC)
 
 
 def test_by_number_and_argument() -> None:
@@ -95,8 +97,33 @@ def test_instructions(insns: list[tuple[int, int, int, int]], result: int) -> No
 )
 def test_refused_programs(insns: list[tuple[int, int, int, int]]) -> None:
     with pytest.raises(LinuxError) as caught:
-        seccomp.parse_program(code(*insns))
+        seccomp.check_program(code(*insns))
     assert caught.value.errno == EINVAL
+
+
+def test_a_filter_is_one_object() -> None:
+    """Thousands of instructions are neither made nor given up one by one (I8)."""
+    raw = code(*[(0x04, 0, 0, 1)] * 4095, ALLOW)
+    before = KERNEL_MEMORY.used
+    gc.collect()
+    gc.disable()
+    try:
+        objects = len(gc.get_objects())
+        made = [seccomp.Filter(seccomp.check_program(raw), None) for _ in range(10)]
+        assert len(gc.get_objects()) - objects < 100
+    finally:
+        gc.enable()
+    assert 10 * len(raw) <= KERNEL_MEMORY.used - before < 20 * len(raw)
+    made.clear()
+    assert KERNEL_MEMORY.used == before
+
+
+def test_verdicts_are_not_remembered_without_end() -> None:
+    """The number of a call is what a guest says it is."""
+    made = seccomp.Filter(seccomp.check_program(code(LD_NR, ALLOW)), None)
+    for number in (*range(2000), 1 << 40, -1):
+        assert seccomp.run_filter(made, args(number), 0) == bpf.SECCOMP_RET_ALLOW
+    assert 500 < len(made.verdicts) <= 1024
 
 
 def add(guest: Guest, raw: bytes, flags: int = 0) -> int:
@@ -140,10 +167,10 @@ def test_actions(guest: Guest) -> None:
         (bpf.SECCOMP_RET_ERRNO | 0xFFFF, -4095),
     ):
         task.seccomp.chain = None
-        seccomp.install(task, seccomp.Filter([ret(action)], None))
+        seccomp.install(task, seccomp.Filter(code(ret(action)), None))
         task.args = args(3)
         assert seccomp.check(task) == result
-    seccomp.install(task, seccomp.Filter([ret(bpf.SECCOMP_RET_TRAP | 12)], None))
+    seccomp.install(task, seccomp.Filter(code(ret(bpf.SECCOMP_RET_TRAP | 12)), None))
     assert seccomp.check(task) == 3
     info = task.pending.queue[0]
     assert (info.signo, info.code) == (31, 1)
@@ -152,10 +179,10 @@ def test_actions(guest: Guest) -> None:
 
 
 def test_memo_only_where_arguments_do_not_matter() -> None:
-    by_number = seccomp.Filter([LD_NR, (0x15, 0, 1, 1), ret(bpf.SECCOMP_RET_ERRNO | 1), ALLOW], None)
+    by_number = seccomp.Filter(code(LD_NR, (0x15, 0, 1, 1), ret(bpf.SECCOMP_RET_ERRNO | 1), ALLOW), None)
     seccomp.run_filter(by_number, args(1), 0)
     assert by_number.verdicts == {1: bpf.SECCOMP_RET_ERRNO | 1}
-    by_argument = seccomp.Filter([(0x20, 0, 0, 16), (0x16, 0, 0, 0)], None)
+    by_argument = seccomp.Filter(code((0x20, 0, 0, 16), (0x16, 0, 0, 0)), None)
     assert seccomp.run_filter(by_argument, args(1, 5), 0) == 5
     assert seccomp.run_filter(by_argument, args(1, 6), 0) == 6
 
@@ -165,7 +192,7 @@ def test_tsync(guest: Guest) -> None:
     raw = code(ALLOW)
     assert add(guest, raw, 1) == 0
     assert thread.seccomp.chain is guest.task.seccomp.chain
-    thread_only = seccomp.Filter([ALLOW], None)
+    thread_only = seccomp.Filter(code(ALLOW), None)
     seccomp.install(thread, thread_only)
     assert add(guest, raw, 1) == 3
     assert add(guest, raw, 1 | 16) == -3
@@ -181,11 +208,11 @@ def test_action_available(guest: Guest) -> None:
 
 def test_users_of_a_filter_with_a_listener(guest: Guest) -> None:
     listener = seccomp_filter.Listener(1, is_killable=False)
-    lower = seccomp_filter.Filter([ALLOW], None)
+    lower = seccomp_filter.Filter(code(ALLOW), None)
     lower.listener = listener
     task = guest.task
     seccomp.install(task, lower)
-    upper = seccomp_filter.Filter([ALLOW], lower)
+    upper = seccomp_filter.Filter(code(ALLOW), lower)
     seccomp.install(task, upper)
     assert (lower.users, upper.users) == (1, 1)
     seccomp_filter.retain(task)  # a child
