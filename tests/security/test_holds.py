@@ -39,6 +39,7 @@ SIZES = {
     "groups": 1,
     "file-locks": 10_000,
     "filters": 1,
+    "arguments": 400_000,
 }
 
 

@@ -21,7 +21,7 @@ from cloche.kernel.fd_table import FdTable
 from cloche.kernel.loader import read_image
 from cloche.kernel.rlimits import default_rlimits
 from cloche.kernel.seccomp import install
-from cloche.kernel.seccomp_filter import Filter, check_program
+from cloche.kernel.seccomp_filter import Filter, checked_program
 from cloche.kernel.task import ENTERED, Container, KernelContext, Task
 from cloche.mm.address_space import AddressSpace
 from cloche.vfs.credentials import Credentials
@@ -90,7 +90,7 @@ class ProcessSettings:
                 task.file_size_limit = soft
         group.oom_score.begin(self.oom_score_adj)
         if spec.filter:
-            install(task, Filter(check_program(spec.filter), None))
+            install(task, Filter(checked_program(spec.filter), None))
 
 
 def settings_of(spec: SandboxSpec) -> ProcessSettings:
@@ -253,7 +253,7 @@ def rehearse(
     for candidate in search_path(argv[0], env):
         try:
             path = path_lookup(who, None, candidate)
-            release_image(prepare(who, container.kernel, path, candidate, argv, candidate))
+            release_image(prepare(who, container.kernel, path, candidate, argv[0]))
             return
         except LinuxError:
             continue

@@ -38,11 +38,12 @@ from cloche.kernel.closing import FEW, close_taken
 from cloche.kernel.creds import install as install_creds
 from cloche.kernel.delivery import core_flag
 from cloche.kernel.exec_creds import ExecCredentials, exec_credentials
+from cloche.kernel.exec_strings import StackContents, packed
 from cloche.kernel.exit import detach_address_space, do_group_exit, kill_other_threads
 from cloche.kernel.loader import (
     Image,
-    StackContents,
     build_stack,
+    choose_stack,
     map_segments,
     map_stack,
     place_image,
@@ -68,14 +69,13 @@ _PER_CLEAR_ON_SETID = 0x0040000 | 0x0400000 | 0x0200000 | 0x0100000
 
 
 class ExecImage:
-    """A program that can be started: main image, interpreter, contents of the stack."""
+    """A program that can be started: main image, interpreter."""
 
-    def __init__(self, path: Path, main: Image, argv: list[bytes], execfn: bytes) -> None:
+    def __init__(self, path: Path, main: Image, head: list[bytes]) -> None:
         self.path: Path = path
         self.main: Image = main
         self.interpreter: Image | None = None
-        self.argv: list[bytes] = argv
-        self.execfn: bytes = execfn
+        self.head: list[bytes] = head  # in place of argv[0]
         self.comm: bytes = b""
 
     def is_doomed(self) -> bool:
@@ -112,18 +112,19 @@ def prepare(
     kernel: Kernel,
     path: Path,
     name: bytes,
-    argv: list[bytes],
-    execfn: bytes,
+    first: bytes,
     *,
     is_unreachable: bool = False,
 ) -> ExecImage:
     """Open and parse an executable, following `#!` lines.  Raises LinuxError; holds references on success.
 
+    `first` is argv[0].
+
     `is_unreachable`: `name` refers to a descriptor that the execve closes, so an interpreter could not open it.
     """
     scripts: list[FileDescription] = []
     try:
-        return _prepare(ctx, kernel, path, name, argv, execfn, scripts, is_unreachable=is_unreachable)
+        return _prepare(ctx, kernel, path, name, first, scripts, is_unreachable=is_unreachable)
     finally:
         for script in scripts:  # closed once their interpreters are open
             script.put()
@@ -134,13 +135,13 @@ def _prepare(
     kernel: Kernel,
     path: Path,
     name: bytes,
-    argv: list[bytes],
-    execfn: bytes,
+    first: bytes,
     scripts: list[FileDescription],
     *,
     is_unreachable: bool,
 ) -> ExecImage:
     comm = name.rsplit(b"/", 1)[-1][:15]
+    head = [first]
     max_address = kernel.platform.max_address()
     for _level in range(MAX_INTERPRETERS + 1):
         file = open_exec(ctx, path)
@@ -150,7 +151,7 @@ def _prepare(
                 interpreter, argument = parse_script(header)
                 if is_unreachable:
                     raise LinuxError(ENOENT)
-                argv = [interpreter, *([argument] if argument else []), name, *argv[1:]]
+                head = [interpreter, *([argument] if argument else []), name, *head[1:]]
                 name = interpreter
                 is_unreachable = False
                 path = _interpreter_path(ctx, interpreter)
@@ -160,7 +161,7 @@ def _prepare(
         except BaseException:
             file.put()
             raise
-        image = ExecImage(path, main, argv, execfn)
+        image = ExecImage(path, main, head)
         image.comm = comm
         if main.interpreter is not None:
             try:
@@ -242,16 +243,16 @@ def begin_exec(
     task: Task,
     path: Path,
     name: bytes,
-    argv: list[bytes],
-    envp: list[bytes],
+    contents: StackContents,
     *,
     is_unreachable: bool = False,
 ) -> int:
-    """Replace the program of `task`; RESUME once there is no way back.  Raises LinuxError before that."""
+    """Replace the program of `task`; RESUME once there is no way back.  Raises LinuxError before that.
+
+    `contents` were made for `new_stack`, and all of their pointers placed.
+    """
     kernel = task.kernel
-    if not argv:
-        argv = [b""]
-    image = prepare(task, kernel, path, name, argv, name, is_unreachable=is_unreachable)
+    image = prepare(task, kernel, path, name, contents.argv.first, is_unreachable=is_unreachable)
     if image.is_doomed():
         release_image(image)
         do_group_exit(task.group, status_signaled(SIGSEGV, core_flag(task.group, SIGSEGV)))
@@ -267,9 +268,9 @@ def begin_exec(
         mm.is_mergeable = task.mm.is_mergeable
         mm.coredump_filter = task.mm.coredump_filter
         try:
-            stack_top = _map_image(task, mm, thread, image)
+            _map_image(task, mm, thread, image, contents.top)
             gained = exec_credentials(task, image.path)
-            _fill_image(task, mm, thread, image, envp, stack_top, gained)
+            _fill_image(task, mm, thread, image, contents, gained)
         except BaseException:
             abandon(mm, thread)
             raise
@@ -382,14 +383,17 @@ def _blank_process(task: Task) -> HostProcess:
 def begin_first_exec(task: Task, path: Path, name: bytes, argv: list[bytes], envp: list[bytes]) -> None:
     """Start the first program in the blank process that `task` was made with.  Raises LinuxError."""
     kernel = task.kernel
-    image = prepare(task, kernel, path, name, argv, name)
+    contents = StackContents(packed(argv or [b""]), packed(envp), name, new_stack(task))
+    while contents.place_some():
+        pass
+    image = prepare(task, kernel, path, name, contents.argv.first)
     if image.is_doomed():
         release_image(image)
         raise LinuxError(ENOEXEC)
     try:
-        stack_top = _map_image(task, task.mm, task.thread, image)
+        _map_image(task, task.mm, task.thread, image, contents.top)
         gained = exec_credentials(task, image.path)
-        _fill_image(task, task.mm, task.thread, image, envp, stack_top, gained)
+        _fill_image(task, task.mm, task.thread, image, contents, gained)
     finally:
         release_image(image)
     _install(task, task.mm, task.thread)
@@ -409,13 +413,20 @@ def _install(task: Task, mm: AddressSpace, thread: HostThread) -> None:
     task.kernel.by_thread[thread.ident()] = task
 
 
-def _map_image(task: Task, mm: AddressSpace, thread: HostThread, image: ExecImage) -> int:
-    """Queue every mapping of the new image on the blank process; the top of the stack."""
+def new_stack(task: Task) -> int:
+    """Where the stack of its next program ends."""
+    is_random = not task.personality & ADDR_NO_RANDOMIZE
+    return choose_stack(task.kernel.platform.max_address(), is_random=is_random)
+
+
+def _map_image(task: Task, mm: AddressSpace, thread: HostThread, image: ExecImage, stack_top: int) -> None:
+    """Queue every mapping of the new image on the blank process."""
     kernel = task.kernel
     is_random = not task.personality & ADDR_NO_RANDOMIZE
-    stack_top = map_stack(
+    map_stack(
         mm,
         thread,
+        stack_top,
         stack_bytes_for_limit(task.group.rlimit(RLIMIT_STACK), task.group.rlimit(RLIMIT_AS)),
         is_executable=image.main.is_stack_executable,
         is_random=is_random,
@@ -451,7 +462,6 @@ def _map_image(task: Task, mm: AddressSpace, thread: HostThread, image: ExecImag
     thread.queue_keep_only(kernel.programs.find(task, image.path).identities(task))
     vdso, vdso_length = kernel.platform.vdso()
     mm.vdso_start, mm.vdso_end = vdso, vdso + vdso_length
-    return stack_top
 
 
 def _mark_sections(mm: AddressSpace, image: Image) -> None:
@@ -509,14 +519,13 @@ def _fill_image(
     mm: AddressSpace,
     thread: HostThread,
     image: ExecImage,
-    envp: list[bytes],
-    stack_top: int,
+    contents: StackContents,
     gained: ExecCredentials,
 ) -> None:
     """Order the contents of the new areas, which are written once those are mapped, and set the first registers."""
     main, interpreter = image.main, image.interpreter
-    contents = StackContents(image.argv, envp, image.execfn)
-    sp, stack = build_stack(mm, stack_top, contents, _auxv(task, mm, image, gained))
+    contents.head = image.head
+    sp, stack = build_stack(mm, contents, _auxv(task, mm, image, gained))
     thread.write(sp, stack)
     for part in (main, interpreter):
         if part is not None:

@@ -6,8 +6,7 @@ Everything in the file is hostile: every field is range-checked before use.
 """
 
 import os
-from itertools import accumulate
-from struct import Struct, pack
+from struct import Struct
 from typing import Final
 
 from cloche.abi.elf import ET_DYN, ET_EXEC, PT_GNU_STACK, PT_INTERP, PT_LOAD
@@ -24,6 +23,7 @@ from cloche.abi.mman import (
     PROT_WRITE,
 )
 from cloche.arch.machine import ELF_MACHINE, PLATFORM
+from cloche.kernel.exec_strings import StackContents
 from cloche.mm.address_space import AddressSpace
 from cloche.mm.area import page_up
 from cloche.mm.text import TAIL_GAP
@@ -33,7 +33,6 @@ from cloche.vfs.objects import Context, FileDescription
 
 _EHDR: Final = Struct("<16sHHIQQQIHHHHHH")
 _PHDR: Final = Struct("<IIQQQQQQ")
-_Q: Final = Struct("<Q")
 _QQ: Final = Struct("<QQ")
 
 
@@ -203,59 +202,35 @@ def map_segments(ctx: Context, mm: AddressSpace, thread: HostThread, image: Imag
     return end
 
 
-class StackContents:
-    """The contents of a new stack after execve."""
-
-    def __init__(self, argv: list[bytes], envp: list[bytes], execfn: bytes) -> None:
-        self.argv: list[bytes] = argv
-        self.envp: list[bytes] = envp
-        self.execfn: bytes = execfn
-
-
 def build_stack(
-    mm: AddressSpace, top: int, contents: StackContents, auxv: list[tuple[int, int]]
+    mm: AddressSpace, contents: StackContents, auxv: list[tuple[int, int]]
 ) -> tuple[int, bytes]:
-    """The initial stack below `top`: (rsp, bytes from rsp to top).  Also notes arg and env ranges in `mm`.
+    """The initial stack below `contents.top`: (rsp, bytes from rsp on).  Also notes arg and env ranges in `mm`.
 
     Layout of fs/binfmt_elf.c create_elf_tables: argc, argv, envp, auxv, then the strings.
     """
-    # There may be hundreds of thousands of them, so no Python loop visits each.
-    count = len(contents.argv)
-    strings = bytearray(b"\0".join([*contents.argv, *contents.envp, b""]))
-    lengths = [len(text) + 1 for text in contents.argv]
-    env_offset = sum(lengths)
-    lengths += [len(text) + 1 for text in contents.envp]
-    env_end = len(strings)
-    execfn_offset = len(strings)
-    strings += contents.execfn + b"\0"
-    tail = bytes(8)
-    strings_at = top - len(tail) - len(strings)
-    mm.arg_start, mm.arg_end = strings_at, strings_at + env_offset
-    mm.env_start, mm.env_end = strings_at + env_offset, strings_at + env_end
+    # There may be hundreds of thousands of them: nothing here looks at each.
+    strings = contents.strings()
+    strings_at = contents.top - sum([len(part) for part in strings])
+    mm.env_end = contents.end
+    mm.env_start = mm.arg_end = contents.end - contents.envp.length_bytes
+    mm.arg_start = strings_at
     extra = (PLATFORM + b"\0").ljust(16, b"\0") + os.urandom(16)
     extra_at = (strings_at - len(extra)) & ~15
-    vectors = list(auxv)
-    vectors.append((31, strings_at + execfn_offset))  # AT_EXECFN
-    vectors.append((15, extra_at))  # AT_PLATFORM
-    vectors.append((25, extra_at + 16))  # AT_RANDOM
-    vectors.append((0, 0))
-    words = 1 + len(contents.argv) + 1 + len(contents.envp) + 1 + 2 * len(vectors)
-    sp = (extra_at - 8 * words) & ~15
-    out = bytearray()
-    pointers = list(accumulate(lengths, initial=strings_at))
-    out += _Q.pack(count)
-    out += pack(f"<{count}Q", *pointers[:count]) + bytes(8)
-    out += pack(f"<{len(contents.envp)}Q", *pointers[count:-1]) + bytes(8)
-    raw_auxv = b"".join([_QQ.pack(key, value & 0xFFFFFFFFFFFFFFFF) for key, value in vectors])
-    out += raw_auxv
-    mm.auxv = raw_auxv
-    out += bytes(extra_at - sp - len(out))
-    out += extra
-    out += bytes(strings_at - extra_at - len(extra))
-    out += strings
-    out += tail
+    entries = list(auxv)
+    entries.append((31, contents.end))  # AT_EXECFN
+    entries.append((15, extra_at))  # AT_PLATFORM
+    entries.append((25, extra_at + 16))  # AT_RANDOM
+    entries.append((0, 0))
+    mm.auxv = b"".join([_QQ.pack(key, value & 0xFFFFFFFFFFFFFFFF) for key, value in entries])
+    vectors = contents.vectors(strings_at)
+    vectors.append(mm.auxv)
+    length = sum([len(part) for part in vectors])
+    sp = (extra_at - length) & ~15
+    vectors.append(bytes(extra_at - sp - length))
+    vectors.append(extra.ljust(strings_at - extra_at, b"\0"))
     mm.start_stack = sp
-    return sp, bytes(out)
+    return sp, b"".join(vectors + strings)
 
 
 def stack_bytes_for_limit(limit: int, total_limit: int) -> int:
@@ -270,12 +245,16 @@ def stack_bytes_for_limit(limit: int, total_limit: int) -> int:
     return page_up(size)
 
 
-def map_stack(
-    mm: AddressSpace, thread: HostThread, size: int, *, is_executable: bool, is_random: bool
-) -> int:
-    """Place and map the main stack of `size` bytes; its top.  Also sets the base from which mmap goes down."""
+def choose_stack(max_address: int, *, is_random: bool) -> int:
+    """The top of a main stack."""
     offset = int.from_bytes(os.urandom(3), "little") << 12 if is_random else 0
-    top = (mm.max_address - offset - 4096) & PAGE_MASK
+    return (max_address - offset - 4096) & PAGE_MASK
+
+
+def map_stack(
+    mm: AddressSpace, thread: HostThread, top: int, size: int, *, is_executable: bool, is_random: bool
+) -> None:
+    """Map the main stack of `size` bytes below `top`.  Also sets the base from which mmap goes down."""
     prot = PROT_READ | PROT_WRITE | (PROT_EXEC if is_executable else 0)
     mm.mmap(
         thread,
@@ -289,7 +268,6 @@ def map_stack(
     )
     offset = int.from_bytes(os.urandom(2), "little") << 12 if is_random else 0
     mm.set_mmap_base((top - max(size, MIN_STACK_GAP) - STACK_GUARD - offset) & PAGE_MASK)
-    return top
 
 
 def grow_stack(mm: AddressSpace, thread: HostThread, limit: int, total_limit: int) -> None:

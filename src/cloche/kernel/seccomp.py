@@ -24,7 +24,7 @@ from cloche.kernel.seccomp_filter import (
     Filter,
     Listener,
     Notification,
-    check_program,
+    checked_program,
     filters_of,
     replace,
     run_filter,
@@ -163,7 +163,7 @@ def add_filter(task: Task, raw: bytes, flags: int, listener: Listener | None = N
         raise LinuxError(EACCES)
     if not KERNEL_MEMORY.has_room(FILTER_BYTES + len(raw)):
         raise LinuxError(ENOMEM)
-    program = check_program(raw)
+    program = checked_program(raw)
     if task.seccomp.mode == bpf.SECCOMP_MODE_STRICT:
         raise LinuxError(EINVAL)
     current = filters_of(task)

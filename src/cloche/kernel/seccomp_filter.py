@@ -118,7 +118,7 @@ class Filter(SeccompChain):
     """An installed program and those that were installed before it."""
 
     def __init__(self, program: bytes, previous: "Filter | None") -> None:
-        """`program` has been checked (`check_program`)."""
+        """`program` has been checked (`checked_program`)."""
         self.program: bytes = program
         self.previous: Filter | None = previous
         self.verdicts: dict[int, int] = {}  # by call number, where nothing else matters
@@ -155,7 +155,7 @@ class Filter(SeccompChain):
 _LD_ABS: Final = bpf.BPF_LD | bpf.BPF_W | bpf.BPF_ABS
 
 
-def check_program(raw: bytes) -> bytes:
+def checked_program(raw: bytes) -> bytes:
     """Check an array of struct sock_filter (seccomp_check_filter), and give it.  Raises LinuxError(EINVAL)."""
     check(raw)
     for code, _jump_true, _jump_false, k in INSN.iter_unpack(raw):

@@ -9,7 +9,8 @@ from typing import Final
 
 from cloche.abi.errno import E2BIG, EFAULT, ERESTARTNOHAND, LinuxError
 from cloche.kernel.blocking import BLOCKED, SLICE_NS, Blocked, TaskBase, end_wait, next_slice
-from cloche.kernel.exec import MAX_ARG_STRLEN, argument_room, begin_exec
+from cloche.kernel.exec import MAX_ARG_STRLEN, argument_room, begin_exec, new_stack
+from cloche.kernel.exec_strings import BATCH, ExecStrings, StackContents
 from cloche.kernel.task import Task
 from cloche.kernel.timers import monotonic_ns
 from cloche.mm.usermem import UserMemory
@@ -19,7 +20,7 @@ from cloche.vfs.objects import Path
 
 _PAGE: Final = 4096
 _KEPT: Final = 64  # pages
-_BATCH: Final = 64  # strings between two looks at the clock
+_BATCH_BYTES: Final = 1 << 16  # of strings between two looks at the clock
 _POINTER: Final = 8
 
 
@@ -28,8 +29,11 @@ class StringArray:
 
     def __init__(self, addr: int) -> None:
         self.at: int = addr  # the next pointer, 0 when all are read
-        self.pointers: list[int] = []
-        self.texts: list[bytes] = []
+        self.pointers: list[bytes] = []  # by the page
+        self.count: int = 0
+        self.next: int = 0  # which of them comes next
+        self.next_page: int = 0
+        self.strings: ExecStrings = ExecStrings()
 
     def read_pointers(self, mem: UserMemory, room: int) -> None:
         """Read pointers up to the end of a page. Raises LinuxError(EFAULT, E2BIG)."""
@@ -39,13 +43,31 @@ class StringArray:
             raise LinuxError(EFAULT)
         words: tuple[int, ...] = unpack(f"<{count}Q", raw[: count * _POINTER])
         if 0 in words:
-            words = words[: words.index(0)]
+            count = words.index(0)
             self.at = 0
         else:
             self.at += count * _POINTER
-        self.pointers += words
-        if len(self.pointers) * _POINTER > room:
+        if count:
+            self.pointers.append(raw[: count * _POINTER])
+        self.count += count
+        if self.count * _POINTER > room:
             raise LinuxError(E2BIG)
+
+    def some_pointers(self) -> tuple[int, ...]:
+        """The next of those that have been read, none at the end."""
+        if self.next_page == len(self.pointers):
+            return ()
+        batch = self.pointers[self.next_page][self.next : self.next + BATCH * _POINTER]
+        return unpack(f"<{len(batch) // _POINTER}Q", batch)
+
+    def add(self, texts: list[bytes]) -> None:
+        """What the first of `some_pointers` lead to."""
+        self.strings.add(texts)
+        if texts:
+            self.next += _POINTER * len(texts)
+            if self.next == len(self.pointers[self.next_page]):
+                self.next = 0
+                self.next_page += 1
 
 
 class ExecArguments(Blocked):
@@ -63,12 +85,13 @@ class ExecArguments(Blocked):
         self.envp: StringArray = StringArray(envp)
         self.room: int = argument_room(task)
         self.pages: dict[int, bytes] = {}  # by address; shorter where memory ends
+        self.contents: StackContents | None = None  # once all is read
 
     def retry(self, task: TaskBase) -> int:
         assert isinstance(task, Task)
         mem = task.user_memory()
         end_ns = monotonic_ns() + SLICE_NS
-        while self._step(mem, self.argv) or self._step(mem, self.envp):
+        while self._step(mem, self.argv) or self._step(mem, self.envp) or self._place(task):
             if monotonic_ns() >= end_ns:
                 return next_slice(task, self)
         end_wait(task, self)  # begin_exec may block the task itself
@@ -81,8 +104,9 @@ class ExecArguments(Blocked):
         """Start the program, once all arguments are read; returns the result of `begin_exec`. Raises LinuxError,
         LeaseBroken.
         """
-        argv, envp = self.argv.texts, self.envp.texts
-        return begin_exec(task, self.path, self.name, argv, envp, is_unreachable=self.is_unreachable)
+        contents = self.contents
+        assert contents is not None
+        return begin_exec(task, self.path, self.name, contents, is_unreachable=self.is_unreachable)
 
     def interrupted(self, task: TaskBase) -> int:
         assert isinstance(task, Task)
@@ -93,15 +117,28 @@ class ExecArguments(Blocked):
         if array.at:
             array.read_pointers(mem, self.room)
             return True
-        done = len(array.texts)
-        batch = array.pointers[done : done + _BATCH]
-        for pointer in batch:
+        texts: list[bytes] = []
+        length = 0
+        for pointer in array.some_pointers():
             text = self._text(mem, pointer)
-            array.texts.append(text)
-            self.room -= len(text) + 1 + _POINTER
+            texts.append(text)
+            length += len(text) + 1
+            if length > _BATCH_BYTES:
+                break
+        self.room -= length + _POINTER * len(texts)
         if self.room < 0:
             raise LinuxError(E2BIG)
-        return bool(batch)
+        array.add(texts)
+        return bool(texts)
+
+    def _place(self, task: Task) -> bool:
+        """Find out where some of the strings will be; False when that is done."""
+        if self.contents is None:
+            argv = self.argv.strings
+            if argv.count == 0:
+                argv.add([b""])
+            self.contents = StackContents(argv, self.envp.strings, self.name, new_stack(task))
+        return self.contents.place_some()
 
     def _text(self, mem: UserMemory, addr: int) -> bytes:
         """The string at `addr`, usually within one page."""

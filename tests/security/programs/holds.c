@@ -510,13 +510,31 @@ static void filters(void)
         getppid();
 }
 
+/* As many arguments as a program may have, all empty but the first, and the same for its environment. */
+static void arguments(void)
+{
+    struct rlimit all = {RLIM_INFINITY, RLIM_INFINITY};
+    setrlimit(RLIMIT_STACK, &all);
+    char **list = calloc(size + 1, sizeof *list);
+    for (int i = 0; i < size; i++)
+        list[i] = i ? "" : "true";
+    char **none = list + size;
+    printf("done\n");
+    fflush(stdout);
+    if (fork() == 0) {
+        CHECK(execve("/bin/true", list, list + size / 2));
+    }
+    wait(NULL);
+    CHECK(execve("/bin/true", none, list + size / 10));
+}
+
 int main(int argc, char **argv)
 {
     static const struct { const char *name; void (*run)(void); } cases[] = {
         {"high-descriptor", high_descriptor}, {"many-descriptors", many_descriptors}, {"one-file-watched", one_file_watched}, {"many-files-watched", many_files_watched},
         {"inotify-watches", inotify_watches}, {"many-children", many_children}, {"semaphores", semaphores}, {"mounts", mounts}, {"full-tmpfs", full_tmpfs}, {"deep-path", deep_path},
         {"timers", timers}, {"locks", locks}, {"descriptors-sent", descriptors_sent}, {"signals-queued", signals_queued}, {"messages", messages}, {"threads", threads},
-        {"areas", areas}, {"pieces", pieces}, {"groups", groups}, {"file-locks", file_locks}, {"filters", filters}};
+        {"areas", areas}, {"pieces", pieces}, {"groups", groups}, {"file-locks", file_locks}, {"filters", filters}, {"arguments", arguments}};
     size = atoi(argv[2]);
     for (unsigned i = 0; i < sizeof cases / sizeof *cases; i++)
         if (!strcmp(cases[i].name, argv[1])) {

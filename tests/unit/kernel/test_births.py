@@ -29,7 +29,8 @@ from cloche.fs.tmpfs import TmpfsFile
 from cloche.kernel import itimers
 from cloche.kernel.blocking import BLOCKED, RESUME, Blocked
 from cloche.kernel.clone import CloneArgs, do_clone, finish_vfork_wait, vfork_done
-from cloche.kernel.exec import begin_exec
+from cloche.kernel.exec import begin_exec, new_stack
+from cloche.kernel.exec_strings import StackContents, packed
 from cloche.kernel.exit import do_exit, reap
 from cloche.kernel.loop import fail_clone
 from cloche.kernel.phase import KERNEL
@@ -158,9 +159,15 @@ def clones(world: Nursery, flags: int) -> bool:
     return True
 
 
+def arguments(task: Task) -> StackContents:
+    made = StackContents(packed([b"x"]), packed([]), PROGRAM, new_stack(task))
+    assert made.place_some() and not made.place_some()
+    return made
+
+
 def executes(world: Nursery) -> bool:
     try:
-        begin_exec(world.task, path_lookup(world.task, None, PROGRAM), PROGRAM, [b"x"], [])
+        begin_exec(world.task, path_lookup(world.task, None, PROGRAM), PROGRAM, arguments(world.task))
     except (LinuxError, OSError):
         return False
     return True
@@ -314,7 +321,7 @@ def test_a_thread_that_execs_lets_the_old_leader_go() -> None:
         fs.pid_dir(task)
         assert len(task.names) == 1
     path = path_lookup(thread, None, PROGRAM)
-    assert begin_exec(thread, path, PROGRAM, [b"x"], []) == RESUME
+    assert begin_exec(thread, path, PROGRAM, arguments(thread)) == RESUME
     assert thread.group.leader is thread and leader.is_left and not leader.names and not thread.names
 
 
@@ -326,7 +333,7 @@ def test_many_descriptors_are_closed_in_slices_before_the_new_program_runs() -> 
     for fd in range(5000):
         task.files.install(file, 10_000, is_cloexec=fd % 10 != 0)
     path = path_lookup(task, None, PROGRAM)
-    result, turns = begin_exec(task, path, PROGRAM, [b"x"], []), 0
+    result, turns = begin_exec(task, path, PROGRAM, arguments(task)), 0
     while result == BLOCKED:
         assert task.files.cloexec and isinstance(task.blocked, Blocked)
         world.kernel.sliced.clear()

@@ -39,7 +39,7 @@ def guest() -> Guest:
 
 
 def verdict(raw: bytes, call: Args) -> int:
-    return seccomp.run_filter(seccomp.Filter(seccomp.check_program(raw), None), call, 0x1234_5678_9ABC)
+    return seccomp.run_filter(seccomp.Filter(seccomp.checked_program(raw), None), call, 0x1234_5678_9ABC)
 
 
 def test_by_number_and_argument() -> None:
@@ -97,7 +97,7 @@ def test_instructions(insns: list[tuple[int, int, int, int]], result: int) -> No
 )
 def test_refused_programs(insns: list[tuple[int, int, int, int]]) -> None:
     with pytest.raises(LinuxError) as caught:
-        seccomp.check_program(code(*insns))
+        seccomp.checked_program(code(*insns))
     assert caught.value.errno == EINVAL
 
 
@@ -109,7 +109,7 @@ def test_a_filter_is_one_object() -> None:
     gc.disable()
     try:
         objects = len(gc.get_objects())
-        made = [seccomp.Filter(seccomp.check_program(raw), None) for _ in range(10)]
+        made = [seccomp.Filter(seccomp.checked_program(raw), None) for _ in range(10)]
         assert len(gc.get_objects()) - objects < 100
     finally:
         gc.enable()
@@ -120,7 +120,7 @@ def test_a_filter_is_one_object() -> None:
 
 def test_verdicts_are_not_remembered_without_end() -> None:
     """The number of a call is what a guest says it is."""
-    made = seccomp.Filter(seccomp.check_program(code(LD_NR, ALLOW)), None)
+    made = seccomp.Filter(seccomp.checked_program(code(LD_NR, ALLOW)), None)
     for number in (*range(2000), 1 << 40, -1):
         assert seccomp.run_filter(made, args(number), 0) == bpf.SECCOMP_RET_ALLOW
     assert 500 < len(made.verdicts) <= 1024

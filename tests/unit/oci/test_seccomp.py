@@ -10,7 +10,7 @@ from cloche.abi import seccomp as bpf
 from cloche.abi.bpf_program import INSN
 from cloche.arch.syscalls import NAMES as CALLS
 from cloche.kernel.args import Args
-from cloche.kernel.seccomp_filter import Filter, check_program, run_filter
+from cloche.kernel.seccomp_filter import Filter, checked_program, run_filter
 from cloche.oci.errors import OciError
 from cloche.oci.seccomp import compile_profile
 
@@ -57,7 +57,7 @@ def run(program: bytes, number: int, args: list[int]) -> int:
     call.nr = number
     signed = [value - (1 << 64) if value >= 1 << 63 else value for value in args]
     call.a0, call.a1, call.a2, call.a3, call.a4, call.a5 = signed
-    return run_filter(Filter(check_program(program), None), call, 0)
+    return run_filter(Filter(checked_program(program), None), call, 0)
 
 
 conditions = st.fixed_dictionaries(
@@ -94,7 +94,7 @@ def test_program_and_profile_agree(profile: dict[str, Any], name: str, args: lis
 
 def test_another_architecture_is_killed() -> None:
     program = compile_profile({"defaultAction": "SCMP_ACT_ERRNO"})
-    _code, _true, _false, k = INSN.unpack_from(check_program(program), 2 * INSN.size)
+    _code, _true, _false, k = INSN.unpack_from(checked_program(program), 2 * INSN.size)
     assert k == bpf.SECCOMP_RET_KILL_PROCESS
 
 
