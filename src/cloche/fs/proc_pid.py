@@ -451,7 +451,7 @@ class FdDir(TaskDir):
 
     def refresh(self, ctx: Context) -> None:
         super().refresh(ctx)
-        self.size = 0 if self.task.is_exited else self.task.files.count_open()
+        self.size = 0 if self.task.is_exited else self.task.files.count
 
     def permission(self, ctx: Context, mask: int) -> bool:
         self.refresh(ctx)
@@ -505,7 +505,7 @@ class FdInfoFile(TaskFile):
         """The text, some at a time."""
         task = self.task
         file = self.watched()
-        flags = file.flags & ~UNSEEN_FLAGS | (O_CLOEXEC if self.fd in task.files.cloexec else 0)
+        flags = file.flags & ~UNSEEN_FLAGS | (O_CLOEXEC if task.files.is_cloexec(self.fd) else 0)
         mount = file.path.mount.ident if file.path is not None else 0
         view = reader_of(ctx).pid_ns
         head = f"pos:\t{file.pos}\nflags:\t0{flags:o}\nmnt_id:\t{mount}\nino:\t{file.inode.ino}\n"

@@ -280,7 +280,7 @@ class ProcSys(SysctlTree):
         for task in self.kernel.tasks.values():
             if id(task.files) not in seen:
                 seen.add(id(task.files))
-                count += task.files.count_open()
+                count += task.files.count
         return b"%d\t0\t9223372036854775807\n" % count
 
     def _min_address(self, ctx: Context) -> bytes:

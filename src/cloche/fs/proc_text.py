@@ -270,7 +270,7 @@ def _fd_table_size(task: Task) -> int:
     size = 64
     if task.is_exited:
         return 0
-    while size < len(task.files.files):
+    while size < task.files.size:
         size *= 2
     return size
 

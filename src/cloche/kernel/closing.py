@@ -8,34 +8,35 @@ closed soon after its death.
 from typing import Final
 
 from cloche.kernel.chores import Chore
-from cloche.kernel.fd_table import FdTable
+from cloche.kernel.fd_table import FdBlock, FdTable
 from cloche.kernel.task import Task
-from cloche.vfs.objects import FileDescription
 
 FEW: Final = 256  # closed at once
-_BATCH: Final = 64
 
 
 class CloseRest(Chore):
-    """Files that have left their table."""
+    """Blocks that have left their table."""
 
-    def __init__(self, task: Task, table: FdTable, files: list[FileDescription]) -> None:
+    def __init__(self, task: Task, table: FdTable, blocks: list[FdBlock]) -> None:
         self.task: Task = task
         self.table: FdTable = table
-        self.files: list[FileDescription] = files
+        self.blocks: list[FdBlock] = blocks
         self.at: int = 0
 
     def step(self) -> bool:
-        end = min(self.at + _BATCH, len(self.files))
-        for file in self.files[self.at : end]:
-            self.table.closed(self.task, file)
-        self.at = end
-        return end < len(self.files)
+        while self.at < len(self.blocks):
+            closed = self.table.leave(self.task, self.blocks[self.at])
+            self.at += 1
+            if closed:
+                break
+        return self.at < len(self.blocks)
 
 
-def close_taken(task: Task, table: FdTable, files: list[FileDescription]) -> None:
-    """Close files that were taken out of `table`."""
-    for file in files[:FEW]:
-        table.closed(task, file)
-    if len(files) > FEW:
-        task.kernel.chores.append(CloseRest(task, table, files[FEW:]))
+def close_taken(task: Task, table: FdTable, blocks: list[FdBlock]) -> None:
+    """Close what was taken out of `table`."""
+    closed = at = 0
+    while at < len(blocks) and closed < FEW:
+        closed += table.leave(task, blocks[at])
+        at += 1
+    if at < len(blocks):
+        task.kernel.chores.append(CloseRest(task, table, blocks[at:]))

@@ -34,7 +34,7 @@ from cloche.kernel.blocking import (
     end_wait,
     next_slice,
 )
-from cloche.kernel.closing import FEW, close_taken
+from cloche.kernel.closing import FEW
 from cloche.kernel.creds import install as install_creds
 from cloche.kernel.delivery import core_flag
 from cloche.kernel.exec_creds import ExecCredentials, exec_credentials
@@ -338,25 +338,25 @@ def _commit(
     detach_address_space(task)
     _install(task, mm, thread)
     _reset_for_exec(task, image, gained)
-    return CloseMarked(old_tid, sorted(task.files.cloexec)).close_some(task)
+    return CloseMarked(old_tid).close_some(task)
 
 
 class CloseMarked(Blocked):
     """The closing of many descriptors by execve, in slices, before the new program runs."""
 
-    def __init__(self, old_tid: int, fds: list[int]) -> None:
+    def __init__(self, old_tid: int) -> None:
         super().__init__()
-        self.old_tid: int = old_tid  # the tid by which a tracer knows the task
-        self.fds: list[int] = fds
+        self.old_tid: int = old_tid  # what a tracer knows it by
         self.at: int = 0
 
     def close_some(self, task: Task) -> int:
         """RESUME at the end, else BLOCKED."""
-        end = self.at + FEW
-        close_taken(task, task.files, task.files.take_marked(self.fds[self.at : end]))
-        self.at = end
-        if end < len(self.fds):
-            return next_slice(task, self)
+        if self.at >= 0:
+            self.at, files = task.files.take_marked(self.at, FEW)
+            for file in files:
+                task.files.closed(task, file)
+            if self.at >= 0:
+                return next_slice(task, self)
         tracing = task.kernel.tracing
         if task.tracee is None or tracing is None:
             return RESUME
@@ -398,7 +398,9 @@ def begin_first_exec(task: Task, path: Path, name: bytes, argv: list[bytes], env
         release_image(image)
     _install(task, task.mm, task.thread)
     _reset_for_exec(task, image, gained)
-    close_taken(task, task.files, task.files.take_marked(sorted(task.files.cloexec)))
+    _at, files = task.files.take_marked(0, task.files.size)
+    for file in files:
+        task.files.closed(task, file)
     task.args.nr = SYS_execve
     task.enter(GUEST)
     task.thread.resume()

@@ -14,12 +14,9 @@ from cloche.vfs.objects import Dentry, FileDescription, Mount, Path
 
 def data_file(task: Task, fd_arg: int) -> FileDescription:
     """The open file of a descriptor argument; EBADF for an O_PATH one too (fdget)."""
-    fd = to_i32(fd_arg)
-    files = task.files.files
-    if 0 <= fd < len(files):
-        file = files[fd]
-        if file is not None and file.flags & O_PATH == 0:
-            return file
+    file = task.files.find(to_i32(fd_arg))
+    if file is not None and file.flags & O_PATH == 0:
+        return file
     raise LinuxError(EBADF)
 
 

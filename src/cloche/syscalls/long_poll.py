@@ -165,9 +165,9 @@ class LongPoll(Blocked):
         """Read a part of the array; returns whether that was all. Raises LinuxError(EFAULT)."""
         count = min(self.count - self.at, _BATCH)
         raw = task.user_memory().read(self.addr + self.at * POLLFD_SIZE, count * POLLFD_SIZE)
-        table = task.files.files
+        table = task.files
         for fd, events, _revents in POLLFD.iter_unpack(raw):
-            file = table[fd] if 0 <= fd < len(table) else None
+            file = table.find(fd)
             if file is not None and file.flags & O_PATH:
                 file = None
             events = -1 if fd < 0 else (events & 0xFFFF) | _ALWAYS

@@ -108,12 +108,9 @@ def sys_fcntl(task: Task, args: Args) -> int:
     if command == F_GETFL:
         return file.flags & ~UNSEEN_FLAGS
     if command == F_GETFD:
-        return FD_CLOEXEC if fd in task.files.cloexec else 0
+        return FD_CLOEXEC if task.files.is_cloexec(fd) else 0
     if command == F_SETFD:
-        if arg & FD_CLOEXEC:
-            task.files.cloexec.add(fd)
-        else:
-            task.files.cloexec.discard(fd)
+        task.files.set_cloexec(fd, is_cloexec=arg & FD_CLOEXEC != 0)
         return 0
     if command == F_DUPFD or command == F_DUPFD_CLOEXEC:
         return duplicate_from(task, file, to_u32(arg), is_cloexec=command == F_DUPFD_CLOEXEC)

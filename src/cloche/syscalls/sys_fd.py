@@ -76,7 +76,7 @@ def open_at(task: Task, start: Path | None, name: bytes, flags: int, mode: int, 
     """Open and install; EMFILE comes before anything is created."""
     files = task.files
     limit = task.nofile_limit()
-    if len(files.files) >= limit:
+    if files.count >= limit:
         files.reserve(limit)
     try:
         file = open_quick(task, start, name, flags | O_LARGEFILE, mode, resolve)
@@ -156,13 +156,13 @@ class CloseRange(Blocked):
     def retry(self, task: TaskBase) -> int:
         end_ns = 0
         files = self.files
-        stop = min(self.last + 1, len(files.files))
+        stop = min(self.last + 1, files.size)
         while self.at < stop:
             batch_end = min(self.at + _CLOSES, stop)
             for fd in range(self.at, batch_end):
-                if fd < len(files.files) and files.files[fd] is not None:
+                if files.find(fd) is not None:
                     if self.is_marking:
-                        files.cloexec.add(fd)
+                        files.set_cloexec(fd, is_cloexec=True)
                     else:
                         files.close(task, fd)
             self.at = batch_end

@@ -34,10 +34,10 @@ def sys_ioctl(task: Task, args: Args) -> int:
     if kind == 0x54 and command < FIONBIO and command != FIONREAD:
         return file.ioctl(task, command, to_u64(args.a2))
     if command == FIOCLEX:
-        task.files.cloexec.add(to_i32(args.a0))
+        task.files.set_cloexec(to_i32(args.a0), is_cloexec=True)
         return 0
     if command == FIONCLEX:
-        task.files.cloexec.discard(to_i32(args.a0))
+        task.files.set_cloexec(to_i32(args.a0), is_cloexec=False)
         return 0
     pointer = to_u64(args.a2)
     if command == FIONBIO:

@@ -55,6 +55,7 @@ from cloche.abi.fs import (
 )
 from cloche.fs.anon import AnonFile
 from cloche.kernel.args import Args, to_i32, to_u32, to_u64
+from cloche.kernel.fd_table import FdBlock
 from cloche.kernel.task import Kernel, Task
 from cloche.syscalls.args import data_file, path_arg, path_at
 from cloche.syscalls.sys_fd import read_extensible
@@ -138,12 +139,16 @@ def sys_mount(task: Task, args: Args) -> int:
 
 def is_mount_busy(kernel: Kernel, mount: Mount) -> bool:
     """Whether a task works in it or has a file of it open."""
+    seen: set[FdBlock] = set()  # forks share them
     for task in kernel.tasks.values():
         if task.fs.root.mount is mount or task.fs.cwd.mount is mount:
             return True
-        for file in task.files.files:
-            if file is not None and file.path is not None and file.path.mount is mount:
-                return True
+        for block in task.files.blocks:
+            if block.used and block not in seen:
+                seen.add(block)
+                for file in block.files:
+                    if file is not None and file.path is not None and file.path.mount is mount:
+                        return True
     return False
 
 

@@ -170,14 +170,13 @@ class PollSet:
         self.raw: bytes = task.user_memory().read(addr, count * POLLFD_SIZE)
         self.files: list[FileDescription | None] = []
         self.events: list[int] = []  # -1: the descriptor is negative, and ignored
-        table = task.files.files
-        size = len(table)
+        table = task.files
         for fd, events, _revents in POLLFD.iter_unpack(self.raw):
             if fd < 0:
                 self.files.append(None)
                 self.events.append(-1)
                 continue
-            file = table[fd] if fd < size else None
+            file = table.find(fd)
             if file is not None and file.flags & O_PATH:
                 file = None
             self.files.append(file)
@@ -350,9 +349,9 @@ class SelectSet:
     """The three sets of a call, with the files that they named at the start."""
 
     def __init__(self, task: Task, count: int, in_addr: int, out_addr: int, ex_addr: int) -> None:
-        table = task.files.files
+        table = task.files
         room = 64
-        while room < len(table):
+        while room < table.size:
             room *= 2
         count = min(count, room)  # what is beyond the table is ignored (core_sys_select)
         self.length: int = (count + 63) // 64 * 8
@@ -374,7 +373,7 @@ class SelectSet:
                 if bits & flag == 0:
                     continue
                 fd = at * 8 + bit
-                file = table[fd] if fd < len(table) else None
+                file = table.find(fd)
                 if file is None or file.flags & O_PATH:
                     raise LinuxError(EBADF)
                 mask = POLLIN_SET if readable[at] & flag else 0

@@ -238,7 +238,7 @@ def sys_execveat(task: Task, args: Args) -> int:
         if start is None:
             return -EACCES
         shown = b"/dev/fd/%d" % dirfd + (b"/" + name if name else b"")
-        is_unreachable = dirfd in task.files.cloexec
+        is_unreachable = task.files.is_cloexec(dirfd)
     if not name:
         if not flags & AT_EMPTY_PATH or start is None:
             return -ENOENT
@@ -258,7 +258,7 @@ class LastClose(CloseRange):
     """An exit that closes very many descriptors first, while the process still lives."""
 
     def __init__(self, task: Task, status: int, *, is_group: bool) -> None:
-        super().__init__(task.files, 0, len(task.files.files), is_marking=False)
+        super().__init__(task.files, 0, task.files.size, is_marking=False)
         self.status: int = status
         self.is_group: bool = is_group
 
@@ -271,7 +271,7 @@ class LastClose(CloseRange):
 
 
 def _exit(task: Task, status: int, *, is_group: bool) -> int:
-    if len(task.files.files) > FEW and task.files.users == 1 and len(task.group.tasks) == 1:
+    if task.files.count > FEW and task.files.users == 1 and len(task.group.tasks) == 1:
         return LastClose(task, status, is_group=is_group).retry(task)
     return _exit_now(task, status, is_group=is_group)
 

@@ -163,11 +163,7 @@ def read_slowly(task: Task, file: FileDescription, addr: int, count: int) -> int
 
 def sys_read(task: Task, args: Args) -> int:
     """read(2)."""
-    fd = to_i32(args.a0)
-    files = task.files.files
-    if fd < 0 or fd >= len(files):
-        return -EBADF
-    file = files[fd]
+    file = task.files.find(to_i32(args.a0))
     if file is None:
         return -EBADF
     mode = file.flags & _MODE
@@ -275,11 +271,7 @@ def write_slowly(task: Task, file: FileDescription, addr: int, count: int) -> in
 
 def sys_write(task: Task, args: Args) -> int:
     """write(2)."""
-    fd = to_i32(args.a0)
-    files = task.files.files
-    if fd < 0 or fd >= len(files):
-        return -EBADF
-    file = files[fd]
+    file = task.files.find(to_i32(args.a0))
     if file is None:
         return -EBADF
     mode = file.flags & _MODE
@@ -579,11 +571,7 @@ def positioned_writev(task: Task, args: Args, flags: int) -> int:
 
 def sys_lseek(task: Task, args: Args) -> int:
     """lseek(2)."""
-    fd = to_i32(args.a0)
-    files = task.files.files
-    if fd < 0 or fd >= len(files):
-        return -EBADF
-    file = files[fd]
+    file = task.files.find(to_i32(args.a0))
     if file is None or file.flags & O_PATH:
         return -EBADF
     whence = to_u32(args.a2)

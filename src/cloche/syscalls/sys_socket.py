@@ -24,14 +24,11 @@ _ADDRESS_MAX: Final = 128  # struct sockaddr_storage
 
 def socket_arg(task: Task, fd_arg: int) -> SocketFile:
     """The socket of a descriptor argument.  Raises LinuxError(EBADF, ENOTSOCK)."""
-    fd = to_i32(fd_arg)
-    files = task.files.files
-    if 0 <= fd < len(files):
-        file = files[fd]
-        if file is not None and file.flags & O_PATH == 0:
-            if isinstance(file, SocketFile):
-                return file
-            raise LinuxError(ENOTSOCK)
+    file = task.files.find(to_i32(fd_arg))
+    if file is not None and file.flags & O_PATH == 0:
+        if isinstance(file, SocketFile):
+            return file
+        raise LinuxError(ENOTSOCK)
     raise LinuxError(EBADF)
 
 

@@ -103,11 +103,7 @@ def sys_lstat(task: Task, args: Args) -> int:
 
 def sys_fstat(task: Task, args: Args) -> int:
     """fstat(2)."""
-    fd = to_i32(args.a0)
-    files = task.files.files
-    if fd < 0 or fd >= len(files):
-        return -EBADF
-    file = files[fd]
+    file = task.files.find(to_i32(args.a0))
     if file is None:
         return -EBADF
     return write_stat(task, file.inode, to_u64(args.a1))

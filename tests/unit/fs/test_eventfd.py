@@ -215,7 +215,7 @@ def test_pidfd_is_readable_when_the_process_ends() -> None:
     install(guest.kernel)
     child = guest.add_task(7)
     fd = guest.call(sys_pidfd_open, 7, 0)
-    assert fd in guest.task.files.cloexec
+    assert guest.task.files.is_cloexec(fd)
     file = guest.task.files.get(fd)
     assert pidfd_group(file) is child.group
     assert file.poll(guest.task) == 0

@@ -335,13 +335,13 @@ def test_many_descriptors_are_closed_in_slices_before_the_new_program_runs() -> 
     path = path_lookup(task, None, PROGRAM)
     result, turns = begin_exec(task, path, PROGRAM, arguments(task)), 0
     while result == BLOCKED:
-        assert task.files.cloexec and isinstance(task.blocked, Blocked)
+        assert task.files.marked() and isinstance(task.blocked, Blocked)
         world.kernel.sliced.clear()
         task.is_ready_queued = False
         turns += 1
         result = task.blocked.retry(task)
     assert result == RESUME and 10 < turns < 30
-    assert task.files.descriptors() == list(range(0, 5000, 10)) and not task.files.cloexec
+    assert task.files.descriptors() == list(range(0, 5000, 10)) and not task.files.marked()
     assert file.refs == 501 and not world.kernel.chores
 
 
