@@ -202,9 +202,7 @@ def map_segments(ctx: Context, mm: AddressSpace, thread: HostThread, image: Imag
     return end
 
 
-def build_stack(
-    mm: AddressSpace, contents: StackContents, auxv: list[tuple[int, int]]
-) -> tuple[int, bytes]:
+def build_stack(mm: AddressSpace, contents: StackContents, auxv: list[tuple[int, int]]) -> tuple[int, bytes]:
     """The initial stack below `contents.top`: (rsp, bytes from rsp on).  Also notes arg and env ranges in `mm`.
 
     Layout of fs/binfmt_elf.c create_elf_tables: argc, argv, envp, auxv, then the strings.

@@ -35,7 +35,10 @@ def test_every_string_is_found_by_its_pointer() -> None:
         lists: list[list[bytes]] = []
         made: list[ExecStrings] = []
         for least in (1, 0):
-            texts = [bytes(choice.choices(b"abc", k=choice.randrange(9))) for _ in range(choice.randrange(least, 200))]
+            texts = [
+                bytes(choice.choices(b"abc", k=choice.randrange(9)))
+                for _ in range(choice.randrange(least, 200))
+            ]
             array, at = ExecStrings(), 0
             while at < len(texts):
                 step = choice.randrange(1, BATCH + 1)
