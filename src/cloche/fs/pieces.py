@@ -2,7 +2,8 @@
 at a page.
 
 A read at an unexpected offset makes all pieces before it, in slices (I8): it returns EAGAIN to wait, and a chore
-wakes it for the next slice.
+wakes it for the next slice. Others who read the same open file at another offset wait until it is there: each would
+restart the other, for ever.
 """
 
 from collections.abc import Generator
@@ -32,6 +33,7 @@ class PiecedDescription(GeneratedDescription):
         self.following: int = -1  # where the next read is expected
         self.sought: int = -1  # offset of a read under way, which a retry continues
         self.is_walking: bool = False  # a reader waits for its next slice
+        self.walker: Task | None = None  # the one whose read goes to `sought`
         self.walkers: WaitQueue = WaitQueue()
 
     def check(self, ctx: Context) -> None:
@@ -47,20 +49,32 @@ class PiecedDescription(GeneratedDescription):
 
     def pread(self, ctx: Context, dst: IovIter, offset: int, flags: int = 0) -> int:
         self.check(ctx)
+        if self._is_anothers_turn(ctx, offset):
+            return -EAGAIN
         if offset != self.following or (offset == 0 and self.sought != 0):
             self.made, self.base, self.is_over = b"", 0, False
             self.restart(ctx)
         self.following = self.sought = offset
         if not self._reach(ctx, offset):
-            if not self.is_walking and isinstance(ctx, Task):
-                self.is_walking = True
-                ctx.kernel.chores.append(Walk(self))
+            if isinstance(ctx, Task):
+                self.walker = ctx
+                if not self.is_walking:
+                    self.is_walking = True
+                    ctx.kernel.chores.append(Walk(self))
             return -EAGAIN
         self.sought = -1
+        self.walker = None
         at = offset - self.base
         count = dst.copy_to(self.made[at : at + dst.remaining()]) if at < len(self.made) else 0
         self.following = offset + count
         return count
+
+    def _is_anothers_turn(self, ctx: Context, offset: int) -> bool:
+        """Whether a reader that still waits is on its way to another place."""
+        walker = self.walker
+        if walker is None or walker is ctx or offset == self.sought:
+            return False
+        return self.walkers.has(walker.waiter)  # it is not there any more when a signal has ended its wait
 
     def _reach(self, ctx: Context, offset: int) -> bool:
         """Make the piece that has `offset`, or come to the end; False when there is more to do."""

@@ -1,8 +1,8 @@
 """argv and envp on their way to the stack of a new program (execve(2), fs/exec.c).
 
-There may be hundreds of thousands, so they are packed a batch at a time (I8): first the strings, then, once it is known
-how long they are and where the stack is, the pointers to them.  The strings end at the same address whatever `#!` puts in
-place of the first, so the pointers to all others are right before the file has been opened.
+There may be hundreds of thousands, so they are packed a batch at a time (I8): first the strings, then, once it is
+known how long they are and where the stack is, the pointers to them.  The strings end at the same address whatever
+`#!` puts in place of the first, so the pointers to all others are right before the file has been opened.
 """
 
 from itertools import accumulate

@@ -2,9 +2,9 @@
 
 Owns references to open file descriptions.  Descriptor numbers are the guest's own and never reach the host (I2).
 
-A table may have a million numbers, so nothing looks at each in one go (I8).  It consists of blocks, of each of which it is
-known how many numbers are taken: the lowest free one is looked up, not searched.  A fork shares all blocks; who changes
-one has a copy of its own then.  A block holds one reference to each of its files, however many tables share it.
+A table may have a million numbers, so nothing looks at each in one go (I8).  It consists of blocks, of each of which
+it is known how many numbers are taken: the lowest free one is looked up, not searched.  A fork shares all blocks; who
+changes one has a copy of its own then.  A block holds one reference to each of its files, however many tables share it.
 """
 
 from typing import Final

@@ -35,6 +35,10 @@ class WaitQueue:
         if waiter in self._entries:
             del self._entries[waiter]
 
+    def has(self, waiter: Waiter) -> bool:
+        """Whether it is registered."""
+        return waiter in self._entries
+
     def is_empty(self) -> bool:
         return not self._entries
 

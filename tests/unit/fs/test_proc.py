@@ -420,3 +420,38 @@ def test_a_text_that_begins_with_nothing_is_reached(guest: ProcGuest) -> None:
         counts = [file.pread(guest.task, sink, 0) for _turn in range(6)]
         assert counts == [-EAGAIN] * 5 + [8]
         assert bytes(sink.sink) == b"at last\n"
+
+
+def test_readers_who_seek_apart_do_not_restart_each_other(guest: ProcGuest) -> None:
+    """Two threads read one open file at different places, each of which takes several slices."""
+
+    def piece(reader: Task, task: Task, cursor: int) -> tuple[bytes, int]:
+        end_ns = monotonic_ns() + SLICE_NS
+        while monotonic_ns() < end_ns:
+            pass
+        return (b"%d" % cursor, cursor + 1) if cursor < 10 else (b"", -1)
+
+    maps = guest.open(b"/2/maps")
+    inode = maps.inode
+    assert isinstance(inode, GeneratedInode)
+    file = PieceDescription(maps.path, inode, 0, guest.task, piece)
+    other = guest.add_task(3, guest.task.group)
+    places = {guest.task: 8, other: 5}
+    got: dict[Task, bytes] = {}
+    for _turn in range(40):
+        for task, offset in places.items():
+            sink = KernelIovIter(capacity=1)
+            if task not in got and file.pread(task, sink, offset) != -EAGAIN:
+                got[task] = bytes(sink.sink)
+                file.walkers.remove(task.waiter)
+            elif task not in got:
+                assert file.wait_queue() is file.walkers
+                file.walkers.add(task.waiter)
+    assert got == {guest.task: b"8", other: b"5"}
+    # Whose wait a signal has ended keeps nobody.
+    assert file.pread(other, KernelIovIter(capacity=1), 9) == -EAGAIN
+    for _turn in range(20):
+        sink = KernelIovIter(capacity=1)
+        if file.pread(guest.task, sink, 7) == 1:
+            break
+    assert bytes(sink.sink) == b"7"
