@@ -40,6 +40,7 @@ SIZES = {
     "file-locks": 10_000,
     "filters": 1,
     "arguments": 400_000,
+    "undone": 960_000,
 }
 
 

@@ -167,8 +167,8 @@ def _take_out(task: Task) -> None:
     undo_list = task.undo_list
     if undo_list is not None:
         task.undo_list = None
-        leave_undo_list(undo_list, task.group.tgid)
-    task.ordered_child = None  # the two would keep each other in memory
+        leave_undo_list(undo_list, task.group.tgid, kernel.chores)
+    task.ordered_child = None  # they would keep each other
     container = task.group.container
     task.ns = container.ns  # its own may end now
     leave_mount_namespace(task, task.mount_ns)

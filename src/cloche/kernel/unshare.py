@@ -219,7 +219,7 @@ def unshare(task: Task, flags: int) -> None:
     if flags & (CLONE_SYSVSEM | CLONE_NEWIPC) and task.undo_list is not None:
         undo_list = task.undo_list
         task.undo_list = None
-        leave_undo_list(undo_list, task.group.tgid)
+        leave_undo_list(undo_list, task.group.tgid, task.kernel.chores)
     task.ns = made.ns
     if made.creds is not task.creds:
         install(task, made.creds)

@@ -1,5 +1,6 @@
 """System calls by which one process inspects another: kcmp(2), process_vm_readv(2)."""
 
+from itertools import islice
 from struct import Struct
 from typing import Final
 
@@ -22,8 +23,10 @@ from cloche.kernel.task import Task
 from cloche.kernel.timers import monotonic_ns
 from cloche.mm.address_space import AddressSpace
 from cloche.mm.usermem import UserIovIter, import_iovec, user_iov
+from cloche.vfs.objects import FileDescription
 
 _SLOT: Final = Struct("<III")
+_SEARCHED: Final = 4096  # of what an epoll watches, before others have their turn
 
 
 def sys_kcmp(task: Task, args: Args) -> int:
@@ -65,12 +68,29 @@ def _epoll_target(task: Task, args: Args, first: Task, second: Task) -> int:
         return -EBADF
     if not isinstance(epoll, EpollFile):
         return -EINVAL
-    for number, watched in epoll.items:
-        if number == fd:
-            if skipped == 0:
-                return _order(file, watched)
-            skipped -= 1
-    return -ENOENT
+    return _EpollSearch(file, epoll, fd, skipped).retry(task)
+
+
+class _EpollSearch(Blocked):
+    """Looks through what an epoll watches, which can be much, in slices."""
+
+    def __init__(self, file: FileDescription, epoll: EpollFile, fd: int, skipped: int) -> None:
+        super().__init__()
+        self.file: FileDescription = file
+        self.epoll: EpollFile = epoll
+        self.fd: int = fd
+        self.skipped: int = skipped
+        self.at: int = 0
+
+    def retry(self, task: TaskBase) -> int:
+        end = self.at + _SEARCHED
+        for number, watched in islice(self.epoll.items, self.at, end):
+            if number == self.fd:
+                if self.skipped == 0:
+                    return _order(self.file, watched)
+                self.skipped -= 1
+        self.at = end
+        return next_slice(task, self) if end < len(self.epoll.items) else -ENOENT
 
 
 def _fd(value: int) -> int:

@@ -161,7 +161,7 @@ class Wanted:
         if self.leaves_undo_list and task.undo_list is not None:
             undo_list = task.undo_list
             task.undo_list = None
-            leave_undo_list(undo_list, task.group.tgid)
+            leave_undo_list(undo_list, task.group.tgid, task.kernel.chores)
         task.ns = self.ns
         if self.creds is not task.creds:
             install(task, self.creds)

@@ -131,6 +131,8 @@ static void many_files_watched(void)
     for (int fd = first; fd <= last; fd++)
         read(fd, &one, 8);
     CHECK(epoll_wait(epoll, found, 64, 0));
+    unsigned absent[3] = {epoll, last + 1, 0};
+    syscall(SYS_kcmp, getpid(), getpid(), 7 /* KCMP_EPOLL_TFD */, 0L, absent);
     struct timespec none = {0, 0};
     struct pollfd polled = {epoll, POLLIN};
     CHECK(ppoll(&polled, 1, &none, NULL));
@@ -528,13 +530,36 @@ static void arguments(void)
     CHECK(execve("/bin/true", none, list + size / 10));
 }
 
+/* A process that has to undo something in every semaphore that there may be. */
+static void undone(void)
+{
+    struct sembuf operations[500];
+    int sets[32];
+    int count = size / 32000;
+    for (int i = 0; i < count; i++)
+        sets[i] = CHECK(semget(IPC_PRIVATE, 32000, 0600));
+    pid_t pid = fork();
+    if (pid == 0) {
+        for (int i = 0; i < count; i++)
+            for (int first = 0; first < 32000; first += 500) {
+                for (int k = 0; k < 500; k++)
+                    operations[k] = (struct sembuf){first + k, 1, SEM_UNDO};
+                CHECK(semop(sets[i], operations, 500));
+            }
+        _exit(0);
+    }
+    waitpid(pid, NULL, 0);
+    for (int i = 0; i < count; i++)
+        CHECK(semctl(sets[i], 0, IPC_RMID));
+}
+
 int main(int argc, char **argv)
 {
     static const struct { const char *name; void (*run)(void); } cases[] = {
         {"high-descriptor", high_descriptor}, {"many-descriptors", many_descriptors}, {"one-file-watched", one_file_watched}, {"many-files-watched", many_files_watched},
         {"inotify-watches", inotify_watches}, {"many-children", many_children}, {"semaphores", semaphores}, {"mounts", mounts}, {"full-tmpfs", full_tmpfs}, {"deep-path", deep_path},
         {"timers", timers}, {"locks", locks}, {"descriptors-sent", descriptors_sent}, {"signals-queued", signals_queued}, {"messages", messages}, {"threads", threads},
-        {"areas", areas}, {"pieces", pieces}, {"groups", groups}, {"file-locks", file_locks}, {"filters", filters}, {"arguments", arguments}};
+        {"areas", areas}, {"pieces", pieces}, {"groups", groups}, {"file-locks", file_locks}, {"filters", filters}, {"arguments", arguments}, {"undone", undone}};
     size = atoi(argv[2]);
     for (unsigned i = 0; i < sizeof cases / sizeof *cases; i++)
         if (!strcmp(cases[i].name, argv[1])) {

@@ -6,11 +6,14 @@ succeed (or never can) has its result before it is retried, so nothing is done t
 """
 
 import time
+from array import array
+from collections import deque
 from typing import Final
 
 from cloche.abi.errno import EAGAIN, EFBIG, EIDRM, EINTR, EINVAL, ENOSPC, ERANGE, LinuxError
 from cloche.abi.ipc import IPC_NOWAIT, SEM_UNDO, SEMAEM, SEMID_DS, SEMVMX, pack_perm
 from cloche.kernel.blocking import BLOCKED, Blocked, TaskBase, block_on_time
+from cloche.kernel.chores import Chore
 from cloche.kernel.ipc.ids import IpcIds, IpcObject, IpcQuota
 from cloche.vfs.objects import Context
 
@@ -18,9 +21,9 @@ SEMMSL: Final = 32000  # semaphores of a set
 SEMMNI: Final = 32000  # sets
 SEMMNS: Final = 1_024_000  # semaphores of all sets; Linux's default is a thousand times this
 SEMOPM: Final = 500  # operations of a call
-TRIES: Final = 8192  # operations that are tried in one slice
-_SEM_BYTES: Final = 16  # memory of a semaphore
-_UNDO_BYTES: Final = 128  # memory of an adjustment
+TRIES: Final = 8192  # operations that are tried before others have their turn
+_SEM_BYTES: Final = 16  # what a semaphore takes here
+_UNDO_BYTES: Final = 400  # and what a process undoes in a set, beside the adjustments
 
 Operation = tuple[int, int, int]  # semaphore, operation, flags
 
@@ -34,32 +37,25 @@ class UndoList:
 
 
 class Undo:
-    """The adjustments to one set."""
+    """The adjustments to one set: a short for each semaphore, as in Linux, so that all of it goes at once."""
 
-    def __init__(self, quota: IpcQuota) -> None:
+    def __init__(self, quota: IpcQuota, count: int) -> None:
+        """Raises LinuxError(ENOMEM)."""
+        quota.charge(_UNDO_BYTES + 2 * count)
         self.quota: IpcQuota = quota
-        self.adjust: dict[int, int] = {}
-
-    def reserve(self, numbers: list[int]) -> None:
-        """Room for the adjustments of these semaphores.  Raises LinuxError(ENOMEM)."""
-        for number in numbers:
-            if number not in self.adjust:
-                self.quota.charge(_UNDO_BYTES)
-                self.adjust[number] = 0
+        self.adjust: array[int] = array("h", bytes(2 * count))
 
     def forget(self, number: int) -> None:
-        """SETVAL: forget the adjustment of this semaphore."""
-        if number in self.adjust:
-            self.adjust[number] = 0
+        """SETVAL: nothing is to be undone."""
+        self.adjust[number] = 0
 
     def forget_all(self) -> None:
-        """SETALL: forget all adjustments."""
-        self.adjust = dict.fromkeys(self.adjust, 0)
+        """SETALL."""
+        self.adjust = array("h", bytes(2 * len(self.adjust)))
 
     def drop(self) -> None:
         """Give its room back."""
-        self.quota.uncharge(_UNDO_BYTES * len(self.adjust))
-        self.adjust.clear()
+        self.quota.uncharge(_UNDO_BYTES + 2 * len(self.adjust))
 
 
 class SemWait(Blocked):
@@ -150,7 +146,7 @@ class SemaphoreSet(IpcObject):
                 error = -ERANGE
                 break
             if flags & SEM_UNDO and undo is not None:
-                adjust = adjusted.get(number, undo.adjust.get(number, 0)) - op
+                adjust = adjusted.get(number, undo.adjust[number]) - op
                 if adjust < -SEMAEM - 1 or adjust > SEMAEM:
                     error = -ERANGE
                     break
@@ -166,7 +162,8 @@ class SemaphoreSet(IpcObject):
         for number, _op, _flags in ops:
             self.pids[number] = pid
         if undo is not None:
-            undo.adjust.update(adjusted)
+            for number, adjust in adjusted.items():
+                undo.adjust[number] = adjust
         self.otime = int(time.time())
         return 0, -1
 
@@ -288,23 +285,22 @@ def operate(
     """semop(2) after its arguments were read; 0 or BLOCKED.  Raises LinuxError, returns -errno."""
     target = ids.set_of(ident)
     is_altering = False
-    undone: list[int] = []
+    is_undone = False
     for number, op, flags in ops:
         if number >= len(target.values):
             return -EFBIG
         if op:
             is_altering = True
             if flags & SEM_UNDO:
-                undone.append(number)
+                is_undone = True
     target.require(task, 0o222 if is_altering else 0o444)
     undo: Undo | None = None
-    if undone:
+    if is_undone:
         undo = undo_list.undos.get(target)
         if undo is None:
-            undo = Undo(ids.quota)
+            undo = Undo(ids.quota, len(target.values))
             undo_list.undos[target] = undo
             target.undo_lists[undo_list] = None
-        undo.reserve(undone)
     error, blocking = target.attempt(ops, undo, task.thread_group_id())
     if error <= 0:
         if error == 0 and is_altering:
@@ -316,21 +312,47 @@ def operate(
     return block_on_time(task, waiter)
 
 
-def leave_undo_list(undo_list: UndoList, pid: int) -> None:
-    """A task that used the list is gone; the last one's adjustments take place (exit_sem)."""
-    undo_list.users -= 1
-    if undo_list.users > 0:
-        return
-    for target, undo in list(undo_list.undos.items()):
-        target.undo_lists.pop(undo_list, None)
+class Undoing(Chore):
+    """The adjustments of tasks that are gone (exit_sem): a set at a time, of which others see all or none."""
+
+    def __init__(self, undo_list: UndoList, pid: int) -> None:
+        self.undos: dict[SemaphoreSet, Undo] = undo_list.undos
+        self.undo_list: UndoList = undo_list
+        self.pid: int = pid
+
+    def step(self) -> bool:
+        for target in self.undos:
+            break
+        else:
+            return False
+        undo = self.undos.pop(target)
+        target.undo_lists.pop(self.undo_list, None)
         is_changed = False
-        for number, adjust in undo.adjust.items():
+        number = 0
+        for adjust in undo.adjust:
             if adjust:
                 target.values[number] = min(max(target.values[number] + adjust, 0), SEMVMX)
-                target.pids[number] = pid
+                target.pids[number] = self.pid
                 is_changed = True
+            number += 1
         undo.drop()
         if is_changed:
             target.otime = int(time.time())
             target.update()
-    undo_list.undos.clear()
+        return bool(self.undos)
+
+
+def leave_undo_list(undo_list: UndoList, pid: int, chores: deque[Chore]) -> None:
+    """A task that used the list is gone; the last one's adjustments take place, those that are many as a chore."""
+    undo_list.users -= 1
+    if undo_list.users > 0:
+        return
+    undoing = Undoing(undo_list, pid)
+    room = TRIES
+    for undo in list(undo_list.undos.values()):
+        room -= len(undo.adjust)
+        if not undoing.step():
+            return
+        if room <= 0:
+            chores.append(undoing)
+            return
