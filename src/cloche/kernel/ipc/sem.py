@@ -321,9 +321,8 @@ class Undoing(Chore):
         self.pid: int = pid
 
     def step(self) -> bool:
-        for target in self.undos:
-            break
-        else:
+        target = next(iter(self.undos), None)
+        if target is None:
             return False
         undo = self.undos.pop(target)
         target.undo_lists.pop(self.undo_list, None)
