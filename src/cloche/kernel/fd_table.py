@@ -218,6 +218,21 @@ class FdTable(Holder):
         block.leave()
         return block.used
 
+    def close_from(self, ctx: Context, start: int) -> int:
+        """Close some descriptors from `start` on, those that stand together; where the rest begins, -1 at the end."""
+        index = start >> _BITS
+        while index < len(self.blocks):
+            block = self.blocks[index]
+            index += 1
+            if block is not _EMPTY:
+                self.blocks[index - 1] = _EMPTY
+                self._charge(-DESCRIPTOR_BLOCK_BYTES)
+                self.count -= block.used
+                self.next_hint = min(self.next_hint, (index - 1) << _BITS)
+                self.leave(ctx, block)
+                break
+        return index << _BITS if index < len(self.blocks) else -1
+
     def descriptors_from(self, start: int, most: int) -> list[int]:
         """The first open descriptors from `start` on, in order."""
         found: list[int] = []

@@ -8,6 +8,7 @@ from cloche.abi.errno import (
     EACCES,
     EAGAIN,
     EBADF,
+    EINTR,
     EINVAL,
     ENOENT,
     ENOSYS,
@@ -22,7 +23,7 @@ from cloche.abi.signal_structs import pack_siginfo_chld
 from cloche.abi.wait import P_ALL, P_PGID, P_PID, P_PIDFD, WCONTINUED, WEXITED, WNOHANG, WNOWAIT, WSTOPPED
 from cloche.kernel.answers import grant
 from cloche.kernel.args import Args, to_i32, to_u32, to_u64
-from cloche.kernel.blocking import BLOCKED, DEAD, TaskBase, end_wait
+from cloche.kernel.blocking import BLOCKED, DEAD, SLICE_NS, Blocked, TaskBase, end_wait, next_slice
 from cloche.kernel.clone import CloneArgs, do_clone
 from cloche.kernel.closing import FEW
 from cloche.kernel.exec import lookup_for_exec
@@ -30,9 +31,9 @@ from cloche.kernel.exit import do_exit, do_group_exit
 from cloche.kernel.pid_namespace import pid_from, pid_in
 from cloche.kernel.robust_exit import exit_robustly
 from cloche.kernel.task import ProcessGroup, Session, Task, ThreadGroup
+from cloche.kernel.timers import monotonic_ns
 from cloche.kernel.wait import W_ALL, W_CLONE, W_NOTHREAD, Waited, WaitOperation, WaitSelector, do_wait
 from cloche.syscalls.exec_args import start_exec
-from cloche.syscalls.sys_fd import CloseRange
 from cloche.vfs.namei import LOOKUP_FOLLOW, path_lookup
 from cloche.vfs.objects import Path
 
@@ -254,25 +255,32 @@ def sys_execveat(task: Task, args: Args) -> int:
 
 
 # -- exit and wait ---------------------------------------------------------------------------------------------
-class LastClose(CloseRange):
+class LastClose(Blocked):
     """An exit that closes very many descriptors first, while the process still lives."""
 
-    def __init__(self, task: Task, status: int, *, is_group: bool) -> None:
-        super().__init__(task.files, 0, task.files.size, is_marking=False)
+    def __init__(self, status: int, *, is_group: bool) -> None:
+        super().__init__()
         self.status: int = status
         self.is_group: bool = is_group
+        self.at: int = 0
 
     def retry(self, task: TaskBase) -> int:
-        if super().retry(task) == BLOCKED:
-            return BLOCKED
-        end_wait(task, self)
         assert isinstance(task, Task)
+        end_ns = monotonic_ns() + SLICE_NS
+        while self.at >= 0:
+            self.at = task.files.close_from(task, self.at)
+            if self.at >= 0 and monotonic_ns() >= end_ns:
+                return next_slice(task, self)
+        end_wait(task, self)
         return _exit_now(task, self.status, is_group=self.is_group)
+
+    def interrupted(self, task: TaskBase) -> int:
+        return -EINTR if isinstance(task, Task) and task.is_kill_pending else BLOCKED
 
 
 def _exit(task: Task, status: int, *, is_group: bool) -> int:
     if task.files.count > FEW and task.files.users == 1 and len(task.group.tasks) == 1:
-        return LastClose(task, status, is_group=is_group).retry(task)
+        return LastClose(status, is_group=is_group).retry(task)
     return _exit_now(task, status, is_group=is_group)
 
 

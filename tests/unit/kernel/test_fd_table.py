@@ -95,6 +95,11 @@ def test_tables_that_share() -> None:
             elif what == 4 and len(tables) > 1:
                 del tables[which], models[which]
                 charged = KERNEL_MEMORY.used - table.held
+                if marked:
+                    at = 0
+                    while at >= 0:
+                        at = table.close_from(task, at)
+                    assert table.count == 0 and not table.descriptors()
                 for block in table.take_all():
                     table.leave(task, block)
                 assert KERNEL_MEMORY.used == charged and table.held == 0
