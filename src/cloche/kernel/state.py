@@ -64,7 +64,6 @@ REBUILT: Final[dict[str, str]] = {
     "fs.proc_pid.FdInfoFile.fd": "a guest's descriptor",
     "fs.proc_pid.FdLink.fd": "a guest's descriptor",
     "kernel.fasync.AsyncNotifier.fd": "a guest's descriptor",
-    "kernel.exec.CloseMarked.fds": "a guest's descriptors",
     # Things outside of the sandbox.
     "boot.spec.SandboxSpec.oom_fd": "the caller's, of a control group; given at each start",
     "boot.spec.EgressSpec.on_authority": "the caller's; egress has another authority after each start",

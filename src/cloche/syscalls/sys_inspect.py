@@ -74,18 +74,18 @@ def _epoll_target(task: Task, args: Args, first: Task, second: Task) -> int:
 class _EpollSearch(Blocked):
     """Looks through what an epoll watches, which can be much, in slices."""
 
-    def __init__(self, file: FileDescription, epoll: EpollFile, fd: int, skipped: int) -> None:
+    def __init__(self, file: FileDescription, epoll: EpollFile, number: int, skipped: int) -> None:
         super().__init__()
         self.file: FileDescription = file
         self.epoll: EpollFile = epoll
-        self.fd: int = fd
+        self.number: int = number
         self.skipped: int = skipped
         self.at: int = 0
 
     def retry(self, task: TaskBase) -> int:
         end = self.at + _SEARCHED
         for number, watched in islice(self.epoll.items, self.at, end):
-            if number == self.fd:
+            if number == self.number:
                 if self.skipped == 0:
                     return _order(self.file, watched)
                 self.skipped -= 1

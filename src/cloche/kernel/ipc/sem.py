@@ -6,7 +6,6 @@ succeed (or never can) has its result before it is retried, so nothing is done t
 """
 
 import time
-from array import array
 from collections import deque
 from typing import Final
 
@@ -43,19 +42,28 @@ class Undo:
         """Raises LinuxError(ENOMEM)."""
         quota.charge(_UNDO_BYTES + 2 * count)
         self.quota: IpcQuota = quota
-        self.adjust: array[int] = array("h", bytes(2 * count))
+        self.count: int = count
+        self.adjust: bytearray = bytearray(2 * count)
 
-    def forget(self, number: int) -> None:
-        """SETVAL: nothing is to be undone."""
-        self.adjust[number] = 0
+    def get(self, number: int) -> int:
+        """What is to be added to a semaphore."""
+        at = 2 * number
+        value = self.adjust[at] | self.adjust[at + 1] << 8
+        return value - 0x10000 if value & 0x8000 else value
+
+    def set(self, number: int, adjust: int) -> None:
+        """Change that; it fits."""
+        at = 2 * number
+        self.adjust[at] = adjust & 0xFF
+        self.adjust[at + 1] = adjust >> 8 & 0xFF
 
     def forget_all(self) -> None:
-        """SETALL."""
-        self.adjust = array("h", bytes(2 * len(self.adjust)))
+        """SETALL: nothing is to be undone."""
+        self.adjust = bytearray(2 * self.count)
 
     def drop(self) -> None:
         """Give its room back."""
-        self.quota.uncharge(_UNDO_BYTES + 2 * len(self.adjust))
+        self.quota.uncharge(_UNDO_BYTES + 2 * self.count)
 
 
 class SemWait(Blocked):
@@ -146,7 +154,7 @@ class SemaphoreSet(IpcObject):
                 error = -ERANGE
                 break
             if flags & SEM_UNDO and undo is not None:
-                adjust = adjusted.get(number, undo.adjust[number]) - op
+                adjust = (adjusted[number] if number in adjusted else undo.get(number)) - op
                 if adjust < -SEMAEM - 1 or adjust > SEMAEM:
                     error = -ERANGE
                     break
@@ -163,7 +171,7 @@ class SemaphoreSet(IpcObject):
             self.pids[number] = pid
         if undo is not None:
             for number, adjust in adjusted.items():
-                undo.adjust[number] = adjust
+                undo.set(number, adjust)
         self.otime = int(time.time())
         return 0, -1
 
@@ -220,7 +228,7 @@ class SemaphoreSet(IpcObject):
         for undo_list in self.undo_lists:
             undo = undo_list.undos[self]
             if len(changes) == 1:
-                undo.forget(changes[0][0])
+                undo.set(changes[0][0], 0)
             else:
                 undo.forget_all()
         self.ctime = int(time.time())
@@ -327,13 +335,12 @@ class Undoing(Chore):
         undo = self.undos.pop(target)
         target.undo_lists.pop(self.undo_list, None)
         is_changed = False
-        number = 0
-        for adjust in undo.adjust:
+        for number in range(undo.count):
+            adjust = undo.get(number)
             if adjust:
                 target.values[number] = min(max(target.values[number] + adjust, 0), SEMVMX)
                 target.pids[number] = self.pid
                 is_changed = True
-            number += 1
         undo.drop()
         if is_changed:
             target.otime = int(time.time())
@@ -349,7 +356,7 @@ def leave_undo_list(undo_list: UndoList, pid: int, chores: deque[Chore]) -> None
     undoing = Undoing(undo_list, pid)
     room = TRIES
     for undo in list(undo_list.undos.values()):
-        room -= len(undo.adjust)
+        room -= undo.count
         if not undoing.step():
             return
         if room <= 0:
