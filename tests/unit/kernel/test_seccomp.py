@@ -104,8 +104,8 @@ def test_refused_programs(insns: list[tuple[int, int, int, int]]) -> None:
 def test_a_filter_is_one_object() -> None:
     """Thousands of instructions are neither made nor given up one by one (I8)."""
     raw = code(*[(0x04, 0, 0, 1)] * 4095, ALLOW)
-    before = KERNEL_MEMORY.used
     gc.collect()
+    before = KERNEL_MEMORY.used
     gc.disable()
     try:
         objects = len(gc.get_objects())
