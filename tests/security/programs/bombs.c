@@ -356,7 +356,7 @@ static void zombies(void)
     full();
 }
 
-static void *sleeper(void *arg)
+static void *sleeping_thread(void *arg)
 {
     pause();
     return arg;
@@ -369,7 +369,7 @@ static void threads(void)
     pthread_attr_setstacksize(&attr, 16384);
     while (count < limit) {
         pthread_t t;
-        int e = pthread_create(&t, &attr, sleeper, NULL);
+        int e = pthread_create(&t, &attr, sleeping_thread, NULL);
         if (e) {
             errno = e;
             break;
