@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cloche import AsyncSandbox, Sandbox
-from cloche.sdk import FileError, FileNotFound, InvalidArgument, SandboxEnded, SandboxError
+from cloche.sdk import FileError, FileNotFound, InvalidArgument, Mount, SandboxEnded, SandboxError
 
 CONTENTS = [b"", b"x", bytes(range(256)), os.urandom(1_000_000)]
 
@@ -226,3 +226,19 @@ def test_with_asyncio(shared: Sandbox, place: str) -> None:
         assert total == 500_000
 
     asyncio.run(main())
+
+
+def test_apply(root: str, tmp_path: Path) -> None:
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project" / "old").write_text("old\n")
+    with Sandbox.create(root=root, mounts=[Mount(tmp_path / "project", "/work")]) as sandbox:
+        sandbox.commands.run("echo new > new; echo more >> old", cwd="/work", check=True)
+        assert len(sandbox.apply(dry_run=True)) == 2 and not (tmp_path / "project" / "new").exists()
+        assert [line.split()[0] for line in sandbox.apply(["/work/new"])] == ["A"]
+        assert (tmp_path / "project" / "new").read_text() == "new\n"
+        assert (tmp_path / "project" / "old").read_text() == "old\n"
+        sandbox.apply(undo=True)
+        assert not (tmp_path / "project" / "new").exists()
+        (tmp_path / "project" / "old").write_text("changed here\n")
+        with pytest.raises(SandboxError):
+            sandbox.apply()

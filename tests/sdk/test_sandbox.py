@@ -4,6 +4,7 @@ import asyncio
 import inspect
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -14,7 +15,19 @@ import pytest
 
 import cloche
 from cloche import AsyncSandbox, Sandbox
-from cloche.sdk import InvalidArgument, Mount, NotFound, SandboxEnded, SandboxError, StartError, aio, sync
+from cloche.sdk import (
+    InvalidArgument,
+    Mount,
+    NotFound,
+    PortClosed,
+    SandboxEnded,
+    SandboxError,
+    StartError,
+    aio,
+    sync,
+)
+from cloche.sdk.effects import drive
+from cloche.wire import requests
 from tests.cli.harness import alive, descendants, environment, name_of, wait_until
 
 
@@ -283,3 +296,33 @@ def test_both_fronts_are_alike() -> None:
 def test_there_is_nothing_else() -> None:
     with pytest.raises(AttributeError, match="nonsense"):
         _ = cloche.nonsense  # type: ignore[attr-defined]
+
+
+def test_dial(root: str) -> None:
+    server = "import socket; s = socket.create_server(('127.0.0.1', 7000)); print('ready', flush=True); c = s.accept()[0]; c.sendall(c.recv(9)[::-1])"
+    with Sandbox.create(root=root, reachable=True) as sandbox:
+        with pytest.raises(PortClosed) as closed:
+            sandbox.dial(7000)
+        assert isinstance(closed.value, ConnectionRefusedError)
+        with sandbox.commands.run(["python3", "-c", server], background=True) as handle:
+            assert next(iter(handle)).text == "ready\n"
+            with sandbox.dial(7000) as connection:
+                connection.settimeout(60)
+                connection.sendall(b"abc")
+                assert connection.recv(9) == b"cba"
+        with pytest.raises(InvalidArgument):
+            sandbox.dial(0)
+        # What is no connection of TCP is not taken, nor one too many, or none
+        one, other = socket.socketpair()
+        with one, other:
+            for fds in ([one], [one, other], []):
+                link = sandbox._core.connect()
+                try:
+                    ident = link.ask(requests.DIAL, {"port": 7000}, [each.fileno() for each in fds])
+                    with pytest.raises(SandboxError, match="connection of TCP|descriptors"):
+                        drive(link.answer(ident, None))
+                finally:
+                    link.close()
+        assert not sandbox.get_info().ports
+    with Sandbox.create(root=root) as sandbox, pytest.raises(SandboxError, match="reachable"):
+        sandbox.dial(7000)

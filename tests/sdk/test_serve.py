@@ -318,6 +318,202 @@ def test_asyncio(server: Server) -> None:
     assert asyncio.run(program()) == [f"{number}\n" for number in range(10)]
 
 
+WEB = """
+import http.server, socketserver, threading
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def answer(self, body, *headers):
+        self.send_response(200)
+        for name, value in headers:
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def do_GET(self):
+        if self.path == "/nonsense":
+            self.wfile.write(b"hello, I am no HTTP\\r\\n\\r\\n")
+            self.close_connection = True
+        elif self.path == "/pieces":
+            self.send_response(200)
+            self.send_header("Transfer-Encoding", "chunked")
+            self.send_header("X-Hop", "1")
+            self.send_header("Connection", "X-Hop")
+            self.end_headers()
+            for _ in range(300):
+                self.wfile.write(b"1000\\r\\n" + b"x" * 4096 + b"\\r\\n")
+            self.wfile.write(b"0\\r\\n\\r\\n")
+        else:
+            seen = f"{self.path} {self.headers['Host']} {self.headers['X-Mine']} {self.headers['E2b-Traffic-Access-Token']}"
+            self.answer(seen.encode(), ("Set-Cookie", "a=1"), ("Set-Cookie", "b=2"))
+    def do_POST(self):
+        self.answer(self.rfile.read(int(self.headers["Content-Length"]))[::-1])
+    def log_message(self, *_words):
+        pass
+http.server.ThreadingHTTPServer(("0.0.0.0", 8080), Handler).serve_forever()
+"""
+
+
+@pytest.fixture(scope="module")
+def named(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One with a domain."""
+    made = Server(tmp_path_factory.mktemp("named"), "--domain", "boxes.test")
+    yield made
+    made.close()
+
+
+def test_ports_of_a_sandbox(named: Server) -> None:
+    box = Sandbox.create(timeout=600, **options(named))
+    host = box.get_host(8080)
+    assert host == f"8080-{box.sandbox_id}.boxes.test"
+    status, text = named.request("GET", "/", Host=host)
+    assert status == 502 and json.loads(text)["port"] == 8080  # nobody listens yet
+    box.files.write("/tmp/web.py", WEB)
+    box.commands.run("python3 /tmp/web.py", background=True)
+    deadline = time.monotonic() + WAIT_S
+    while named.request("GET", "/", Host=host)[0] != 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    mine = {"X_Mine": "hello", "E2b_Traffic_Access_Token": "secret"}
+    assert named.request("GET", "/a%20b?c=d", Host=host, **mine) == (
+        200,
+        f"/a%20b?c=d {host} hello None".encode(),
+    )
+    assert named.request("POST", "/", b"abc" * 100_000, Host=host) == (200, b"cba" * 100_000)
+    asked = urllib.request.Request(named.url + "/pieces", headers={"Host": host})
+    with urllib.request.urlopen(asked, timeout=WAIT_S) as answer:
+        assert answer.headers["X-Hop"] is None and answer.read() == b"x" * 4096 * 300
+    with urllib.request.urlopen(
+        urllib.request.Request(named.url, headers={"Host": host}), timeout=WAIT_S
+    ) as answer:
+        assert answer.headers.get_all("Set-Cookie") == ["a=1", "b=2"]
+    assert named.request("GET", "/nonsense", Host=host)[0] == 502
+    # The same, where all have one address
+    here = {"E2b_Sandbox_Id": box.sandbox_id, "E2b_Sandbox_Port": "8080"}
+    assert named.request("GET", "/x", **here)[1].startswith(b"/x ")
+    box.pause()
+    assert named.request("GET", "/", Host=host)[0] == 502
+    box.kill()
+    assert named.request("GET", "/", Host=host)[0] == 502
+
+
+def test_ports_for_those_with_a_token(named: Server) -> None:
+    box = Sandbox.create(timeout=600, network={"allow_public_traffic": False}, **options(named))
+    host, token = box.get_host(9), box.traffic_access_token
+    assert token is not None
+    assert named.request("GET", "/", Host=host)[0] == 403
+    assert named.request("GET", "/", Host=host, E2b_Traffic_Access_Token="x")[0] == 403
+    assert named.request("GET", "/", Host=host, E2b_Traffic_Access_Token=token)[0] == 502  # nobody listens
+    box.kill()
+
+
+@pytest.fixture(scope="module")
+def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One with TLS, by an authority of its own."""
+    folder = tmp_path_factory.mktemp("secure")
+    made = Server(folder, "--domain", "boxes.test", "--tls", str(folder / "tls"))
+    yield made
+    made.close()
+
+
+def test_an_authority_of_its_own(secure: Server) -> None:
+    import ssl
+
+    folder = secure.folder / "tls"
+    assert {path.name: path.stat().st_mode & 0o77 for path in folder.glob("*key*")} == {
+        "ca-key.pem": 0,
+        "server-key.pem": 0,
+    }
+    context = ssl.create_default_context(cafile=str(folder / "ca.pem"))
+    for name, is_good in (
+        ("api.boxes.test", True),
+        ("49983-i0123.boxes.test", True),
+        ("127.0.0.1", True),
+        ("example.com", False),
+        ("a.b.boxes.test", False),
+    ):
+        with socket.create_connection(("127.0.0.1", secure.port), WAIT_S) as sock:
+            try:
+                context.wrap_socket(sock, server_hostname=name).close()
+                assert is_good, name
+            except ssl.SSLCertVerificationError:
+                assert not is_good, name
+    script = (
+        "from e2b_code_interpreter import Sandbox\nwith Sandbox.create(timeout=600) as box:\n"
+        "    print(box.commands.run('echo hi').stdout, box.run_code('6 * 7').text)"
+    )
+    url = f"https://127.0.0.1:{secure.port}"
+    env = {**os.environ, "E2B_API_KEY": KEYS["ann"], "E2B_API_URL": url, "E2B_SANDBOX_URL": url}
+    env["SSL_CERT_FILE"] = str(folder / "ca.pem")
+    words = [sys.executable, "-c", script]
+    done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=WAIT_S, check=False)
+    assert done.stdout == "hi\n 42\n", done
+
+
+def test_an_authority_is_kept(tmp_path: Path) -> None:
+    from cryptography import x509
+
+    from cloche.serve.authority import prepare
+
+    folder = str(tmp_path / "a")
+    certificate, _key, believed = prepare(folder, "boxes.test:3000", "127.0.0.1")
+    first = (Path(certificate).read_bytes(), Path(believed).read_bytes())
+    prepare(folder, "boxes.test:3000", "127.0.0.1")
+    assert Path(believed).read_bytes() == first[1] and Path(certificate).read_bytes() != first[0]
+    constraints = x509.load_pem_x509_certificate(first[1]).extensions.get_extension_for_class(
+        x509.NameConstraints
+    )
+    assert constraints.critical and x509.DNSName("boxes.test") in (constraints.value.permitted_subtrees or ())
+    prepare(folder, "other.test", "127.0.0.1")  # it may not vouch for that: another
+    assert Path(believed).read_bytes() != first[1]
+    Path(believed).write_text("nonsense")
+    with pytest.raises(ValueError):
+        prepare(folder, "other.test", "127.0.0.1")
+
+
+ECHO = """
+import base64, hashlib, socket
+server = socket.create_server(("127.0.0.1", 8090))
+print("ready", flush=True)
+while True:
+    peer, _ = server.accept()
+    head = b""
+    while b"\\r\\n\\r\\n" not in head:
+        head += peer.recv(1)
+    key = [line.split(b": ")[1] for line in head.split(b"\\r\\n") if line.lower().startswith(b"sec-websocket-key")][0]
+    accept = base64.b64encode(hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
+    peer.sendall(b"HTTP/1.1 101 Yes\\r\\nUpgrade: websocket\\r\\nConnection: Upgrade\\r\\nSec-WebSocket-Accept: " + accept + b"\\r\\n\\r\\n")
+    frame = peer.recv(2 + 4 + 5)
+    text = bytes(each ^ frame[2 + at % 4] for at, each in enumerate(frame[6:]))
+    peer.sendall(b"\\x81\\x05" + text[::-1] + b"\\x88\\x02\\x03\\xe8")
+    peer.recv(100)
+    peer.close()
+"""
+
+
+def test_a_web_socket(named: Server) -> None:
+    from wsproto import ConnectionType, WSConnection
+    from wsproto.events import AcceptConnection, CloseConnection, Request, TextMessage
+
+    box = Sandbox.create(timeout=600, **options(named))
+    box.files.write("/tmp/echo.py", ECHO)
+    handle = box.commands.run("python3 /tmp/echo.py", background=True)
+    assert next(iter(handle))[0] == "ready\n"
+    client = WSConnection(ConnectionType.CLIENT)
+    events: list[Any] = []
+    with socket.create_connection(("127.0.0.1", named.port), WAIT_S) as sock:
+        sock.sendall(client.send(Request(host=box.get_host(8090), target="/chat?a=b")))
+        while not any(isinstance(event, CloseConnection) for event in events):
+            data = sock.recv(65536)
+            client.receive_data(data or None)
+            for event in client.events():
+                events.append(event)
+                if isinstance(event, AcceptConnection):
+                    sock.sendall(client.send(TextMessage(data="hello")))
+            assert data
+    assert [event.data for event in events if isinstance(event, TextMessage)] == ["olleh"]
+    box.kill()
+
+
 @pytest.mark.parametrize("how", ["terminate", "kill"])
 def test_the_end_of_the_server_ends_its_sandboxes(tmp_path: Path, how: str) -> None:
     server = Server(tmp_path)
@@ -353,6 +549,7 @@ def test_words_that_make_no_sense(tmp_path: Path) -> None:
         (["--keys", str(open_keys)], "chmod 600"),
         (["--template", "x=/nothing"], "NAME=ROOT"),
         (["--tls-cert", "/x"], "go together"),
+        (["--tls", "/proc/none"], "--tls"),
         (["--listen", "203.0.113.1:1"], "--listen"),
     ):
         done = subprocess.run(

@@ -47,6 +47,7 @@ def program(folder: Path) -> str:
         mounts=[Mount(folder, "/work"), "a:b:ro"],
         network=[rule],
         on_approval=approve,
+        reachable=True,
     ) as sandbox:
         done: CommandResult = sandbox.commands.run("true", env={"A": "1"}, check=True, on_stdout=print)
         sandbox.commands.exec("echo", "hi", timeout=5)
@@ -91,12 +92,16 @@ def program(folder: Path) -> str:
         context.interrupt()
         context.close()
         changes: list[Change] = sandbox.diff(["/b"])
+        applied: list[str] = sandbox.apply(["/work"], to=folder, dry_run=True)
+        print(applied)
         metrics: Metrics = sandbox.get_metrics()
         about: SandboxInfo = sandbox.get_info()
         sandbox.set_timeout(30)
         sandbox.pause()
         sandbox.resume()
         host: str = sandbox.get_host(8000) if sandbox.is_running() else ""
+        with sandbox.dial(8000) as connection:
+            connection.sendall(b"x")
         digest: str = sandbox.commit("name:tag", message="m")
         again: list[SandboxInfo] = Sandbox.list(metadata={"a": "b"})
         other = Sandbox.connect(sandbox.name)
@@ -168,12 +173,15 @@ async def async_program(folder: Path) -> str:
         context.interrupt()
         context.close()
         changes: list[Change] = await sandbox.diff()
+        applied: list[str] = await sandbox.apply(undo=True)
+        print(applied)
         metrics: Metrics = await sandbox.get_metrics()
         about: SandboxInfo = await sandbox.get_info()
         await sandbox.set_timeout(None)
         await sandbox.pause()
         await sandbox.resume()
         host: str = sandbox.get_host(8000) if await sandbox.is_running() else ""
+        (await sandbox.dial(8000)).close()
         digest: str = await sandbox.commit("name:tag")
         again: list[SandboxInfo] = AsyncSandbox.list()
         other = await AsyncSandbox.connect(sandbox.name)

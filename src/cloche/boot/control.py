@@ -41,12 +41,15 @@ from cloche.kernel.pid_namespace import pid_in
 from cloche.kernel.signals import send_group_signal
 from cloche.kernel.task import ENDED, Container, Kernel, ThreadGroup
 from cloche.kernel.timers import monotonic_ns
+from cloche.net.inet_addr import LOOPBACK4
 from cloche.net.joined import guard_network, open_network
 from cloche.net.outward import open_gateway
-from cloche.net.published import publish
+from cloche.net.published import Publisher, publish
 from cloche.platform.interface import PlatformDied
 from cloche.wire import files, protocol, requests, timing
+from cloche.wire.broker import Arrival
 from cloche.wire.channel import Channel
+from cloche.wire.descriptors import as_connection
 from cloche.wire.protocol import Fields, Message, ProtocolError, take_bool, take_int, take_list
 
 EXIT_INTERNAL: Final = 125
@@ -70,6 +73,7 @@ class Served:
         self.execs: ExecTable = execs
         self.files: FileTable = table
         self.gofer: socket.socket | None = None
+        self.publisher: Publisher | None = None  # takes connections to its ports
         self.waiting: list[int] = []  # `wait` requests
         self.is_finished: bool = False  # it has ended, and its output is out
         self.is_starting: bool = False  # its program is being looked for
@@ -284,6 +288,8 @@ class Control(Answers, FdWatcher):
             self._resize(ident, fields)
         elif name == requests.EXEC:
             self._exec(message)
+        elif name == requests.DIAL:
+            self._dial(message)
         elif name == requests.CREATE:
             self._create(message)
         elif name == requests.START:
@@ -349,6 +355,23 @@ class Control(Answers, FdWatcher):
             if served.execs.has(ident):
                 return served, ident
         raise ProtocolError("no command of this id runs")
+
+    def _dial(self, message: Message) -> None:
+        """A connection to a port.  Raises ProtocolError."""
+        served = self._find(message.fields)
+        port = take_int(message.fields, "port", 0, 1, 0xFFFF)
+        peer_port = take_int(message.fields, "peer_port", 0, 0, 0xFFFF)
+        if served.publisher is None:
+            raise ProtocolError("its ports are not reached from outside; make the sandbox with --reachable")
+        if len(message.fds) != 1:
+            raise ProtocolError("a connection is missing, or there are too many")
+        host = as_connection(os.dup(message.fds[0]))
+        if host is None:
+            raise ProtocolError("a descriptor that is no connection of TCP")
+        if served.publisher.arrive(Arrival(port, LOOPBACK4, peer_port), host):
+            self.reply(message.ident, {})
+        else:
+            self.fail(message.ident, requests.STATUS_REFUSED, f"nobody listens at port {port}")
 
     # -- containers --------------------------------------------------------------------------------------
     def _create(self, message: Message) -> None:
@@ -418,8 +441,10 @@ class Control(Answers, FdWatcher):
             self.fail(ident, failure.status, failure.text)
             return
         if self.broker is not None and spec.published:
-            publish(container, self.broker)
+            served.publisher = publish(container, self.broker)
             self.broker = None
+        elif spec.is_reachable:
+            served.publisher = publish(container, None)
         if self.egress is not None and spec.net_address:
             open_gateway(container, self.egress, spec.net_address, spec.net_address6)
             self.egress = None

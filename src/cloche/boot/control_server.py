@@ -34,9 +34,10 @@ _MAX_LIMIT_MS: Final = 2_000_000_000
 # Requests of clients that go on to the sentry; the monitor alone creates, starts and ends.
 _HANDED_ON: Final = (
     *(requests.EXEC, requests.SIGNAL, requests.RESIZE, requests.PS, requests.STATS, requests.LIST),
-    *(requests.PAUSE, requests.RESUME, requests.EVENTS, requests.PING),
+    *(requests.PAUSE, requests.RESUME, requests.EVENTS, requests.PING, requests.DIAL),
     *files.METHODS,
 )
+_WITH_DESCRIPTOR: Final = (*files.WITH_STREAM, requests.DIAL)
 
 
 class Client:
@@ -253,7 +254,7 @@ class ControlServer:
                 st = os.fstat(fd)
                 owners.append([st.st_uid, st.st_gid])
             fields["owners"] = owners
-        elif len(message.fds) != (1 if message.name in files.WITH_STREAM else 0):
+        elif len(message.fds) != (1 if message.name in _WITH_DESCRIPTOR else 0):
             raise ProtocolError("descriptors that nobody asked for, or none where one is needed")
         if "exec" in fields:
             known = client.upstream.get(take_int(fields, "exec", 0, 0, protocol.MAX_ID))

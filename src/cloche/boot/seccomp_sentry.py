@@ -230,7 +230,7 @@ _ALLOWED: Final[list[Allow]] = [
     Allow(SYS_exit_group, "the end"),
 ]
 
-# Only with published ports (-p) or a way out, of the connections that the broker hands in and egress makes.
+# Only with ports that are published (-p) or reachable, or a way out, of connections that are handed in.
 _PORTS: Final[list[Allow]] = [
     Allow(SYS_shutdown, "the end of what is sent"),
     Allow(SYS_getsockopt, "TCP_INFO", [int_is(1, IPPROTO_TCP), int_is(2, TCP_INFO)]),
@@ -288,7 +288,7 @@ def sentry_policy(
 
     `proc_fd` is a directory descriptor of a procfs, below which files may be opened for reading (proofs of
     adoption, memory of guests); -1 for none.  An absolute path would ignore it, so this relies on the empty
-    root as well.  `has_ports`: whether there is a broker or egress; `has_network`: a network process.
+    root as well.  `has_ports`: whether connections are handed in; `has_network`: a network process.
     """
     first, last = _PLATFORMS[platform]
     allowed = [*_LOOP, *first, *_ALLOWED, *last]

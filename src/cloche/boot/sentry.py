@@ -165,7 +165,7 @@ def _serve(
     if spec.is_confined:
         confine.set_undumpable(report)
         has_network = network_sock is not None
-        has_ports = broker_sock is not None or egress_sock is not None or has_network
+        has_ports = broker_sock is not None or egress_sock is not None or has_network or spec.is_reachable
         seccomp.install(
             sentry_policy(needs.proc_fd, spec.platform, has_ports=has_ports, has_network=has_network)
         )

@@ -154,6 +154,7 @@ class SandboxSpec:
         self.is_idle: bool = False  # with init: no first program; it waits for commands from outside
         self.is_confined: bool = True
         self.published: list[PublishSpec] = []
+        self.is_reachable: bool = False  # who controls it may connect to its ports, published or not
         # What OCI bundles ask for beyond that.
         self.root_mode: str = COW
         self.root_is_shared: bool = False  # the host may change it while the sandbox runs
@@ -202,7 +203,7 @@ _PLAIN_FIELDS: Final = (
     "symlinks", "directories", "late_directories", "files",
     "hostname", "memory_bytes", "cpus", "max_tasks", "is_placed", "has_cpu_group", "timeout_s", "is_read_only",
     "has_terminal", "is_interactive", "is_attached", "platform", "mm_mode", "is_patching", "log_level", "nofile_limit",
-    "allows_suid", "capabilities", "is_timed", "has_init", "is_idle", "is_confined",
+    "allows_suid", "capabilities", "is_timed", "has_init", "is_idle", "is_confined", "is_reachable",
     "root_mode", "root_is_shared", "umask", "rlimits",
     "cap_sets", "no_new_privileges", "oom_score_adj", "filter", "devices", "masked_paths", "read_only_paths", "sysctls",
     "shown_folder", "shown_files", "covered_files",
@@ -343,6 +344,7 @@ def dump_bare(spec: SandboxSpec) -> bytes:
         "has_cpu_group",
         "is_timed",
         "has_network",
+        "is_reachable",
     ):
         fields[name] = False
     return encode({**fields, "is_idle": True, "has_init": True, "timeout_s": 0.0, "cwd": b"/"})

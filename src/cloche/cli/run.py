@@ -104,6 +104,11 @@ def add_arguments(parser: "argparse.ArgumentParser | PlainParser") -> None:
         help="let the host (by default its loopback only) reach a TCP port of the sandbox; no HOSTPORT: any",
     )
     add(
+        "--reachable",
+        action="store_true",
+        help="let programs of yours reach every TCP port through the sandbox's control socket (SDK: dial)",
+    )
+    add(
         "--allow",
         action="append",
         default=[],
@@ -418,6 +423,7 @@ def make_spec(options: Any) -> tuple[SandboxSpec, str]:
         spec.mounts.append(parse_tmpfs(text))
     _apply_network(spec, options)
     spec.published = [parse_publish(text) for text in options.publish]
+    spec.is_reachable = options.reachable
     for name_of_file in options.env_file:
         _apply_env(spec, read_env_file(name_of_file))
     _apply_env(spec, options.env)

@@ -18,8 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--listen",
         metavar="ADDRESS",
-        default="127.0.0.1:3000",
-        help="ADDRESS:PORT or unix:PATH (default: %(default)s)",
+        help="ADDRESS:PORT or unix:PATH (default: 127.0.0.1:3000; with --pod all addresses)",
     )
     parser.add_argument(
         "--keys",
@@ -30,6 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--domain",
         default="",
         help="sandboxes are PORT-ID.DOMAIN, the API is api.DOMAIN (default: one address)",
+    )
+    parser.add_argument(
+        "--tls", metavar="DIR", help="serve TLS with a certificate of an authority of its own, kept in DIR"
     )
     parser.add_argument("--tls-cert", metavar="FILE", help="serve TLS with this certificate (PEM)")
     parser.add_argument("--tls-key", metavar="FILE", help="and its private key")
@@ -57,6 +59,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--debug",
         action="store_true",
         help="also be what clients with E2B_DEBUG=true look for: ports 3000, 49983, 49999 of this host, without a key",
+    )
+
+    parser.add_argument(
+        "--kubernetes",
+        metavar="NAMESPACE",
+        help="make pods in this namespace, of the templates' images, in place of sandboxes of this machine",
+    )
+    parser.add_argument("--runtime-class", default="", metavar="NAME", help="of the pods (RuntimeClass)")
+    parser.add_argument(
+        "--pod",
+        action="store_true",
+        help="be what such a pod runs: one sandbox, at ports 49983 and 49999, for who has CLOCHE_POD_TOKEN",
     )
 
 
@@ -88,21 +102,54 @@ def _keys(path: str | None) -> dict[str, str]:
     return found
 
 
+def _certificate(directory: str, domain: str, host: str) -> tuple[str, str, str]:
+    """Certificate, key, and whom to believe.  Raises UsageError."""
+    from cloche.serve.authority import prepare
+
+    try:
+        return prepare(directory, domain, host)
+    except OSError as error:
+        raise UsageError(f"--tls {directory}: {error.strerror}") from None
+    except ValueError:
+        raise UsageError(
+            f"--tls {directory}: what is there is no authority; remove it for a new one"
+        ) from None
+
+
+def _pods(options: argparse.Namespace) -> Any:
+    """Raises UsageError."""
+    from cloche.sdk.errors import SandboxError
+    from cloche.serve.pods import Pods
+
+    try:
+        return Pods(options.kubernetes, options.runtime_class, options.memory, options.cpus)
+    except ImportError as missing:
+        raise UsageError(
+            f"{missing.name} is missing; install cloche with the extra: pip install 'cloche[kubernetes]'"
+        ) from None
+    except SandboxError as error:
+        raise UsageError(str(error)) from None
+
+
 def _run(options: argparse.Namespace) -> int:
     try:
         from hypercorn.asyncio import serve
         from hypercorn.config import Config
 
         from cloche.serve.app import App
-        from cloche.serve.registry import Registry, Settings, Template
+        from cloche.serve.entry import Template
+        from cloche.serve.registry import Registry, Settings
     except ImportError as missing:
         raise UsageError(
             f"{missing.name} is missing; install cloche with the extra: pip install 'cloche[serve]'"
         ) from None
-    templates = {name: Template(name) for name in ("base", "code-interpreter-v1")}
+    own = () if options.kubernetes else ("base", "code-interpreter-v1")
+    templates = {name: Template(name) for name in own}
     for word in options.template:
         name, equals, given = word.partition("=")
         image = given.removeprefix("image:") if given.startswith("image:") else ""
+        if options.kubernetes and not image:
+            raise UsageError(f"--template {word}: with --kubernetes a pod's image: NAME=image:REF")
         if not name or not equals or not (image or os.path.isdir(given)):
             raise UsageError(f"--template {word}: NAME=ROOT, a directory or image:REF")
         templates[name] = Template(name, image=image, rootfs="" if image else os.path.abspath(given))
@@ -110,6 +157,16 @@ def _run(options: argparse.Namespace) -> int:
         raise UsageError("--max-sandboxes, --pids and --cpus: more than 0")
     if bool(options.tls_cert) != bool(options.tls_key):
         raise UsageError("--tls-cert and --tls-key go together")
+    if options.tls and options.tls_cert:
+        raise UsageError("--tls makes a certificate; --tls-cert gives one")
+    pod_token = os.environ.pop("CLOCHE_POD_TOKEN", "") if options.pod else ""
+    if options.pod and len(pod_token) < 16:
+        raise UsageError("--pod: CLOCHE_POD_TOKEN is missing, or shorter than 16 characters")
+    if options.kubernetes and not templates:
+        raise UsageError("--kubernetes: which images? --template base=image:REF")
+    if options.kubernetes and options.allow:
+        raise UsageError("--allow: where pods may connect to is said by the cluster's NetworkPolicy")
+    pods = _pods(options) if options.kubernetes else None
     keys = _keys(options.keys)
     settings = Settings(
         templates=templates,
@@ -121,36 +178,47 @@ def _run(options: argparse.Namespace) -> int:
         pids=options.pids,
         max_sandboxes=options.max_sandboxes,
         root=getattr(options, "root", "") or "",
-        debug_owner="debug" if options.debug else "",
+        debug_owner="debug" if options.debug or options.pod else "",
+        pod_token=pod_token,
     )
+    options.listen = options.listen or ("0.0.0.0:0" if options.pod else "127.0.0.1:3000")
     config = Config()
     host, _, port = options.listen.rpartition(":")
     if not options.listen.startswith("unix:") and not (host and port.isdecimal() and int(port) < 1 << 16):
         raise UsageError(f"--listen {options.listen}: ADDRESS:PORT or unix:PATH")
-    config.bind = [options.listen]
+    config.bind = [f"{host}:{each}" for each in (49983, 49999)] if options.pod else [options.listen]
     if options.debug:
         config.bind += [
             f"127.0.0.1:{each}" for each in (3000, 49983, 49999) if f"127.0.0.1:{each}" != options.listen
         ]
     config.certfile, config.keyfile = options.tls_cert, options.tls_key
+    believed = ""
+    if options.tls:
+        config.certfile, config.keyfile, believed = _certificate(options.tls, options.domain.lower(), host)
     config.accesslog = None
     config.loglevel = "warning"
     config.graceful_timeout = 2
-    scheme = "https" if options.tls_cert else "http"
+    scheme = "https" if config.certfile else "http"
 
     async def main() -> None:
         ended = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, ended.set)
-        if options.keys is None:
+        if options.pod:
+            print(f"listening at ports 49983 and 49999 of {host}")
+        elif options.keys is None:
             print(f"E2B_API_KEY={next(iter(keys))}")
-        if options.domain:
+        if options.pod:
+            pass
+        elif options.domain:
             print(f"E2B_DOMAIN={options.domain}")
         elif not options.listen.startswith("unix:"):
             print(f"E2B_API_URL={scheme}://{options.listen}\nE2B_SANDBOX_URL={scheme}://{options.listen}")
+        if believed:
+            print(f"SSL_CERT_FILE={believed}")
         sys.stdout.flush()
-        await serve(cast(Any, App(Registry(settings))), config, shutdown_trigger=ended.wait)
+        await serve(cast(Any, App(Registry(settings, pods))), config, shutdown_trigger=ended.wait)
 
     try:
         asyncio.run(main())

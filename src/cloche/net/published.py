@@ -1,6 +1,7 @@
 """Connections from the host to published ports: TCP sockets whose other end is a socket of the host.
 
-The broker (`cloche.boot.broker`) accepts and hands connected sockets in; the sentry opens none.  Such a connection
+The broker (`cloche.boot.broker`) accepts and hands connected sockets in, and so does who controls the sandbox (the
+request `dial`); the sentry opens none.  Such a connection
 arrives at the loopback address of the sandbox's first network, like one of the sandbox's own; its peer has the address
 and port that it has on the host.  Without a listener, or at a limit, it is reset at once.
 
@@ -78,40 +79,42 @@ class PublishedSocket(HostStream):
 
 
 class Publisher(FdWatcher):
-    """The sentry's side of the broker."""
+    """The sentry's side of the broker, if there is one, and of who dials."""
 
-    def __init__(self, kernel: Kernel, ctx: Context, channel: socket.socket) -> None:
+    def __init__(self, kernel: Kernel, ctx: Context, channel: socket.socket | None) -> None:
         self.kernel: Kernel = kernel
         self.ctx: Context = ctx
-        self.channel: socket.socket = channel
+        self.channel: socket.socket | None = channel
         self.count: int = 0  # open connections of the host
         descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self.limit: int = min(MAX_CONNECTIONS, max(descriptors // 4, 1))
-        self.token: int = kernel.fds.watch(channel.fileno(), EPOLLIN, self)
+        self.token: int = kernel.fds.watch(channel.fileno(), EPOLLIN, self) if channel is not None else -1
 
     def fd_ready(self, token: int, events: int) -> None:
         """The broker has sent connections, or has ended: then no more come."""
+        channel = self.channel
+        assert channel is not None
         for _turn in range(_ARRIVALS):
             try:
-                data, fd = receive_with_descriptor(self.channel, MESSAGE_BYTES, socket.MSG_DONTWAIT)
+                data, fd = receive_with_descriptor(channel, MESSAGE_BYTES, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 return
             except OSError:
                 data, fd = b"", -1
             if not data:
-                self.kernel.fds.unwatch(self.channel.fileno(), self.token)
-                self.channel.close()
+                self.kernel.fds.unwatch(channel.fileno(), self.token)
+                channel.close()
                 return
             host = as_connection(fd)
-            if host is not None:
-                self._arrive(data, host)
+            if host is None:
+                continue
+            try:
+                self.arrive(Arrival.decode(data), host)
+            except ValueError:
+                host.close()
 
-    def _arrive(self, data: bytes, host: socket.socket) -> None:
-        try:
-            arrival = Arrival.decode(data)
-        except ValueError:
-            host.close()
-            return
+    def arrive(self, arrival: Arrival, host: socket.socket) -> bool:
+        """A connection comes in; False if it was reset, since nobody listens or a limit is reached."""
         stack = stack_for(self.ctx)
         stack.count("TcpPassiveOpens")
         listener = self._find(stack, arrival)
@@ -121,7 +124,7 @@ class Publisher(FdWatcher):
             or not (KERNEL_MEMORY.has_room(SOCKET_BYTES) and DESCRIPTORS.has_spare(host.fileno()))
         ):
             reset(host)
-            return
+            return False
         host.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
         made = PublishedSocket(self, self.ctx, listener, host)
         peer = arrival.peer
@@ -135,6 +138,7 @@ class Publisher(FdWatcher):
             listener.syn_queue.append(made)
         else:
             made.enter(self.ctx, listener)
+        return True
 
     @staticmethod
     def _find(stack: NetStack, arrival: Arrival) -> TcpSocket | None:
@@ -147,8 +151,8 @@ class Publisher(FdWatcher):
         return find_listener(stack, first, arrival.port) or find_listener(stack, second, arrival.port)
 
 
-def publish(container: Container, channel: socket.socket) -> Publisher:
-    """Take connections of the broker for a container, once that has its root."""
+def publish(container: Container, channel: socket.socket | None) -> Publisher:
+    """Take connections (of the broker, if there is one) for a container, once that has its root."""
     ctx = container.root
     assert ctx is not None
     return Publisher(container.kernel, ctx, channel)

@@ -6,6 +6,7 @@ may be coroutines. A call that is cancelled ends what it has started.
 
 import asyncio
 import signal as signals
+import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Generic, Literal, Self, TypeVar, Unpack, overload
@@ -34,6 +35,7 @@ from cloche.wire import requests
 
 OnText = Callable[[str], object]  # its result is awaited, if it can be
 LeftOut = list[str]
+Lines = list[str]
 Changes = list[Change]
 Event = TypeVar("Event")
 
@@ -595,11 +597,36 @@ class AsyncSandbox:
         """List the files that were added, changed or deleted inside, at or below `paths`; without `paths`, anywhere."""
         return await drive_async(files.changes(self._core, paths, max_entries))
 
+    async def apply(
+        self,
+        paths: Sequence[PathLike] = (),
+        *,
+        to: PathLike | None = None,
+        dry_run: bool = False,
+        force: bool = False,
+        undo: bool = False,
+    ) -> Lines:
+        """Make the changes that `diff` lists on the host, at or below `paths` or all, as `cloche apply`: in the
+        directories that `mounts` shows, or below `to` instead. Returns a line for each change that was made, or with
+        `dry_run` would be. `force` overwrites what the host has changed meanwhile; `undo` takes the last application
+        back. Raises SandboxError if any of it could not be done.
+        """
+        words = images.apply_words(
+            self._core.name, self._core.root, paths, to, is_trial=dry_run, is_forced=force, undoes=undo
+        )
+        return await asyncio.to_thread(images.apply, words)
+
     def get_host(self, port: int) -> str:
         """Return "ADDRESS:PORT" of this host, under which a port of the sandbox is reached. `create` must have been
         given the port in `ports`; otherwise raises InvalidArgument.
         """
         return self._core.host(port)
+
+    async def dial(self, port: int) -> socket.socket:
+        """Return a connection to a TCP port of the sandbox, whose ports `create` must have made `reachable` (or
+        published). Raises PortClosed if nobody listens there.
+        """
+        return await drive_async(self._core.dial(port))
 
     async def __aenter__(self) -> Self:
         return self

@@ -14,12 +14,13 @@ from cloche.sdk.effects import Steps, deadline_of, wait
 from cloche.sdk.errors import (
     InvalidArgument,
     NotFound,
+    PortClosed,
     SandboxEnded,
     SandboxError,
     SandboxTimeout,
     StartError,
 )
-from cloche.sdk.link import SOFTWARE, Link, Refused, call, connect
+from cloche.sdk.link import PATIENCE_S, SOFTWARE, Link, Refused, call, connect
 from cloche.sdk.options import Options
 from cloche.sdk.results import Metrics, ProcessInfo, SandboxInfo
 from cloche.wire import requests
@@ -165,6 +166,51 @@ class SandboxCore:
         if found is None:
             raise InvalidArgument(f"port {port} is not published; make the sandbox with ports=[{port}]")
         return found
+
+    def dial(self, port: int) -> Steps[socket.socket]:
+        """A connection to a port of the sandbox. Raises PortClosed, InvalidArgument, SandboxError."""
+        if not 0 < port < 1 << 16:
+            raise InvalidArgument(f"port: {port}: from 1 to 65535")
+        try:
+            ours, theirs = _loopback_pair()
+        except OSError as error:
+            raise SandboxError(f"no connection on this host's loopback: {error.strerror or error}") from None
+        try:
+            with theirs:
+                link = self.connect()
+                try:
+                    fields: Fields = {"port": port, "peer_port": ours.getsockname()[1]}
+                    ident = link.ask(requests.DIAL, fields, [theirs.fileno()])
+                    yield from link.answer(ident, deadline_of(PATIENCE_S))
+                finally:
+                    link.close()
+        except BaseException as failure:
+            ours.close()
+            if isinstance(failure, Refused) and failure.status == requests.STATUS_REFUSED:
+                raise PortClosed(str(failure)) from None
+            raise
+        return ours
+
+
+def _loopback_pair() -> tuple[socket.socket, socket.socket]:
+    """The two ends of a TCP connection. Connections that other programs of this machine make meanwhile are closed.
+
+    Raises OSError.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(PATIENCE_S)
+        ours = socket.create_connection(server.getsockname(), PATIENCE_S)
+        try:
+            while True:
+                theirs, peer = server.accept()
+                if peer == ours.getsockname():
+                    break
+                theirs.close()
+        except BaseException:
+            ours.close()
+            raise
+    ours.settimeout(None)
+    return ours, theirs
 
 
 def _find_state(root: str, name: str) -> State:

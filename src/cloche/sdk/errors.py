@@ -7,6 +7,7 @@ SandboxError
   SandboxEnded         it ran, and has ended: killed, out of time, or by a failure of cloche itself
   SandboxTimeout       no answer in time; what was asked for may have happened (a TimeoutError, too)
   CommandError         with check=True: a command failed; `.result` is what it left
+  PortClosed           dial: nobody in the sandbox listens at the port (a ConnectionRefusedError, too)
   CodeError            run_code: the interpreter ended, or there is none
   FileError            a file operation was refused; `.errno` and `.path` (an OSError, too)
     FileNotFound       (a FileNotFoundError, too)
@@ -53,6 +54,10 @@ class CommandError(SandboxError):
         last = (result.error or result.stderr.strip()).splitlines()
         super().__init__(f"{command}: {how}{': ' + last[-1] if last else ''}")
         self.result: CommandResult = result
+
+
+class PortClosed(SandboxError, ConnectionRefusedError):
+    """Nobody in the sandbox listens at the port."""
 
 
 class CodeError(SandboxError):

@@ -109,7 +109,8 @@ class CreateOptions(TypedDict, total=False):
     - `timeout`: seconds after which the sandbox ends; None: no limit.
     - `memory`: bytes, or text as "512m"; `cpus`: processors, 0.5 is half a one; `pids`: processes and threads.
     - `mounts`: `Mount` objects, or text "SOURCE:TARGET[:ro|rw|cow]".
-    - `ports`: TCP ports of the sandbox that this host may connect to, see `get_host`.
+    - `ports`: TCP ports of the sandbox that this host may connect to, see `get_host`; `reachable`: True lets `dial`
+      connect to every port, and nobody else.
     - `allow`: hosts that it may connect to by name, "HOST[:PORTS][/udp]"; `deny`: hosts that are refused, even if
       `allow` names them; `network`: files of rules, presets ("pypi", "npm", …) or `NetRule` objects. Without any it
       has no network.
@@ -136,6 +137,7 @@ class CreateOptions(TypedDict, total=False):
     pids: int | None
     mounts: Sequence[Mount | str]
     ports: Sequence[int | str]
+    reachable: bool
     allow: Sequence[str]
     deny: Sequence[str]
     network: Sequence[str | NetRule] | str | NetRule
@@ -202,4 +204,6 @@ class Options:
         self.network: dict[str, Any] = document(rules, given.get("secrets", ()))
         if given.get("read_only", False):
             words.append("--read-only")
+        if given.get("reachable", False):
+            words.append("--reachable")
         self.words: list[bytes] = [os.fsencode(word) for word in [*words, *given.get("options", ())]]

@@ -12,8 +12,9 @@ from starlette.responses import JSONResponse, Response
 
 from cloche.sdk.errors import SandboxError
 from cloche.serve import ENVD_VERSION
+from cloche.serve.entry import Entry, ServeError
 from cloche.serve.files import when
-from cloche.serve.registry import Entry, Registry, ServeError, timeout_of
+from cloche.serve.registry import Registry, timeout_of
 
 TESTED: Final = "e2b 2.63, e2b-code-interpreter 2.11"
 _MAX_BODY: Final = 1 << 20
@@ -165,13 +166,10 @@ class Api:
         entry = self.registry.find(ident, owner)
         settings = self.registry.settings
         try:
-            found = await entry.sandbox.get_metrics()
+            memory_bytes, cpus = await entry.usage()
         except SandboxError as failure:
             raise ServeError(500, str(failure)) from None
-        now = time.monotonic()
-        then, cpu_s = entry.last_cpu
-        entry.last_cpu = (now, found.cpu_seconds)
-        percent = 100 * (found.cpu_seconds - cpu_s) / max(now - then, 0.001) / max(settings.cpus, 0.01)
+        percent = 100 * cpus / max(settings.cpus, 0.01)
         total = _mib(settings.memory) << 20
         return JSONResponse(
             [
@@ -180,7 +178,7 @@ class Api:
                     "timestampUnix": int(time.time()),
                     "cpuCount": max(int(settings.cpus), 1),
                     "cpuUsedPct": round(max(percent, 0.0), 2),
-                    "memUsed": found.memory_bytes,
+                    "memUsed": memory_bytes,
                     "memTotal": total,
                     "memCache": 0,
                     "diskUsed": 0,

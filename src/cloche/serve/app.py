@@ -15,17 +15,20 @@ from tempfile import SpooledTemporaryFile
 from typing import Any, BinaryIO, Final, cast
 
 from starlette.datastructures import UploadFile
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
+from wsproto.utilities import ProtocolError as WebSocketError
 
 from cloche.sdk.errors import InvalidArgument, SandboxError
-from cloche.serve import CODE_PORT, ENVD_PORT, connect
+from cloche.serve import CODE_PORT, ENVD_PORT, connect, ports
 from cloche.serve.api import Api, body_of, error
 from cloche.serve.connect import RpcError
+from cloche.serve.entry import Entry, LocalEntry, ServeError
 from cloche.serve.files import is_signed, shown, status_of
+from cloche.serve.pods import DAEMON_HEADER, PodEntry
 from cloche.serve.processes import Follower
-from cloche.serve.registry import Entry, Registry, ServeError
+from cloche.serve.registry import Registry
 
 _HOST: Final = re.compile(r"([0-9]{1,5})-([A-Za-z0-9_]{1,64})\.(.+)")
 _SPOOL_BYTES: Final = 4 << 20  # of an upload are held in memory; the rest in a file
@@ -41,6 +44,7 @@ class App:
         self.api: Api = Api(registry)
         self.debug_lock: asyncio.Lock = asyncio.Lock()
         self.debug: Entry | None = None
+        self.envs: dict[str, str] = {}  # of a pod's sandbox
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One connection, as ASGI servers call it."""
@@ -48,7 +52,7 @@ class App:
             await self._lifespan(receive, send)
             return
         if scope["type"] != "http":
-            await send({"type": "websocket.close", "code": 1000})
+            await self._websocket(scope, receive, send)
             return
         request = Request(scope, receive)
         try:
@@ -71,18 +75,62 @@ class App:
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _answer(self, request: Request) -> Response:
+        if self.registry.settings.pod_token and request.url.path in ("/init", "/health"):
+            return await self._init(request)
         where = await self._target(request)
         if where is None:
             return await self.api(request)
         port, entry = where
+        if port not in (ENVD_PORT, CODE_PORT):
+            ports.check(request.headers, entry)
+            return await ports.forward(request, entry, *entry.way(port))
+        if isinstance(entry, PodEntry):
+            return await self._pod(request, entry, port)
+        assert isinstance(entry, LocalEntry)
         if port == ENVD_PORT:
             return await self._envd(request, entry)
-        if port == CODE_PORT:
-            return await self._code(request, entry)
-        message = f"port {port} of the sandbox is not reached through this endpoint"
-        return JSONResponse({"sandboxId": entry.ident, "message": message, "port": port, "code": 502}, 502)
+        return await self._code(request, entry)
 
-    async def _target(self, request: Request) -> tuple[int, Entry] | None:
+    async def _init(self, request: Request) -> Response:
+        """Of the daemon of a pod: who made it tells what variables its sandbox has.  Raises ServeError."""
+        if request.url.path == "/init":
+            if not self._is_of_pod(request):
+                raise ServeError(401, "the pod's token is missing or wrong")
+            envs = (await body_of(request)).get("envVars") or {}
+            if not isinstance(envs, dict) or not all(isinstance(value, str) for value in envs.values()):
+                raise ServeError(400, "envVars: texts by name")
+            self.envs = envs
+            await self._debug_entry()
+        return Response(status_code=204, headers={DAEMON_HEADER: "1"})
+
+    def _is_of_pod(self, request: HTTPConnection) -> bool:
+        """Whether a request is from who has made the pod that we are the daemon of."""
+        given = request.headers.get("x-access-token", "")
+        return compare_digest(given.encode(), self.registry.settings.pod_token.encode())
+
+    async def _pod(self, request: Request, entry: PodEntry, port: int) -> Response:
+        """A request for the daemon of a pod.  Raises ServeError, SandboxError."""
+        path = request.url.path.rstrip("/")
+        if path != "/health":
+            operation = {"GET": "read", "POST": "write"}.get(request.method, "")
+            is_file = port == ENVD_PORT and path == "/files"
+            if not (is_file and is_signed(dict(request.query_params), operation, entry.envd_token)):
+                self._check(request, entry)
+        return await ports.forward(request, entry, *entry.way(port))
+
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One of a port of a sandbox's; there are no others."""
+        asked = HTTPConnection(scope)
+        try:
+            where = await self._target(asked)
+            if where is None or where[0] in (ENVD_PORT, CODE_PORT):
+                raise ServeError(403, "there are no WebSockets here")
+            ports.check(asked.headers, where[1])
+            await ports.websocket(scope, receive, send, where[1], *where[1].way(where[0]))
+        except (ServeError, SandboxError, WebSocketError, ConnectionError, TimeoutError):
+            await send({"type": "websocket.close", "code": 1008})
+
+    async def _target(self, request: HTTPConnection) -> tuple[int, Entry] | None:
         """The port and sandbox that a request is for; None: for the API.  Raises ServeError."""
         host = request.headers.get("host", "").partition(":")[0].lower()
         found = _HOST.fullmatch(host)
@@ -91,6 +139,11 @@ class App:
         ident = request.headers.get("e2b-sandbox-id", "")
         port = request.headers.get("e2b-sandbox-port", "")
         server = request.scope.get("server") or ("", 0)
+        if self.registry.settings.pod_token:
+            port = request.headers.get(ports.PORT_HEADER, "")
+            if port.isdecimal() and len(port) <= 5 and self._is_of_pod(request):
+                return int(port), await self._debug_entry()
+            return int(server[1]), await self._debug_entry()
         if server[1] in (ENVD_PORT, CODE_PORT) and self.registry.settings.debug_owner:
             return int(server[1]), await self._debug_entry()
         if ident and port.isdecimal() and len(port) <= 5:
@@ -110,13 +163,17 @@ class App:
         """The sandbox for clients in debug mode, which name none."""
         async with self.debug_lock:
             if self.debug is None or self.registry.entries.get(self.debug.ident) is not self.debug:
-                request = {"templateID": "base", "timeout": 86_400}
+                request = {"templateID": "base", "timeout": 86_400, "envVars": self.envs}
                 self.debug = await self.registry.create(self.registry.settings.debug_owner, request)
             return self.debug
 
     def _check(self, request: Request, entry: Entry) -> None:
         """Check the request's token for this sandbox. Raises ServeError."""
         server = request.scope.get("server") or ("", 0)
+        if self.registry.settings.pod_token:
+            if self._is_of_pod(request):
+                return
+            raise ServeError(401, "the pod's token is missing or wrong")
         if entry is self.debug and server[1] in (ENVD_PORT, CODE_PORT):
             return
         for name, token in (
@@ -128,7 +185,7 @@ class App:
         raise ServeError(401, "the sandbox's access token is missing or wrong")
 
     # -- code ------------------------------------------------------------------------------------------------
-    async def _code(self, request: Request, entry: Entry) -> Response:
+    async def _code(self, request: Request, entry: LocalEntry) -> Response:
         self._check(request, entry)
         path, method, interpreter = request.url.path.rstrip("/"), request.method, entry.interpreter
         if (method, path) == ("GET", "/health"):
@@ -156,7 +213,7 @@ class App:
                 raise ServeError(404, f"context {found[1]} not found") from None
         return error(501, f"{method} {path[:200]} is not offered here")
 
-    async def _execute(self, request: Request, entry: Entry) -> Response:
+    async def _execute(self, request: Request, entry: LocalEntry) -> Response:
         fields = await body_of(request)
         code, language = fields.get("code"), fields.get("language")
         ident, envs = fields.get("context_id"), fields.get("env_vars") or {}
@@ -174,7 +231,7 @@ class App:
         return _until_gone(request, entry.interpreter.execute(chosen, code, texts), "application/json")
 
     # -- envd ------------------------------------------------------------------------------------------------
-    async def _envd(self, request: Request, entry: Entry) -> Response:
+    async def _envd(self, request: Request, entry: LocalEntry) -> Response:
         path, method = request.url.path.rstrip("/"), request.method
         if (method, path) == ("GET", "/health"):
             return Response(status_code=204)
@@ -200,7 +257,7 @@ class App:
             return JSONResponse(await entry.files.call(call, fields, _user(request)))
         return JSONResponse(await self._process(entry, call, fields))
 
-    async def _process(self, entry: Entry, call: str, fields: dict[str, Any]) -> dict[str, Any]:
+    async def _process(self, entry: LocalEntry, call: str, fields: dict[str, Any]) -> dict[str, Any]:
         processes = entry.processes
         if call == "List":
             return processes.listing()
@@ -217,7 +274,7 @@ class App:
             processes.update(process, fields)
         return {}
 
-    async def _stream_input(self, request: Request, entry: Entry) -> Response:
+    async def _stream_input(self, request: Request, entry: LocalEntry) -> Response:
         process = None
         try:
             async for message in connect.envelopes(request.stream()):
@@ -231,7 +288,7 @@ class App:
             return Response(connect.end(failure), media_type="application/connect+json")
         return Response(connect.envelope({}) + connect.end(), media_type="application/connect+json")
 
-    async def _stream(self, request: Request, entry: Entry, name: str) -> Response:
+    async def _stream(self, request: Request, entry: LocalEntry, name: str) -> Response:
         first = None
         async for message in connect.envelopes(request.stream()):
             first = message
@@ -244,7 +301,7 @@ class App:
         return _until_gone(request, _enveloped(events, limit), "application/connect+json")
 
     async def _events(
-        self, entry: Entry, name: str, first: dict[str, Any], user: str | None, limit: float | None
+        self, entry: LocalEntry, name: str, first: dict[str, Any], user: str | None, limit: float | None
     ) -> AsyncIterator[dict[str, Any]]:
         if name == "filesystem.Filesystem/WatchDir":
             async for event in entry.files.watching(first, user):
@@ -261,7 +318,7 @@ class App:
         async for event in entry.processes.events(process, follower):
             yield event
 
-    async def _read_file(self, request: Request, entry: Entry) -> Response:
+    async def _read_file(self, request: Request, entry: LocalEntry) -> Response:
         path, user = _file_of(request)
         info = await entry.sandbox.files.get_info(path, follow=True, user=user)
         if info.is_dir:
@@ -276,7 +333,7 @@ class App:
 
         return StreamingResponse(contents(), media_type="application/octet-stream")
 
-    async def _write_files(self, request: Request, entry: Entry) -> Response:
+    async def _write_files(self, request: Request, entry: LocalEntry) -> Response:
         user = _file_user(request)
         written = []
         kind = request.headers.get("content-type", "").partition(";")[0].strip()
@@ -296,7 +353,7 @@ class App:
             raise ServeError(400, "no file was sent")
         return JSONResponse(written)
 
-    async def _write(self, entry: Entry, path: str, data: BinaryIO, user: str | None) -> dict[str, str]:
+    async def _write(self, entry: LocalEntry, path: str, data: BinaryIO, user: str | None) -> dict[str, str]:
         if not path or "\0" in path:
             raise ServeError(400, "path: where shall it be written?")
         info = await entry.sandbox.files.write(path, data, user=user)

@@ -4,26 +4,18 @@ import asyncio
 import secrets
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
 
 from cloche.sdk.aio import AsyncSandbox
 from cloche.sdk.errors import SandboxError
-from cloche.serve.files import Files
-from cloche.serve.interpreter import Interpreter
-from cloche.serve.processes import Processes
+from cloche.serve.entry import Entry, LocalEntry, ServeError, Template
+
+if TYPE_CHECKING:
+    from cloche.serve.pods import Pods
 
 MAX_TIMEOUT_S: Final = 86_400
 DEFAULT_TIMEOUT_S: Final = 15  # the API's default for requests without a timeout
-
-
-@dataclass(frozen=True)
-class Template:
-    """The root of sandboxes that `Sandbox.create("NAME")` makes."""
-
-    name: str
-    rootfs: str = ""  # a directory; empty: the host's system directories
-    image: str = ""
 
 
 @dataclass(frozen=True)
@@ -39,49 +31,19 @@ class Settings:
     pids: int = 1000
     max_sandboxes: int = 100  # of one token
     root: str = ""
-    debug_owner: str = ""  # the owner of requests without a key (E2B_DEBUG); empty: they are refused
-
-
-class ServeError(Exception):
-    """A request of the API fails with this status."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status: int = status
-        self.message: str = message
-
-
-@dataclass
-class Entry:
-    """A sandbox."""
-
-    ident: str
-    owner: str
-    template: Template
-    sandbox: AsyncSandbox
-    metadata: dict[str, str]
-    internet: bool | None
-    envd_token: str = field(default_factory=lambda: "envd_" + secrets.token_urlsafe(32))
-    traffic_token: str = field(default_factory=lambda: "traffic_" + secrets.token_urlsafe(32))
-    started_s: float = field(default_factory=time.time)
-    end_s: float = 0.0
-    is_paused: bool = False
-    pauses_at_end: bool = False
-    cwd: str = "/"
-
-    def __post_init__(self) -> None:
-        self.processes: Processes = Processes(self.sandbox)
-        self.files: Files = Files(self.sandbox)
-        self.interpreter: Interpreter = Interpreter(self.sandbox, self.cwd)
-        self.last_cpu: tuple[float, float] = (time.monotonic(), 0.0)
-        self.watchdog: asyncio.Task[None] | None = None
+    # The owner of requests without a key (E2B_DEBUG); empty: they are refused
+    debug_owner: str = ""
+    # This endpoint is the daemon of a pod, for requests with this token; empty: it is not
+    pod_token: str = ""
 
 
 class Registry:
     """All of them."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, pods: "Pods | None" = None) -> None:
         self.settings: Settings = settings
+        self.pods: Pods | None = pods  # where sandboxes are made instead
+        self.watchdogs: dict[str, asyncio.Task[None]] = {}
         self.entries: dict[str, Entry] = {}
         self.starting: dict[str, int] = {}  # by owner
 
@@ -109,6 +71,10 @@ class Registry:
                 raise ServeError(400, f"{key} is not offered here")
         envs, metadata = _texts(request, "envVars"), _texts(request, "metadata")
         timeout_s = timeout_of(request, DEFAULT_TIMEOUT_S)
+        if self.pods is not None and request.get("allow_internet_access") is False:
+            raise ServeError(
+                400, "allow_internet_access: where pods may connect to is said by the cluster's NetworkPolicy"
+            )
         allow = self._allowed(request)
         mine = len([1 for entry in self.entries.values() if entry.owner == owner]) + self.starting.get(
             owner, 0
@@ -118,28 +84,47 @@ class Registry:
         self.starting[owner] = self.starting.get(owner, 0) + 1
         ident = "i" + secrets.token_hex(10)
         try:
-            sandbox = await AsyncSandbox.create(
-                rootfs=template.rootfs or None,
-                image=template.image or None,
-                env=envs,
-                memory=settings.memory,
-                cpus=settings.cpus,
-                pids=settings.pids,
-                allow=allow,
-                name=f"serve-{ident}",
-                metadata={"serve": ident},
-                root=settings.root,
-            )
+            entry = await self._made(ident, owner, template, envs, metadata, allow)
         except SandboxError as error:
             raise ServeError(500, f"the sandbox did not start: {error}") from None
         finally:
             self.starting[owner] -= 1
-        entry = Entry(ident, owner, template, sandbox, metadata, request.get("allow_internet_access"))
+        entry.metadata, entry.internet = metadata, request.get("allow_internet_access")
+        network = request.get("network")
+        entry.is_public = not isinstance(network, dict) or network.get("allowPublicTraffic") is not False
         entry.pauses_at_end = request.get("autoPause") is True
         self.entries[ident] = entry
         self.set_timeout(entry, timeout_s)
-        entry.watchdog = asyncio.create_task(self._watch(entry))
+        self.watchdogs[ident] = asyncio.create_task(self._watch(entry))
         return entry
+
+    async def _made(
+        self,
+        ident: str,
+        owner: str,
+        template: Template,
+        envs: dict[str, str],
+        metadata: dict[str, str],
+        allow: tuple[str, ...],
+    ) -> Entry:
+        """A new sandbox, here or in a pod.  Raises SandboxError."""
+        settings = self.settings
+        if self.pods is not None:
+            return await self.pods.create(ident, owner, template, envs, metadata)
+        sandbox = await AsyncSandbox.create(
+            rootfs=template.rootfs or None,
+            image=template.image or None,
+            env=envs,
+            memory=settings.memory,
+            cpus=settings.cpus,
+            pids=settings.pids,
+            allow=allow,
+            name=f"serve-{ident}",
+            metadata={"serve": ident},
+            root=settings.root,
+            reachable=True,
+        )
+        return LocalEntry(ident, owner, template, sandbox)
 
     def _allowed(self, request: Mapping[str, Any]) -> tuple[str, ...]:
         """The hosts that the sandbox may connect to: those that the operator allows, or a part of them that the
@@ -175,9 +160,9 @@ class Registry:
                 else:
                     await self.kill(entry)
                     return
-            await asyncio.sleep(min(max(left_s, 0.05), 1.0))
+            await asyncio.sleep(min(max(left_s, 0.05), entry.poll_s))
             try:
-                if not await entry.sandbox.is_running():
+                if not await entry.is_running():
                     self.forget(entry)
                     return
             except SandboxError:
@@ -197,7 +182,7 @@ class Registry:
         if entry.is_paused:
             raise ServeError(409, f"sandbox {entry.ident} is paused already")
         try:
-            await entry.sandbox.pause()
+            await entry.pause()
         except SandboxError as error:
             raise ServeError(500, str(error)) from None
         entry.is_paused = True
@@ -206,7 +191,7 @@ class Registry:
         """Raises ServeError."""
         if entry.is_paused:
             try:
-                await entry.sandbox.resume()
+                await entry.resume()
             except SandboxError as error:
                 raise ServeError(500, str(error)) from None
             entry.is_paused = False
@@ -215,16 +200,15 @@ class Registry:
         """End the sandbox; never fails."""
         self.forget(entry)
         try:
-            await entry.sandbox.kill()
+            await entry.kill()
         except SandboxError:
             pass
 
     def forget(self, entry: Entry) -> None:
         """Remove a sandbox that has ended."""
         self.entries.pop(entry.ident, None)
-        entry.processes.close()
-        entry.files.close()
-        entry.interpreter.close()
+        self.watchdogs.pop(entry.ident, None)
+        entry.close()
 
     async def close(self) -> None:
         """End all sandboxes."""

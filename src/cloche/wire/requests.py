@@ -8,6 +8,8 @@ A monitor and its sentry answer to the same names.  Containers are named by thei
     exec     container, an ExecRequest, its descriptors      -> event "started" (pid), then status; detached: pid
     signal   container or exec (the id of that request), signal, scope   -> {}
     resize   container or exec, rows, columns                -> {}
+    dial     container, port, peer_port, a descriptor: a connected socket of TCP, the end of who connects is with its
+             client                                          -> {}; STATUS_REFUSED if nobody listens
     wait     container                                       -> status (wait status), oom_kills
     pause, resume   container                                -> {}
     stats    container                                       -> figures (bytes, nanoseconds, counts)
@@ -46,6 +48,7 @@ from cloche.wire.protocol import (
 MAIN: Final = "main"
 MAX_STRINGS: Final = 65536
 STATUS_ENDED: Final = 137  # exit status of a command whose sandbox has ended
+STATUS_REFUSED: Final = 111  # as ECONNREFUSED: of a connection to a port at which nobody listens
 MAX_BODY_BYTES: Final = 4 << 20  # of arguments and environment
 
 CREATE: Final = "create"
@@ -53,6 +56,7 @@ START: Final = "start"
 EXEC: Final = "exec"
 SIGNAL: Final = "signal"
 RESIZE: Final = "resize"
+DIAL: Final = "dial"
 WAIT: Final = "wait"
 PAUSE: Final = "pause"
 RESUME: Final = "resume"
