@@ -63,6 +63,7 @@ $b chmod 666 dev/kvm
 $b ln -s /proc/self/fd dev/fd
 $b ip link set lo up
 $b hostname machine
+echo 4194304 > proc/sys/kernel/pid_max
 $b mount -o move . /
 exec $b chroot . PYTHON -I -S /agent.py
 """

@@ -48,7 +48,7 @@ def run(machine: Machine, command: list[str], seconds: int) -> Result:
     return machine.run(
         command,
         timeout_s=seconds,
-        env={"BATCH_SECONDS": "60", "CLOCHE_STRICT": "5000"},
+        env={"BATCH_SECONDS": str(seconds // 4), "CLOCHE_STRICT": "5000"},
         cwd="/opt/guest",
     )
 

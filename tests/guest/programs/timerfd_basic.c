@@ -19,11 +19,11 @@ int main(void)
         SHOW(read(t, &n, 8));
         show_poll("disarmed", t, POLLIN | POLLOUT);
         s = spec(30, 0);
+        long long start = now_ms();
         SHOW(timerfd_settime(t, 0, &s, NULL));
         SHOW(timerfd_gettime(t, &old));
         printf("%ld %d %ld\n", old.it_value.tv_sec, old.it_value.tv_nsec > 0, old.it_interval.tv_nsec);
         struct pollfd p = {t, POLLIN};
-        long long start = now_ms();
         SHOW(poll(&p, 1, 5000));
         printf("in time %d\n", now_ms() - start >= 28);
         SHOW(read(t, &n, 8));
@@ -35,6 +35,7 @@ int main(void)
         clock_gettime(clocks[i], &now);
         s = (struct itimerspec){{0, 0}, now};
         SHOW(timerfd_settime(t, TFD_TIMER_ABSTIME, &s, NULL));
+        SHOW(poll(&p, 1, 5000));
         SHOW(read(t, &n, 8));
         now.tv_sec += 100;
         s.it_value = now;
