@@ -1,4 +1,4 @@
-"""What the end-to-end tests of the command share: running it, looking for processes and files that it left,
+"""Helpers of the end-to-end tests of the command: running it, looking for processes and files that it left,
 terminals.
 """
 
@@ -27,7 +27,7 @@ def environment(**more: str) -> dict[str, str]:
 
 
 class Outcome:
-    """What a run left behind."""
+    """The output and status of a run."""
 
     def __init__(self, status: int, stdout: bytes, stderr: bytes) -> None:
         self.status = status

@@ -44,7 +44,7 @@ def changed(tmp_path: Path, project: Path) -> Iterator[Applied]:
 
 
 def snapshot(top: Path) -> dict[str, tuple[int, bytes]]:
-    """Everything below, by name: mode and contents."""
+    """All files below a directory, by name: mode and contents."""
     found = {}
     for path in sorted(top.rglob("*")):
         st = path.lstat()

@@ -151,7 +151,7 @@ def test_stopped_and_continued(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("victim", [*PARTS[:3], "monitor"])
 def test_without_user_namespaces(victim: str, tmp_path: Path, as_user: list[str]) -> None:
-    """Without a pid namespace the guests are ended by whoever inherits them."""
+    """Without a pid namespace the guests are ended by the process that inherits them."""
     words = [
         *as_user,
         "unshare",
@@ -300,7 +300,7 @@ def test_nothing_of_the_callers_environment() -> None:
 
 
 def memory_of(pid: int) -> bytes:
-    """What a process has written to its memory."""
+    """The pages that a process has written in its memory."""
     parts = []
     with Path(f"/proc/{pid}/maps").open() as maps, Path(f"/proc/{pid}/mem").open("rb", 0) as mem:
         for line in maps:

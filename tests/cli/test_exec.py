@@ -232,7 +232,7 @@ def test_many_arguments(box: Box) -> None:
 
 
 def test_descriptors_are_given_back(box: Box) -> None:
-    """What exec leaves running does not keep its client's pipes: who reads them to the end would wait."""
+    """Background processes of exec do not keep its client's pipes: a reader would wait for their end."""
     box.start("sleep", "1000")
     script = "(sleep 1000; echo late) & (while echo x 2>/dev/null; do sleep 0.02; done; echo gone > /tmp/gone) & echo done"
     done = box("exec", "box", "--", "sh", "-c", script, timeout=TIMEOUT_S)
@@ -358,7 +358,7 @@ def test_a_long_root(tmp_path: Path) -> None:
 
 
 def test_hostile_clients(box: Box) -> None:
-    """Bytes that no client sends cut that client off, and nobody else."""
+    """Malformed bytes cut that client off, and no other."""
     box.start("sleep", "1000")
     path = box.root / "box" / "control"
     for data in (
@@ -427,7 +427,7 @@ def test_one_connection_for_everything(box: Box) -> None:
 
 
 def test_pause(box: Box) -> None:
-    """Nothing runs meanwhile, not even what is woken or late; then everything goes on; a kill works while paused."""
+    """No program runs meanwhile, not even one that is woken or late; then all go on; a kill works while paused."""
     box.start("sh", "-c", "while :; do echo; sleep 0.01; done")
     client = ControlClient(Store(str(box.root)).connect("box"))
 

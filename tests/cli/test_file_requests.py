@@ -61,7 +61,7 @@ def test_files_are_written_whole_and_read_back(box: Box, client: FileClient) -> 
     found = list(client.get([b"/tmp/put/a/b\xff\n"]))
     assert b"".join(record.data for record in found if record.kind == files.DATA) == blob
     assert found[-1].kind == files.END and found[-1].offset == len(blob)
-    # Nothing of the writing is left; one has a newline
+    # No temporary file is left; one name has a newline
     assert sh(box, "ls -a /tmp/put/a | wc -l").strip() == "4"
     client.remove(b"/tmp/put", recursive=True)
     assert errno_of(client.stat, b"/tmp/put") == errno.ENOENT

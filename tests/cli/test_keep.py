@@ -160,7 +160,7 @@ COUNTER = "i=0; while :; do echo $i >>f; echo $i; i=$((i+1)); done"
     ids=" ".join,
 )
 def test_an_orderly_end_loses_nothing(keeper: Keeper, words: tuple[str, ...]) -> None:
-    """What a program has seen written before it was killed is there, as Linux's page cache is."""
+    """Data that a program had written before it was killed is kept, as in Linux's page cache."""
     limit = () if words else ("--timeout", "2")
     counter = keeper.popen("run", *NEW, *limit, "--", "sh", "-c", COUNTER)
     assert counter.stdout is not None
@@ -201,7 +201,7 @@ def _fill(keeper: Keeper, pid: int) -> None:
 
 
 def test_a_layer_that_cannot_be_written_is_told(keeper: Keeper) -> None:
-    """In a line at the end, by whoever ends the sandbox, and in its record."""
+    """It is reported in a line at the end, by every command that ends the sandbox, and in its record."""
     message = f"not all that it wrote is kept: {os.strerror(errno.EFBIG)}"
     process = subprocess.Popen(
         [*keeper.words, "run", *NEW, "--", "sh", "-c", FILLER],

@@ -127,7 +127,9 @@ def test_signals_that_the_caller_blocks_or_ignores_do_not_reach_the_parts() -> N
 
 
 def test_the_environment_is_not_in_the_memory_of_the_parts() -> None:
-    """Whoever takes a part over finds nothing of the user's there: what they are forked from had not read it."""
+    """An attacker in a part finds no words or variables of the user's: the process that it was forked from had not
+    read them.
+    """
     secret = b"hush-" + os.urandom(8).hex().encode()
     env = environment(SECRET=secret.decode())
     child = subprocess.Popen(

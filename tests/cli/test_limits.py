@@ -42,7 +42,7 @@ def groups_left() -> list[str]:
 
 
 def test_cpus() -> None:
-    """Whoever keeps the limit: control groups for root, else the sentry."""
+    """The limit is kept by control groups for root, else by the sentry."""
     before = groups_left()
     done = run("/usr/bin/python3", "-c", BURN, options=("--cpus", "0.3"))
     assert done.status == 0 and float(done.out) < 0.45, done

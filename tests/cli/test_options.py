@@ -435,6 +435,6 @@ def test_root_and_its_capabilities() -> None:
     ],
 )
 def test_numbers_that_are_none(words: list[str], tmp_path: Path) -> None:
-    """One line and no traceback, whatever is written where a number should be."""
+    """One line and no traceback for any text in the place of a number."""
     done = run_words([*CLOCHE, "--root", str(tmp_path / "root"), *words])
     assert done.status == 125 and is_one_line(done.err), done

@@ -32,7 +32,7 @@ def connections():
 
 
 def free_port() -> int:
-    """A port that nobody uses just now."""
+    """A port that is free at present."""
     with socket.create_server(("127.0.0.1", 0)) as sock:
         return int(sock.getsockname()[1])
 

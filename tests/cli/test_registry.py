@@ -156,7 +156,7 @@ def test_a_registry_that_lies_is_not_believed(
 
 
 def serve_without_end(listener: socket.socket, status: str, taken: list[int]) -> None:
-    """Answer whatever comes with a body that has no end; `taken`: how much of each was."""
+    """Answer every request with an endless body; `taken`: how many bytes of each were read."""
     while True:
         try:
             client = listener.accept()[0]

@@ -37,7 +37,7 @@ def test_doctor_on_a_machine_where_nothing_ran_before(tmp_path: Path) -> None:
 
 
 def test_doctor_names_a_remedy_for_all_that_is_missing() -> None:
-    """Whatever is weaker here is explained."""
+    """Every weaker measure is explained."""
     done = run_words([*CLOCHE, "doctor"])
     for line in done.out.splitlines():
         if line.startswith("  no "):

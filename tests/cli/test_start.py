@@ -29,7 +29,7 @@ print(" ".join(sys.modules))
 
 @pytest.fixture(scope="module")
 def modules() -> set[str]:
-    """What is loaded when the command line of `cloche run` has been parsed."""
+    """The modules that are loaded when the command line of `cloche run` has been parsed."""
     done = subprocess.run(
         [sys.executable, "-c", PARSE], capture_output=True, text=True, timeout=TIMEOUT_S, check=True
     )

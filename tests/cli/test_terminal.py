@@ -272,7 +272,7 @@ def test_a_flood_of_signals_does_not_nest() -> None:
 
 
 def test_a_terminal_that_was_hung_up() -> None:
-    """Whatever is asked of it, nothing but an OSError comes of it."""
+    """Every operation on it gives an OSError at most."""
     master, slave = pty.openpty()
     saved = os.dup(0)
     os.dup2(slave, 0)

@@ -13,7 +13,7 @@ from cloche.wire.channel import Channel
 
 
 class Rig:
-    """A monitor's side with nobody behind it."""
+    """A monitor's side without a sentry behind it."""
 
     def __init__(self) -> None:
         self.ours, sentry = socket.socketpair()

@@ -307,7 +307,7 @@ class World:
             found.append((kind, dest, port))
 
     def collect(self) -> dict[str, Any]:
-        """What has happened since the last time."""
+        """The requests and packets since the last call."""
         with self.lock:
             found = {
                 "queries": self.queries,

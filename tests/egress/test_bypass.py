@@ -96,7 +96,7 @@ def inside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Inside]:
 
 
 def escapes(outcome: Outcome) -> list[str]:
-    """Everything outside that no rule allows."""
+    """The arrivals outside that no rule allows."""
     found = [f"a packet to {packet}" for packet in sorted(outcome.packets - PACKETS)]
     for name, _kind in outcome.queries:
         below = name.removesuffix(".good.test")

@@ -326,7 +326,7 @@ def test_java(world: DepotWorld, way: str) -> None:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("way", ["tls", "inspected", "http"])
 def test_a_browser(world: DepotWorld, way: str) -> None:
-    """It has a list of authorities of its own, and is told to believe everybody; it says ECH (GREASE) and HTTP/2."""
+    """It has a list of authorities of its own, and is told to trust all; it offers ECH (GREASE) and HTTP/2."""
     need("chromium")
     url = HTTP if way == "http" else HTTPS
     script = (

@@ -23,7 +23,7 @@ OPERATED = RULE + '[[allow.requests]]\npaths = ["/ok/**"]\n' + SECRETS
 
 
 def snapshot(root: Path) -> dict[str, str]:
-    """Everything below a directory."""
+    """All files below a directory."""
     found: dict[str, str] = {}
     for path in sorted(root.rglob("*")):
         if path.is_symlink():

@@ -53,7 +53,7 @@ class InspectedWorld(World):
         )
 
     def seen(self) -> list[tuple[str, str, str, dict[str, str], str]]:
-        """What the server was asked for since the last time."""
+        """The requests to the server since the last call."""
         assert self.origin.stdin is not None and self.origin.stdout is not None
         self.origin.stdin.write("collect\n")
         self.origin.stdin.flush()

@@ -34,7 +34,7 @@ def missing() -> str:
 
 
 class Outcome:
-    """What an attempt printed, and what arrived outside."""
+    """The output of an attempt, and the arrivals outside."""
 
     def __init__(self, status: int, out: str, err: str, seen: dict[str, Any]) -> None:
         self.status = status
@@ -121,7 +121,7 @@ class World:
         return ["nsenter", "-t", str(holder.pid), "-n"]
 
     def collect(self) -> dict[str, Any]:
-        """What has arrived since the last time."""
+        """The arrivals since the last call."""
         assert self.servers.stdin is not None and self.servers.stdout is not None
         self.servers.stdin.write("collect\n")
         self.servers.stdin.flush()
@@ -155,7 +155,7 @@ class World:
         )
 
     def python(self, script: str, *options: str) -> Outcome:
-        """The same with a script of Python."""
+        """Run a script of Python."""
         return self.run(["python3", "-c", script], *options)
 
     def close(self) -> None:

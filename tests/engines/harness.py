@@ -65,7 +65,7 @@ def make_root(folder: Path) -> Path:
 
 
 class Done:
-    """What a command left behind."""
+    """The output and status of a command."""
 
     def __init__(self, status: int, out: str, err: str) -> None:
         self.status = status
@@ -166,6 +166,6 @@ class Docker:
 
 
 def mounts_below(folder: Path) -> list[str]:
-    """What is mounted below a folder."""
+    """The mounts below a folder."""
     lines = Path("/proc/self/mountinfo").read_text().splitlines()
     return [line.split()[4] for line in lines if line.split()[4].startswith(str(folder))]

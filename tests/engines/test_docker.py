@@ -14,7 +14,7 @@ _IDS = re.compile(r"\b[0-9a-f]{64}\b|\b[0-9a-f]{12}\b")
 
 
 def shown(done: Done) -> tuple[int, str, list[str]]:
-    """What is compared."""
+    """The parts of a result that are compared."""
     error = _IDS.sub("ID", done.err)
     lines = [line for line in error.splitlines() if line and not line.startswith("Run 'docker run --help'")]
     return done.status, _IDS.sub("ID", done.out), lines

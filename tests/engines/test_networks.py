@@ -40,7 +40,7 @@ class Box:
 
 
 def fetch(docker: Docker, url: str) -> str:
-    """What a server says to a client on the daemon's side, once there is one."""
+    """The answer of a server to a client on the daemon's side, once the server exists."""
     deadline = time.monotonic() + TIMEOUT_S
     while True:
         done = docker.beside(program("busybox"), "wget", "-T", "20", "-q", "-O", "-", url)

@@ -248,7 +248,7 @@ def test_streams(node: Node) -> None:
 
 
 def test_figures(node: Node) -> None:
-    """What each container uses is counted by itself."""
+    """The usage of each container is counted by itself."""
     kubelet = node.kubelet
     for runtime in RUNTIMES:
         name = f"figures-{runtime}"
@@ -291,7 +291,7 @@ def test_memory(node: Node) -> None:
 
 
 def test_a_hung_kernel(node: Node) -> None:
-    """Containers are ended and forgotten by the records alone, whatever hangs."""
+    """Containers can be ended and removed by the records alone, even if the sentry hangs."""
     kubelet = node.kubelet
     name = "hung"
     pod = kubelet.run_pod(name, "cloche", PID_CONTAINER)

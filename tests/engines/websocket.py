@@ -82,7 +82,7 @@ class Channels:
                 return data[0], data[1:]
 
     def until(self, channel: int, text: bytes) -> bytes:
-        """What comes on a channel until it has `text` in it."""
+        """The data of a channel until it contains `text`."""
         found = b""
         while text not in found:
             message = self.receive()

@@ -12,7 +12,7 @@ TIMEOUT_S = 150
 
 
 class Outcome:
-    """What a run left behind."""
+    """The output and status of a run."""
 
     def __init__(self, done: "subprocess.CompletedProcess[bytes]") -> None:
         self.status = done.returncode

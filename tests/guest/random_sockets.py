@@ -61,7 +61,7 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def outcome(call: Callable[[], object]) -> object:
-    """What a call gives, or the name of its error."""
+    """The result of a call, or the name of its error."""
     try:
         return call()
     except OSError as error:

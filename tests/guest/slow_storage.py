@@ -121,7 +121,7 @@ class Slow:
         self.guest.tell("go")
 
     def keeps_nobody_else(self, ops: str) -> None:
-        """The same; meanwhile others go on, and then the volume answers."""
+        """Hold these operations; meanwhile other programs go on, and then the volume answers."""
         self.hold(ops)
         assert self.guest.hear() == "others True"
         self.order("go")

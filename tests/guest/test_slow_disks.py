@@ -233,7 +233,7 @@ hear()
 
 @pytest.mark.parametrize("words", [["exec", "NAME", "/v/program"], ["diff", "NAME"]])
 def test_work_for_the_outside_keeps_nobody_else(tmp_path: Path, words: list[str]) -> None:
-    """A disk of the host's own, of which nobody knows that it may hang, while its worker is stopped."""
+    """A disk of the host's own, which is not known to hang, while its worker is stopped."""
     folder = tmp_path / "volume"
     (folder / "folder" / "below").mkdir(parents=True)
     (folder / "folder" / "file").write_text("content")

@@ -51,7 +51,7 @@ class Screen:
         os.write(self.fd, keys.encode())
 
     def finish(self) -> tuple[str, int]:
-        """Everything until the end, and the exit status."""
+        """The output until the end, and the exit status."""
         while True:
             try:
                 data = os.read(self.fd, 65536)

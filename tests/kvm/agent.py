@@ -87,7 +87,7 @@ def start(order: "dict[str, Any]", stdin: int, stdout: int, stderr: int) -> int:
 
 
 def run(port: Port, order: "dict[str, Any]", stdin: bytes) -> None:
-    """One command, until it has ended and nobody writes any more."""
+    """One command, until it has ended and no process writes any more."""
     with open("/run/stdin", "wb") as file:
         file.write(stdin)
     read_end = os.open("/run/stdin", os.O_RDONLY)
@@ -122,7 +122,9 @@ def run(port: Port, order: "dict[str, Any]", stdin: bytes) -> None:
 
 
 def reap(wanted: int) -> int:
-    """Reap whatever has ended, as process 1 must; the exit status of the one that is wanted, -1 if it is not among them."""
+    """Reap all processes that have ended, as process 1 must. Returns the exit status of `wanted`, -1 if it has not
+    ended.
+    """
     status = -1
     while True:
         try:

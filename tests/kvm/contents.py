@@ -99,7 +99,7 @@ print(json.dumps({
 
 
 def base(archive: Archive, kernel: Kernel, python: Path) -> None:
-    """What is needed to boot and to take commands."""
+    """The files that are needed to boot and to take commands."""
     archive.file(str(BUSYBOX), BUSYBOX, 0o755)
     archive.host(Path("/bin/sh"))
     for number, (name, code) in enumerate(kernel.modules):
@@ -200,7 +200,7 @@ def guest_programs(archive: Archive, sources: list[Path], folder: Path) -> None:
 
 
 def packages(archive: Archive, names: list[str]) -> None:
-    """The files of installed packages, but what nobody runs."""
+    """The files of installed packages, without documentation and the like."""
     shown = subprocess.run(["dpkg", "-L", *names], capture_output=True, text=True, check=False).stdout
     for name in sorted(set(shown.splitlines())):
         if name[:1] == "/" and not name.startswith(UNREAD) and os.path.lexists(name):

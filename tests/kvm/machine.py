@@ -38,7 +38,7 @@ class MachineError(Exception):
 
 
 class Result:
-    """What a command left behind."""
+    """The output and status of a command."""
 
     def __init__(self, status: int, stdout: bytes, stderr: bytes) -> None:
         self.status = status

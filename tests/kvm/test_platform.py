@@ -35,7 +35,7 @@ def test_conformance(kvm_machine: Machine) -> None:
 
 
 def counted(machine: Machine, platform: str, calls: int, pages: int) -> list[str]:
-    """What a sandbox says in the end of a program that makes so many calls and first touches."""
+    """A sandbox's last lines about a program that makes so many calls and first touches."""
     command = ["cloche", "run", "--platform", platform, "--no-patch", "--log-level", "info", "--"]
     done = machine.run([*command, f"{PLACE}/counts", str(calls), str(pages)], timeout_s=SLOW_S, cwd="/opt")
     assert done.status == 0, done

@@ -123,7 +123,7 @@ def test_refusals(shared: Sandbox, place: str) -> None:
 
 
 def test_what_would_wait(shared: Sandbox, place: str) -> None:
-    """Nobody writes to the FIFO, and nobody waits for that."""
+    """The FIFO has no writer, and no call waits for one."""
     shared.commands.run(["mkfifo", f"{place}/fifo"], check=True)
     with pytest.raises(FileError) as refused:
         shared.files.read(f"{place}/fifo")

@@ -63,7 +63,7 @@ def manager(tmp_path: Path, root: str) -> Iterator[Any]:
 
 
 def cell(client: Any, code: str) -> tuple[str, Any]:
-    """What a cell prints, and the reply."""
+    """The output of a cell, and the reply."""
     printed: list[str] = []
 
     def note(message: dict[str, Any]) -> None:

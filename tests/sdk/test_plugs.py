@@ -163,7 +163,7 @@ def test_langchain(root: str) -> None:
         tools = {tool.name: tool for tool in toolkit.get_tools()}
         assert set(tools) == {"run_command", "run_code", "read_file", "write_file", "list_files"}
         assert "stdin" in tools["run_command"].args and "sandbox" in tools["run_command"].description
-        assert Sandbox.list(root=root) == []  # nobody has needed one yet
+        assert Sandbox.list(root=root) == []  # no test has needed one yet
         assert (
             tools["run_command"].invoke({"command": "cat; pwd", "cwd": "/tmp", "stdin": "in\n"})
             == "in\n/tmp\n"

@@ -95,7 +95,7 @@ def number() -> str:
 
 
 def run(root: str, number: str, script: str, *words: str, timeout: float = 300, **more: str) -> Any:
-    """What a program that uses the SDK prints, as JSON."""
+    """The output of a program that uses the SDK, decoded from JSON."""
     code = PRELUDE + textwrap.dedent(script) + END
     done = subprocess.run(
         [sys.executable, "-c", code, root, number, *words],
@@ -191,7 +191,7 @@ def test_it_holds_nothing_of_a_sandbox(root: str, number: str) -> None:
 
 
 def test_its_death_at_any_moment(root: str, number: str) -> None:
-    """Every create gives a sandbox that works, whatever became of the template; and nothing is left."""
+    """Every create gives a sandbox that works, even if the template dies; and nothing is left."""
     script = """
         chance = random.Random(15)
         done = threading.Event()
@@ -245,7 +245,7 @@ def test_it_is_executed_anew(root: str, number: str) -> None:
 
 
 def test_it_ends_when_idle(root: str, number: str) -> None:
-    """And takes its socket with it; whoever comes then starts another."""
+    """And removes its socket; the next caller starts another."""
     script = """
         start = starting("template.IDLE_S = 0.05")
         sock, child = template.connect(start)

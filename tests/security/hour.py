@@ -48,7 +48,7 @@ def build(folder: Path) -> None:
 
 
 def lower() -> None:
-    """Everything of ours to a low priority: a part that begins a session has a group of its own."""
+    """Set all processes of the run to a low priority: a part that begins a session has a group of its own."""
     while True:
         for pid in [os.getpid(), *descendants(os.getpid())]:
             try:

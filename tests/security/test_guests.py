@@ -43,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Result:
-    """What a sandbox printed, how it ended, and the largest size (MiB) of any process of cloche's own."""
+    """The output and status of a sandbox, and the largest size (MiB) of any process of cloche's own."""
 
     def __init__(self, status: int, text: str, peak_mib: int) -> None:
         self.status = status
@@ -187,7 +187,9 @@ def test_calls_without_a_signal(folder: Path, attack: str, mm: str) -> None:
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs two users")
 def test_kept_descriptors_show_nothing_new(folder: Path) -> None:
-    """A program that only root may read was run often enough to be kept; another user maps whatever is there."""
+    """A program that only root may read was run often enough to be kept; another user maps all descriptors that it
+    finds.
+    """
     secret = folder / "secret"
     secret.write_bytes((folder / "calls").read_bytes() + b"not-yours" * 20000)
     secret.chmod(0o700)
@@ -299,7 +301,7 @@ def test_bombs_of_processes(folder: Path, bomb: str) -> None:
 
 
 def test_fork_bomb(folder: Path) -> None:
-    """--pids: zombies and threads count; whoever is left over is ended with its session."""
+    """--pids: zombies and threads count; the remaining processes are ended with their session."""
     script = "setsid ./bombs fork-storm 100000 & sleep 1; kill -9 -$!; sleep 0.2; ./alive"
     result = sandbox(folder, script, "--pids", "64")
     assert result.status == 0, result
@@ -348,7 +350,7 @@ MEMORY = {
 
 @pytest.mark.parametrize("bomb", MEMORY)
 def test_bombs_of_memory(folder: Path, bomb: str) -> None:
-    """--memory: the largest process is killed, or the call that would exceed it fails; nobody else suffers."""
+    """--memory: the largest process is killed, or the call that would exceed it fails; no other program suffers."""
     result = sandbox(folder, f'HOLD={2 if MEMORY[bomb] else 0} setsid ./bombs {bomb} & wait $!; kill -9 -$! 2>/dev/null; ./alive',
                      "--memory", "64m", watch=True)  # fmt: skip
     if "no room for sizes" in result.text:
@@ -429,7 +431,9 @@ def test_one_call_holds_nobody(folder: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["areas", "remap", "listing", "sockets", "children"])
 def test_one_call_holds_nobody_for_long(folder: Path, kind: str) -> None:
-    """The same, and the meter allows 40 ms of processor time: each of these took more, or nearly so, in one piece."""
+    """One call holds no other program, and the meter allows 40 ms of processor time: each of these took more, or
+    nearly so, in one piece.
+    """
     result = sandbox(folder, f"./holders {kind}", strict_ms=40, timeout=110)
     assert result.status == 0, result
     assert "served meanwhile" in result.lines, result
@@ -468,7 +472,7 @@ def test_a_flood_of_refused_operations_holds_nobody(folder: Path) -> None:
 
 
 def test_there_is_room_as_soon_as_the_largest_has_been_ended(folder: Path) -> None:
-    """Its parent is told of its end and writes a file, before anybody has measured again."""
+    """Its parent is told of its end and writes a file, before the next measurement."""
     attack = "HOLD=20 ./bombs memory 4000000000; echo data > /tmp/left && cat /tmp/left"
     result = sandbox(folder, f"for i in 1 2 3 4 5; do {attack}; done", "--memory", "64m")
     if "no room for sizes" in result.text:

@@ -62,7 +62,7 @@ def guest(platform: Systrap) -> Iterator[Guest]:
 
 
 def late(guest: Guest, limit_ns: int) -> list[int]:
-    """Who owes an answer for longer: what `overdue` asks with a limit of its own."""
+    """The processes that owe an answer for longer: as `overdue`, with the test's own limit."""
     assert isinstance(guest.platform, Systrap)
     processes = guest.platform._processes.values()
     return [p.ident() for p in processes if not p.is_dead and _native.is_overdue(p.handle, limit_ns, 1)]
@@ -90,7 +90,7 @@ def serves(guest: Guest) -> None:
 
 
 def end(guest: Guest, process: HostProcess) -> Event:
-    """Kill a process, and wait for its death among whatever else it still does."""
+    """Kill a process, and wait for its death among its other events."""
     process.kill()
     while True:
         event = guest.event()
@@ -251,7 +251,7 @@ def soon(guest: Guest) -> Event:
 
 
 def eventually(guest: Guest) -> Event:
-    """The same, where there will be one, however busy the machine is."""
+    """The next event, which is certain to come, even on a busy machine."""
     deadline = time.monotonic() + 60
     while True:
         event = guest.platform.next_event(SECOND // 100)
@@ -327,7 +327,9 @@ FORK_AND_COUNT = mov("rax", 57) + SYSCALL + bytes.fromhex("4889c7") + mov("rax",
 
 
 def test_a_child_that_is_killed_before_its_birth_is_ordered(guest: Guest) -> None:
-    """The number of its thread is another's by the time the parent is resumed: nobody is born, nobody else disturbed."""
+    """The number of its thread is another's by the time the parent is resumed: no process is born, and no other
+    disturbed.
+    """
     parent = guest.start(FORK_AND_COUNT)
     assert guest.event()[2] == 57
     child = parent.queue_fork()

@@ -59,7 +59,7 @@ class Box:
         return process.stdout.readline().strip()
 
     def do(self, command: str) -> list[str]:
-        """What it prints, and last "end" with its status."""
+        """Its output, and last "end" with its status."""
         lines = [self.ask(command)]
         while not lines[-1].startswith("end "):
             lines.append(self.ask(""))
@@ -67,7 +67,7 @@ class Box:
         return lines
 
     def holdings(self) -> dict[str, int]:
-        """What the sandbox has of the host."""
+        """The descriptors, regions, processes and threads of the sandbox on the host."""
         found = {"descriptors": 0, "regions": 0, "processes": 0, "threads": 0}
         todo = [self.process.pid]
         while todo:
@@ -97,7 +97,7 @@ class Box:
         return found
 
     def keeps_to(self, before: dict[str, int]) -> None:
-        """Nothing is left over, once what has been killed is gone and the pool is full again."""
+        """No remains are left, once killed processes have ended and the pool is full again."""
         deadline = time.monotonic() + 100
         while True:
             now = self.holdings()
@@ -183,7 +183,7 @@ def leave(folder: Path) -> None:
 
 
 def test_a_fork_that_the_host_refuses_fails_and_no_more(box: Box) -> None:
-    """What the sentry asks of /proc to believe it is allowed to it."""
+    """The sentry's filter allows the reads of /proc that it needs as proof."""
     folder = Path("/sys/fs/cgroup/pids") / f"cloche-slots-{os.getpid()}"
     try:
         folder.mkdir()
@@ -203,7 +203,7 @@ def test_a_fork_that_the_host_refuses_fails_and_no_more(box: Box) -> None:
 
 
 def test_the_host_ends_a_guest_before_the_sentry(box: Box) -> None:
-    """Under want of memory: whatever the sentry's own score is."""
+    """For want of memory the host ends guests first, with any score of the sentry's."""
     for guest in box.guests():
         assert (guest / "oom_score_adj").read_text() == "1000\n"
     assert (

@@ -23,7 +23,7 @@ SPARE_MIB = 64
 
 
 def sentry_below(pid: int) -> int:
-    """The parent of the guests: nobody in the sandbox has more children of its own."""
+    """The parent of the guests: no other process in the sandbox has more children."""
 
     def children(each: int) -> int:
         try:

@@ -53,7 +53,7 @@ class Class:
 
 
 class Module:
-    """What the names of a module stand for."""
+    """The meanings of the names of a module."""
 
     def __init__(self, name: str, tree: ast.Module) -> None:
         self.name: str = name

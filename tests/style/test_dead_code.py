@@ -18,7 +18,7 @@ def test_everything_is_used() -> None:
 
 
 def test_the_tool_sees_dead_code(tmp_path: Path) -> None:
-    """With the same names passed over, it still finds a function that nobody calls."""
+    """With the same names passed over, it still finds a function that is never called."""
     pytest.importorskip("vulture")
     (tmp_path / "dead.py").write_text("def never_called() -> None:\n    pass\n")
     done = subprocess.run(

@@ -201,7 +201,7 @@ def test_only_commands_launch() -> None:
 
 
 def test_only_the_choice_names_a_platform() -> None:
-    """Who runs guests is behind platform/interface.py: nobody else imports a platform, or what it is made of."""
+    """Platforms are behind platform/interface.py: no other package imports one, or its parts."""
     common = {"", ".interface", ".choose", ".hostsys", ".slow", "._sys"}
     for name, targets in graph(SOURCE).items():
         found = {target.removeprefix("cloche.platform") for target in targets if "cloche.platform" in target}

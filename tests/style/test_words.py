@@ -54,7 +54,7 @@ def test_a_word_has_one_row() -> None:
 
 
 def picture() -> dict[str, set[str]]:
-    """What each package may import by the picture in ARCHITECTURE.md: all that is left of it."""
+    """The packages that each may import by the picture in ARCHITECTURE.md: all to its left."""
     text = (ROOT / "ARCHITECTURE.md").read_text()
     lines = text[text.index("Imports point left only") :].split("\n\n")[1].splitlines()
     arrows: dict[str, set[str]] = {package: set() for package in ALLOWED}
@@ -68,7 +68,7 @@ def picture() -> dict[str, set[str]]:
 
 
 def below(arrows: dict[str, set[str]], package: str) -> set[str]:
-    """What can be reached along the arrows."""
+    """The packages that can be reached along the arrows."""
     found: set[str] = set()
     todo = [package]
     while todo:

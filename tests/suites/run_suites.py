@@ -151,7 +151,7 @@ def cpython_verdicts(place: Place, case: str, log: Path) -> Verdicts:
 
 
 def junit_verdicts(report: str) -> Verdicts:
-    """What a JUnit report says of each test."""
+    """The verdicts of a JUnit report."""
     verdicts: Verdicts = {}
     for case in ElementTree.fromstring(report.strip()).iter("testcase"):
         verdict = "ok"
@@ -169,7 +169,7 @@ def junit_verdicts(report: str) -> Verdicts:
 
 
 def verbose_verdicts(text: str) -> Verdicts:
-    """What the output of a run that did not end says: a test without a verdict was running when it was ended."""
+    """The verdicts in the output of a run that did not end: a test without a verdict was running when it was ended."""
     verdicts: Verdicts = {}
     current = ""
     for line in text.splitlines():

@@ -1,4 +1,4 @@
-/* si_fd is the descriptor by which O_ASYNC was switched on, whatever becomes of it. */
+/* si_fd is the descriptor by which O_ASYNC was switched on, even after it was closed or replaced. */
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>

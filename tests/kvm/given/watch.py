@@ -56,7 +56,7 @@ def holdings(pid: int) -> dict[str, int]:
 
 
 def show(pid: int) -> None:
-    """What everybody waits for, where nothing has been said for too long."""
+    """Print where each process waits, when there has been no output for too long."""
     for at in below(pid):
         for thread in sorted((at / "task").iterdir()) if at.exists() else []:
             words = [thread.name]

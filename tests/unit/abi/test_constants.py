@@ -151,7 +151,7 @@ def constants(path: Path) -> dict[str, int]:
 
 
 def values_from_headers(headers: list[str], names: list[str], work: Path) -> dict[str, int]:
-    """What a C program that includes `headers` prints for `names`; those that do not compile are left out."""
+    """The values that a C program with `headers` prints for `names`; those that do not compile are left out."""
     head = "#define _GNU_SOURCE 1\n" + "".join(f"#include <{h}>\n" for h in headers)
     # Not stdio.h: with the libc's version macros in sight some of the kernel's headers leave things out.
     head += "int printf(const char *, ...);\n"

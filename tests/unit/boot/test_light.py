@@ -27,7 +27,7 @@ HEAVY = {
 
 
 def in_light(code: str) -> str:
-    """What `code` prints in an interpreter that was started as the keeper's is."""
+    """The output of `code` in an interpreter that was started as the keeper's is."""
     start = f"import sys; sys.path[:0] = [{LIGHT!r}]; sys.path += {SITE!r}\n"
     done = subprocess.run(
         [sys.executable, "-I", "-S", "-c", start + code],

@@ -43,7 +43,7 @@ from tests.unit.netns.test_process import REDIRECTING
 
 
 def run(code: bytes, number: int, args: tuple[int, ...] = (), arch: int = AUDIT_ARCH_X86_64) -> int:
-    """What the filter returns for a call."""
+    """The filter's verdict for a call."""
     padded = [*args, *([0] * (6 - len(args)))]
     data = struct.pack("<IIQ6Q", number & 0xFFFFFFFF, arch, 0, *[arg & (1 << 64) - 1 for arg in padded])
     at = 0
@@ -218,7 +218,7 @@ def test_donated_sockets_cannot_be_redirected() -> None:
     ours, theirs = socket.socketpair()
 
     def turn_around() -> None:
-        ours.connect("")  # whatever the address is, AF_UNSPEC among them
+        ours.connect("")  # for every address, AF_UNSPEC among them
 
     def route() -> None:
         ours.setsockopt(41, 57, b"")

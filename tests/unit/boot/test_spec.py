@@ -66,7 +66,7 @@ ODD = st.none() | st.booleans() | st.integers() | st.floats() | st.binary(max_si
 
 @given(st.sampled_from(sorted(good())), ODD | st.lists(ODD | st.lists(ODD, max_size=4), max_size=3))
 def test_fields_of_anybody(name: str, value: object) -> None:
-    """Whatever a field is, there is a spec with its types, or an error."""
+    """Any value of a field gives a spec with the right types, or an error."""
     fields = good()
     fields[name] = value
     try:

@@ -8,7 +8,7 @@ from cloche.cli.textdiff import NO_NEWLINE, counts, heading, hunk_lines, hunks, 
 
 
 def patched(old: list[str], groups: list[tuple[str, list[tuple[str, str]]]]) -> str:
-    """What patch(1) makes of hunks."""
+    """The result of patch(1) with hunks."""
     out: list[str] = []
     at = 0
     for head, lines in groups:

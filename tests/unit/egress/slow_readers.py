@@ -125,7 +125,7 @@ def check_question(data: bytes) -> None:
 
 
 def check_answer(data: bytes) -> None:
-    """What a resolver says to a question about the addresses of good.test with the number 7."""
+    """Check a resolver's answer to a question about the addresses of good.test with the number 7."""
     found = dnswire.read_answer(data, "good.test", "A", 7)
     if found is not None:
         assert data[:2] == b"\0\7" and data[2] & 0x80
@@ -140,7 +140,7 @@ _WHOLE = re.compile(rb"(%s) ([\x21-\x7e]+) HTTP/1\.[01]\r\n((?:%s:[^\r\n\0]*\r\n
 
 
 def slow_request(raw: bytes) -> tuple[bytes, bytes] | None:
-    """Method and host of a request that everybody reads the same way; None: not sure."""
+    """Method and host of a request that all servers read the same way; None: not certain."""
     match = _WHOLE.fullmatch(raw)
     if match is None:
         return None
@@ -326,7 +326,7 @@ def slow_decision(
 def check_decision(
     policy: Policy, name: str, addr: str, transport: int, port: int, *, expected: bool
 ) -> None:
-    """What the policy says is what `slow_decision` has said."""
+    """The policy's decision is that of `slow_decision`."""
     packed = ipaddress.ip_address(addr).packed
     if name:
         rule = policy.decide_name(name, transport, port).rule

@@ -27,7 +27,7 @@ def exchange(
     answer: bytes = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
     rule: Rule | None = None,
 ) -> tuple[bytes, bytes]:
-    """What goes upstream of `data`, and what the program gets."""
+    """The bytes sent upstream for `data`, and the bytes that the program gets."""
     flow = Flow(1, Target(TCP, bytes(4), 443 if rule is not None and rule.is_inspected else 80, 0, b""))
     flow.name, flow.rule = "good.test", rule or parse_rule("good.test")
     flow.protocol = HTTPS if flow.rule.is_inspected else HTTP

@@ -32,7 +32,7 @@ class Fixture:
         self.guest.host_events()
 
     def shown(self) -> bytes:
-        """What the screen shows, once the host has moved it there."""
+        """The text on the screen, once the host has moved it there."""
         data = b""
         while select.select([self.screen], [], [], 0.1 if data else 10)[0]:
             data += os.read(self.screen, 65536)

@@ -227,7 +227,7 @@ def test_speeds() -> None:
 
 
 def test_a_call_on_a_disk_waits_while_all_lanes_but_one_are_away(tmp_path: Path) -> None:
-    """kernel.lanes: it would keep everybody, if its storage hung."""
+    """kernel.lanes: it would delay all guests if its storage hung."""
     guest = Guest()
     kernel = guest.kernel
     waits = kernel.host_waits

@@ -35,7 +35,7 @@ class Rig:
         return frame
 
     def wake(self) -> None:
-        """What the event loop does when the socket is readable."""
+        """Call the client as the event loop does when the socket is readable."""
         for token, watcher in list(self.kernel.fds.watchers.items()):
             watcher.fd_ready(token, 1)
 

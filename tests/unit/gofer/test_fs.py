@@ -525,7 +525,7 @@ def test_what_was_opened_ahead_is_given_up_in_time(rig: Rig) -> None:
 
 
 def test_contents_have_a_new_name_when_the_file_may_be_another(rig: Rig) -> None:
-    """The host may give a number to a new file while nobody has the old one open."""
+    """The host may give a number to a new file while no process has the old one open."""
     inode = rig.view(RO).lookup(b"/file")
     assert isinstance(inode, GoferInode)
     inode.fd_to_read()

@@ -113,7 +113,7 @@ def test_damaged_tars_are_refused_or_read(store: Store) -> None:
 
 
 def walk(tree: TreeFile) -> int:
-    """Everything in a tree; how many names."""
+    """Walk a whole tree. Returns the number of names."""
     stack = [tree.root]
     count = 0
     while stack and count < 10_000:

@@ -86,7 +86,7 @@ class Nursery(World):
         self.kernel.by_thread[thread.ident()] = self.task
 
     def state(self) -> dict[str, object]:
-        """Whatever a birth that failed could leave behind."""
+        """The state in which a failed birth could leave remains."""
         while gc.collect():  # objects of earlier worlds
             pass
         kernel, task = self.kernel, self.task
@@ -326,7 +326,7 @@ def test_a_thread_that_execs_lets_the_old_leader_go() -> None:
 
 
 def test_many_descriptors_are_closed_in_slices_before_the_new_program_runs() -> None:
-    """A hundred thousand held everybody for 24 ms."""
+    """A hundred thousand delayed all guests for 24 ms."""
     world = Nursery()
     task = world.task
     file = do_open(task, None, PROGRAM, 0, 0).get()

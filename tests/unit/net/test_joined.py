@@ -135,7 +135,7 @@ def test_a_server_is_reached_from_inside_and_outside(net: Harness) -> None:
 
 
 def is_free(port: int) -> bool:
-    """Whether nobody listens at a port."""
+    """Whether a port has no listener."""
     with socket.socket() as sock:
         return sock.connect_ex(("127.0.0.1", port)) == ECONNREFUSED
 

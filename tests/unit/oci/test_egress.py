@@ -7,7 +7,7 @@ from cloche.oci.errors import OciError
 
 
 def test_a_container_of_a_pod_has_the_pod_s_rules() -> None:
-    """It must not believe that it is kept to rules which nobody looks at."""
+    """It must not rely on rules that are not applied."""
     rules = {ANNOTATION: "good.test"}
     for asked, first in (({}, {}), ({}, rules), (rules, rules)):
         check_joined(asked, first)

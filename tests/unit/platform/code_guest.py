@@ -74,7 +74,7 @@ class Guest:
         return self.call(thread, 60)[3]
 
     def reports(self, *threads: HostThread) -> list[int]:
-        """What each of them reports next, in whatever order."""
+        """The next report of each thread, in any order."""
         found: dict[int, int] = {}
         while len(found) < len(threads):
             event = self.event_of()

@@ -70,7 +70,7 @@ def test_an_interrupt_of_one_of_several(lab: Guest) -> None:
 
 
 def test_an_interrupt_that_another_event_answers(lab: Guest) -> None:
-    """A thread stops once, for whatever came first; nothing comes later."""
+    """A thread stops once, for the first event; no second one comes."""
     thread = lab.start(syscall(110) + bytes.fromhex("ebec") + LOOP)  # back to mov rax
     code = mov("rax", 110) + SYSCALL + bytes.fromhex("ebf2")
     lab.event_of(EV_SYSCALL)
@@ -401,7 +401,7 @@ def test_arguments_that_are_changed_while_the_kernel_looks(lab: Guest) -> None:
 
 
 def test_random_code(lab: Guest) -> None:
-    """Whatever a guest executes, it calls, faults, loops or dies; the others go on."""
+    """A guest with any code calls, faults, loops or dies; the others go on."""
     dice = random.Random(10)
     honest = stopped(lab)
     for turn in range(40):

@@ -617,7 +617,7 @@ def test_compare_and_swap(lab: Guest) -> None:
 @pytest.mark.parametrize("operation", [1, 2, 3, 4, 5])
 @pytest.mark.parametrize("guess", [12, 13])
 def test_operations_on_a_word(lab: Guest, operation: int, guess: int) -> None:
-    """SWAP_*: whatever the word is, a wrong guess included."""
+    """SWAP_* for any value of the word, a wrong guess included."""
     thread = area(lab)
     if not thread.can_swap():
         pytest.skip("this platform has no swap")

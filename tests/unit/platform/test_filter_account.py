@@ -46,7 +46,7 @@ def verdict(code: list[int], number: int, args: tuple[int, ...], ip: int) -> int
 
 
 def account(code: list[int]) -> dict[str, str]:
-    """What each call may do from within the stub; those that kill whatever their arguments are left out."""
+    """The verdict for each call from within the stub; calls that always kill are left out."""
     words = {
         (filter.RET_ALLOW,): "passes",
         (filter.RET_ALLOW, filter.RET_KILL_PROCESS): "passes (some arguments), else kills",
