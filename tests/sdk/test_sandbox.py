@@ -298,6 +298,12 @@ def test_there_is_nothing_else() -> None:
         _ = cloche.nonsense  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("word", ["--keep", "--disk=1g", "--from=x", "-d"])
+def test_options_that_would_do_nothing(word: str) -> None:
+    with pytest.raises(InvalidArgument, match="in memory only"):
+        Sandbox.create(options=[word])
+
+
 def test_dial(root: str) -> None:
     server = "import socket; s = socket.create_server(('127.0.0.1', 7000)); print('ready', flush=True); c = s.accept()[0]; c.sendall(c.recv(9)[::-1])"
     with Sandbox.create(root=root, reachable=True) as sandbox:

@@ -164,6 +164,14 @@ def make_hosted_spec(words: list[bytes], network: object = None) -> SandboxSpec:
     from cloche.cli import run
 
     options = _parse([*[os.fsdecode(word) for word in words], "--", "-"])
+    for name, is_given in (
+        ("--keep", options.keep),
+        ("--from", options.origin is not None),
+        ("--disk", options.disk is not None),
+        ("-d", options.detach),
+    ):
+        if is_given:
+            raise UsageError(f"{name}: sandboxes of the SDK keep what they write in memory only")
     options.net_document = network
     options.volume = [_absolute(each) for each in options.volume]
     options.net = [os.path.abspath(each) if os.path.exists(each) else each for each in options.net]
