@@ -7,10 +7,9 @@ sentry is measured, which a busy machine does not lengthen, and the bound leaves
 interpreter.
 
 The bound under CLOCHE_STRICT is what is guaranteed; the aim is a millisecond. Compiled, the turns that large states
-can cause (tests/security/programs/holds.c) and those of tests/guest stay below 14 ms; four are longer: the stack for
-200,000 arguments is made in one (35 ms), a filter of 4,096 instructions is checked in one and 200 of them are given
-up in one (25 to 60), 5,000 descriptor tables that fill the quota (60), and the first tenths of a second, where
-nothing of the interpreter is in memory yet (26). The rest is room for slower machines. Not measured are the start of
+can cause (tests/security/programs/holds.c) and those of tests/guest stay below 14 ms. The rest is room: processor time
+does not grow when other processes have the processor, but it does when they have its caches, and in the first tenths
+of a second, where little of the interpreter is mapped yet (26 ms were seen). Not measured are the start of
 the first program, since no other guest could be kept waiting, and collections of cycles (`platform.collector`),
 which take 40 ms where a guest has filled the sentry's quota with a million objects, and may then be made for a tenth
 of the time (`mm.quota`). Interpreted everything takes ten to twenty times as long, so the bound there finds only
@@ -23,7 +22,7 @@ from typing import Final
 from cloche.platform.interface import EV_SYSCALL, Event
 
 LIMIT_NS: Final = 10_000_000  # of the wall clock, in production
-STRICT_NS: Final = 100_000_000  # of processor time
+STRICT_NS: Final = 30_000_000  # of processor time
 STRICT_INTERPRETED_NS: Final = 250_000_000
 _MAX_KINDS: Final = 512
 
