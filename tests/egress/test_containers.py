@@ -94,6 +94,16 @@ class Containers:
         (folder / "config.json").write_text(json.dumps(data))
         return folder
 
+    def annotate(self, bundle: Path, **words: str) -> Path:
+        """Say what containerd says of the containers of a pod."""
+        path = bundle / "config.json"
+        data = json.loads(path.read_text())
+        data["annotations"] = {
+            f"io.kubernetes.cri.{name.replace('_', '-')}": word for name, word in words.items()
+        }
+        path.write_text(json.dumps(data))
+        return bundle
+
     def file(self, source: str, destination: str) -> dict[str, Any]:
         """A mount of a file."""
         path = str(self.folder / source)
@@ -202,6 +212,25 @@ def test_an_annotation_may_inspect(containers: Containers) -> None:
     containers.start("three", containers.bundle("three", text), "--egress", containers.rules(rules))
     assert containers.inside("three", GET + "https://good.test:9443/ok/a") == "200"
     assert containers.inside("three", GET + "https://good.test:9443/no") == "403"
+
+
+@pytest.mark.timeout(300)
+def test_a_container_that_joins_believes_too(containers: Containers) -> None:
+    """Its bundle is its own; the authority and the placeholder are those of its pod."""
+    rules = containers.rules(OPERATED)
+    pod = containers.annotate(containers.bundle("pod"), container_type="sandbox")
+    containers.start("pod", pod, "--egress", rules)
+    one = containers.bundle("joined", "", containers.file("bundle.crt", BUNDLE))
+    containers.annotate(one, container_type="container", sandbox_id="pod")
+    containers.start("joined", one, "--egress", rules)
+    for name, first in (("pod", "# the image's"), ("joined", "# mounted")):
+        assert containers.inside(name, GET + "https://good.test:9443/ok/a") == "200"
+        assert containers.inside(name, f"head -1 /{BUNDLE}") == first
+    said = {
+        containers.inside(name, 'echo "$TOKEN"; tail -5 /dev/cloche/ca.pem') for name in ("pod", "joined")
+    }
+    assert len(said) == 1 and "cloche-token-" in said.pop()
+    assert "allow good.test:9443" in containers("net", "joined", "show").out
 
 
 @pytest.mark.parametrize(
