@@ -71,6 +71,7 @@ FILES: Final[dict[str, str]] = {
     "tests/guest/test_instructions.py": "",
     "tests/guest/test_namespaces.py": "unshare_many",  # 280 machines in 100 s
     "tests/guest/test_network_tools.py": "",
+    "tests/guest/test_random_files.py": "",
     "tests/guest/test_random_sockets.py": "",
     "tests/guest/test_slow_disks.py": "",
     "tests/guest/test_slow_storage.py": "",

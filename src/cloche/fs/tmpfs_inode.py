@@ -96,6 +96,14 @@ class MemoryFs(FileSystem):
         """An inode has lost its last name, and exists only while it is open (the overlay forgets it)."""
 
 
+def _check_attribute(name: bytes) -> None:
+    """EOPNOTSUPP for a name of no kind that is kept, EINVAL for a kind alone (fs/xattr.c, xattr_resolve_name)."""
+    if not name.startswith((USER_PREFIX, TRUSTED_PREFIX, SECURITY_PREFIX)):
+        raise LinuxError(EOPNOTSUPP)
+    if name in (USER_PREFIX, TRUSTED_PREFIX, SECURITY_PREFIX):
+        raise LinuxError(EINVAL)
+
+
 class TmpfsInode(Inode):
     """The base of all in-memory inodes; devices, fifos and sockets are of this class itself."""
 
@@ -236,8 +244,7 @@ class TmpfsInode(Inode):
         return known[name]
 
     def getxattr(self, ctx: Context, name: bytes) -> bytes:
-        if not name.startswith((USER_PREFIX, TRUSTED_PREFIX, SECURITY_PREFIX)):
-            raise LinuxError(EOPNOTSUPP)
+        _check_attribute(name)
         xattrs = self.xattrs
         if xattrs is None:
             value = self._xattr_below(ctx, name)
@@ -248,10 +255,7 @@ class TmpfsInode(Inode):
         return value
 
     def setxattr(self, ctx: Context, name: bytes, value: bytes, flags: int) -> None:
-        if not name.startswith((USER_PREFIX, TRUSTED_PREFIX, SECURITY_PREFIX)):
-            raise LinuxError(EOPNOTSUPP)
-        if name in (USER_PREFIX, TRUSTED_PREFIX, SECURITY_PREFIX):
-            raise LinuxError(EINVAL)
+        _check_attribute(name)
         xattrs = self._xattrs_to_change(ctx)
         old = xattrs.get(name)
         if flags & XATTR_CREATE and old is not None:
@@ -285,8 +289,7 @@ class TmpfsInode(Inode):
         return list(xattrs)
 
     def removexattr(self, ctx: Context, name: bytes) -> None:
-        if not name.startswith((USER_PREFIX, TRUSTED_PREFIX, SECURITY_PREFIX)):
-            raise LinuxError(EOPNOTSUPP)
+        _check_attribute(name)
         xattrs = self._xattrs_to_change(ctx)
         if name not in xattrs:
             raise LinuxError(ENODATA)

@@ -22,7 +22,9 @@ from cloche.vfs.namei import (
     LOOKUP_DIRECTORY,
     LOOKUP_FOLLOW,
     getcwd,
+    lookup_parent,
     path_lookup,
+    rename_between,
     vfs_link,
     vfs_mkdir,
     vfs_mknod,
@@ -158,9 +160,10 @@ def rename_at(task: Task, args: Args, flags: int) -> int:
         return -EINVAL
     old_name = path_arg(task, args.a1)
     new_name = path_arg(task, args.a3)
-    old_start = start_of(task, args.a0, old_name)
-    new_start = start_of(task, args.a2, new_name)
-    vfs_rename(task, old_start, old_name, new_start, new_name, flags)
+    # All about the old name comes before the new one's descriptor.
+    old = lookup_parent(task, start_of(task, args.a0, old_name), old_name, checks_length=False)
+    new = lookup_parent(task, start_of(task, args.a2, new_name), new_name, checks_length=False)
+    rename_between(task, old, new, flags)
     return 0
 
 

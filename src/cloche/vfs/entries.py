@@ -73,7 +73,7 @@ from cloche.vfs.objects import (
     Path,
     forget_handle,
 )
-from cloche.vfs.walk import lookup_parent, name_error
+from cloche.vfs.walk import Parent, lookup_parent, name_error
 
 
 def is_special(mode: int) -> bool:
@@ -306,14 +306,19 @@ def vfs_rename(
     new_name: bytes,
     flags: int = 0,
 ) -> None:
-    """renameat2(2) (do_renameat2 and vfs_rename)."""
+    """renameat2(2) of two paths.  Raises LinuxError."""
+    old = lookup_parent(ctx, old_start, old_name, checks_length=False)
+    new = lookup_parent(ctx, new_start, new_name, checks_length=False)
+    rename_between(ctx, old, new, flags)
+
+
+def rename_between(ctx: Context, old: Parent, new: Parent, flags: int) -> None:
+    """renameat2(2) of two last components (fs/namei.c, do_renameat2 and vfs_rename).  Raises LinuxError."""
     is_exchange = flags & RENAME_EXCHANGE != 0
     if flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE | RENAME_WHITEOUT):
         raise LinuxError(EINVAL)
     if is_exchange and flags & (RENAME_NOREPLACE | RENAME_WHITEOUT):
         raise LinuxError(EINVAL)
-    old = lookup_parent(ctx, old_start, old_name, checks_length=False)
-    new = lookup_parent(ctx, new_start, new_name, checks_length=False)
     if old.path.mount is not new.path.mount:
         raise LinuxError(EXDEV)
     if not old.is_plain():
@@ -331,8 +336,10 @@ def vfs_rename(
     source = source_dentry.inode
     if source is None:
         raise LinuxError(ENOENT)
+    if new_parent.is_deleted:
+        raise LinuxError(ENOENT)
     if len(new.name) > NAME_MAX:
-        raise LinuxError(name_error(new_parent))
+        raise LinuxError(ENAMETOOLONG)
     target_dentry = lookup_child(ctx, new_parent, new_dir, new.name)
     target = target_dentry.inode
     if flags & RENAME_NOREPLACE and target is not None:
@@ -353,8 +360,6 @@ def vfs_rename(
         return
     _may_delete(ctx, old_dir, old_parent, source, is_dir=is_dir)
     if target is None:
-        if new_parent.is_deleted:
-            raise LinuxError(ENOENT)
         require_permission(ctx, new_dir, MAY_WRITE | MAY_EXEC)
     else:
         _may_delete(ctx, new_dir, new_parent, target, is_dir=target.is_dir() if is_exchange else is_dir)

@@ -23,6 +23,7 @@ LinuxError):
     vfs_unlink(ctx, start, name)
     vfs_rmdir(ctx, start, name)
     vfs_rename(ctx, old_start, old_name, new_start, new_name, flags=0)
+    rename_between(ctx, old: Parent, new: Parent, flags)
     d_path(root: Path, path: Path) -> bytes   "(deleted)" included, for /proc and maps
     getcwd(ctx) -> bytes   "(unreachable)" included; ENOENT
     vfs_access(ctx, start, name, mode, flags)   R_OK|W_OK|X_OK; AT_EACCESS|AT_SYMLINK_NOFOLLOW|AT_EMPTY_PATH
@@ -66,7 +67,16 @@ from cloche.vfs.attr import (
     want_write,
 )
 from cloche.vfs.dcache import MAX_NEGATIVE, MAX_UNSTABLE, drop_negative_dentries, lookup_child
-from cloche.vfs.entries import vfs_link, vfs_mkdir, vfs_mknod, vfs_rename, vfs_rmdir, vfs_symlink, vfs_unlink
+from cloche.vfs.entries import (
+    rename_between,
+    vfs_link,
+    vfs_mkdir,
+    vfs_mknod,
+    vfs_rename,
+    vfs_rmdir,
+    vfs_symlink,
+    vfs_unlink,
+)
 from cloche.vfs.opening import (
     PathDescription,
     check_open_how,
@@ -113,6 +123,7 @@ __all__ = [
     "path_below",
     "path_lookup",
     "path_lookup_quick",
+    "rename_between",
     "require_permission",
     "vfs_access",
     "vfs_chmod",

@@ -556,12 +556,13 @@ class FileDescription(Holder):
 
     def write(self, ctx: Context, src: IovIter, flags: int = 0) -> int:
         """write(2) at the file position, or at the end with O_APPEND."""
+        offset = self.pos
         if self.flags & O_APPEND:
             self.inode.refresh(ctx)
-            self.pos = self.inode.size
-        count = self.pwrite(ctx, src, self.pos, flags)
+            offset = self.inode.size
+        count = self.pwrite(ctx, src, offset, flags)
         if count > 0:
-            self.pos += count
+            self.pos = offset + count  # nothing written, nothing moved
         return count
 
     def pread(self, ctx: Context, dst: IovIter, offset: int, flags: int = 0) -> int:

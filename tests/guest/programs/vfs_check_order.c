@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #ifndef RENAME_WHITEOUT
@@ -57,6 +58,25 @@ static void tmpfiles(void) {
     close(fd);
 }
 
+static void positions_and_descriptors(void) {
+    int fd = open("file", O_RDWR | O_APPEND);
+    say("write", write(fd, "abc", 3));
+    lseek(fd, 1, SEEK_SET);
+    say("write of nothing", write(fd, "", 0));
+    printf("position %ld\n", (long)lseek(fd, 0, SEEK_CUR));
+    say("write from nowhere", write(fd, (char *)8, 1));
+    printf("position %ld\n", (long)lseek(fd, 0, SEEK_CUR));
+    say("renameat of no name, bad descriptors", renameat(99, "", 98, "x"));
+    say("renameat from a bad descriptor to no name", renameat(99, "x", 98, ""));
+    say("renameat below a file, to a bad descriptor", renameat(fd, "x", 98, "x"));
+    say("renameat of nothing to a bad descriptor", renameat(AT_FDCWD, "nothing", 98, "x"));
+    char value[8];
+    say("getxattr of a kind", getxattr("file", "user.", value, sizeof value));
+    say("removexattr of a kind", removexattr("file", "user."));
+    say("setxattr of a kind", setxattr("file", "user.", value, 1, 0));
+    close(fd);
+}
+
 static void others(void) {
     int fd = socket(AF_UNIX, SOCK_STREAM, 0);
     mkdir("sticky", 0777);
@@ -87,6 +107,7 @@ int main(void) {
     renames();
     in_a_directory_that_is_gone();
     tmpfiles();
+    positions_and_descriptors();
     others();
     return 0;
 }
