@@ -33,6 +33,7 @@ from cloche.abi.fs import (
     FSPICK_EMPTY_PATH,
     FSPICK_NO_AUTOMOUNT,
     FSPICK_SYMLINK_NOFOLLOW,
+    MNT_DETACH,
     MNT_EXPIRE,
     MOUNT_ATTR__ATIME,
     MOUNT_ATTR_IDMAP,
@@ -55,6 +56,7 @@ from cloche.abi.fs import (
 )
 from cloche.fs.anon import AnonFile
 from cloche.kernel.args import Args, to_i32, to_u32, to_u64
+from cloche.kernel.blocking import Blocked, TaskBase, next_slice
 from cloche.kernel.fd_table import FdBlock
 from cloche.kernel.task import Kernel, Task
 from cloche.syscalls.args import data_file, path_arg, path_at
@@ -65,6 +67,7 @@ from cloche.vfs.mount import (
     check_option,
     check_revealing,
     check_room,
+    check_umount,
     check_umount_flags,
     copy_tree,
     do_mount,
@@ -86,6 +89,7 @@ from cloche.vfs.objects import FileSystem, FsContext, Mount, Path
 from cloche.vfs.opening import PathDescription
 
 _PAGE: Final = 4096
+_LOOKS: Final = 512  # blocks of descriptors, or tasks, before others have their turn
 INT_MAX: Final = 0x7FFFFFFF
 # vfs_parse_sb_flag, with any value; except for the first two they have no effect here
 _COMMON_OPTIONS: Final = (
@@ -137,19 +141,46 @@ def sys_mount(task: Task, args: Args) -> int:
     return 0
 
 
-def is_mount_busy(kernel: Kernel, mount: Mount) -> bool:
-    """Whether a task works in it or has a file of it open."""
-    seen: set[FdBlock] = set()  # forks share them
-    for task in kernel.tasks.values():
-        if task.fs.root.mount is mount or task.fs.cwd.mount is mount:
-            return True
-        for block in task.files.blocks:
-            if block.used and block not in seen:
-                seen.add(block)
-                for file in block.files:
-                    if file is not None and file.path is not None and file.path.mount is mount:
-                        return True
-    return False
+class UmountWait(Blocked):
+    """umount2(2) that looks in slices whether a task works in the mount, or has a file of it open."""
+
+    def __init__(self, kernel: Kernel, path: Path, flags: int, *, was_expiring: bool) -> None:
+        super().__init__()
+        self.path: Path = path
+        self.flags: int = flags
+        self.was_expiring: bool = was_expiring
+        self.tasks: list[Task] = list(kernel.tasks.values())
+        self.at: int = 0  # of the tasks
+        self.block: int = 0  # of its descriptors
+        self.seen: set[FdBlock] = set()  # forks share them
+
+    def retry(self, task: TaskBase) -> int:
+        mount = self.path.mount
+        looks = 0
+        while self.at < len(self.tasks):
+            other = self.tasks[self.at]
+            if other.fs.root.mount is mount or other.fs.cwd.mount is mount:
+                return -EBUSY
+            blocks = other.files.blocks
+            while self.block < len(blocks):
+                block = blocks[self.block]
+                self.block += 1
+                if block.used and block not in self.seen:
+                    self.seen.add(block)
+                    for file in block.files:
+                        if file is not None and file.path is not None and file.path.mount is mount:
+                            return -EBUSY
+                looks += 1
+                if looks == _LOOKS:
+                    return next_slice(task, self)
+            self.at += 1
+            self.block = 0
+            looks += 1
+            if looks == _LOOKS:
+                return next_slice(task, self)
+        assert isinstance(task, Task)
+        do_umount(task, self.path, self.flags, None, was_expiring=self.was_expiring)
+        return 0
 
 
 def sys_umount2(task: Task, args: Args) -> int:
@@ -163,14 +194,12 @@ def sys_umount2(task: Task, args: Args) -> int:
     kernel = task.kernel
     for mount in marked:
         mount.is_expiring = mount is not path.mount
-    do_umount(
-        task,
-        path,
-        flags,
-        lambda mount: is_mount_busy(kernel, mount),
-        was_expiring=path.mount in marked,
-    )
-    return 0
+    was_expiring = path.mount in marked
+    if flags & MNT_DETACH:
+        do_umount(task, path, flags, None, was_expiring=was_expiring)
+        return 0
+    check_umount(task, path, flags)
+    return UmountWait(kernel, path, flags, was_expiring=was_expiring).retry(task)
 
 
 def sys_pivot_root(task: Task, args: Args) -> int:

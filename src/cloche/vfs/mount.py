@@ -612,6 +612,27 @@ def check_umount_flags(flags: int) -> None:
         raise LinuxError(EINVAL)
 
 
+def check_umount(ctx: Context, path: Path, flags: int) -> None:
+    """What umount2(2) refuses before it asks whether the mount is in use.  Raises LinuxError."""
+    check_umount_flags(flags)
+    _require_admin(ctx)
+    mount = path.mount
+    if path.dentry is not mount.root:
+        raise LinuxError(EINVAL)
+    _check_mounted(ctx, mount)
+    if mount.is_locked:
+        raise LinuxError(EINVAL)
+    if flags & MNT_FORCE and not ctx.creds.capable_in(mount.fs.user_ns, CAP_SYS_ADMIN):
+        raise LinuxError(EPERM)
+    if flags & MNT_EXPIRE and flags & (MNT_FORCE | MNT_DETACH):
+        raise LinuxError(EINVAL)
+    if mount is ctx.mount_ns.root.mount:
+        # Linux makes the root read-only here, or detaches it; neither is of use in a sandbox.
+        raise LinuxError(EBUSY if flags & MNT_DETACH == 0 else EINVAL)
+    if flags & MNT_DETACH == 0 and mount.covering:
+        raise LinuxError(EBUSY)
+
+
 def do_umount(
     ctx: Context,
     path: Path,
@@ -624,31 +645,15 @@ def do_umount(
 
     `was_expiring`: it had been marked by MNT_EXPIRE, and not been used since.
     """
-    check_umount_flags(flags)
-    _require_admin(ctx)
+    check_umount(ctx, path, flags)
     mount = path.mount
-    ns = ctx.mount_ns
-    if path.dentry is not mount.root:
-        raise LinuxError(EINVAL)
-    _check_mounted(ctx, mount)
-    if mount.is_locked:
-        raise LinuxError(EINVAL)
-    if flags & MNT_FORCE and not ctx.creds.capable_in(mount.fs.user_ns, CAP_SYS_ADMIN):
-        raise LinuxError(EPERM)
-    if flags & MNT_EXPIRE and flags & (MNT_FORCE | MNT_DETACH):
-        raise LinuxError(EINVAL)
-    if mount is ns.root.mount:
-        # Linux makes the root read-only here, or detaches it; neither is of use in a sandbox.
-        raise LinuxError(EBUSY if flags & MNT_DETACH == 0 else EINVAL)
     if flags & MNT_DETACH == 0:
-        if mount.covering:
-            raise LinuxError(EBUSY)
         if is_busy is not None and is_busy(mount):
             raise LinuxError(EBUSY)
         if flags & MNT_EXPIRE and not was_expiring:
             mount.is_expiring = True
             raise LinuxError(EAGAIN)
-    tree = _detach(ns, mount)
+    tree = _detach(ctx.mount_ns, mount)
     mount.is_detached = True
     for each in reversed(tree[1:]):
         each.is_detached = True

@@ -9,6 +9,8 @@ from cloche.abi import fcntl as f
 from cloche.abi import fs as m
 from cloche.fs.quota import StorageQuota
 from cloche.fs.tmpfs import TmpFs
+from cloche.kernel.args import Args
+from cloche.kernel.blocking import BLOCKED
 from cloche.syscalls.sys_fd import sys_close, sys_open
 from cloche.syscalls.sys_mount import (
     sys_fsconfig,
@@ -25,7 +27,7 @@ from cloche.syscalls.sys_mount import (
 from cloche.syscalls.sys_path import sys_chdir, sys_mkdir
 from cloche.syscalls.sys_stat import sys_access
 from cloche.vfs.mount import register_filesystem
-from tests.unit.syscalls.world import World
+from tests.unit.syscalls.world import ARENA, World
 
 BUF = 0x40000
 NEW = f.O_RDWR | f.O_CREAT
@@ -56,6 +58,33 @@ def test_mount_and_umount(w: World) -> None:
     assert w.call(sys_umount2, b"/a", 0) == 0
     assert w.call(sys_access, b"/a/under", 0) == 0
     assert w.call(sys_umount2, b"/a", 0) == -e.EINVAL
+
+
+def test_umount_looks_through_many_descriptors_in_slices(w: World) -> None:
+    """A task has 40,000 blocks of numbers, and the one file that is on the mount comes last (or is closed by then)."""
+    assert w.call(sys_mount, b"none", b"/a", b"tmpfs", 0, 0) == 0
+    fd = w.call(sys_open, b"/a/file", NEW, 0o644)
+    outside = w.task.files.get(w.call(sys_open, b"/outside", NEW, 0o644))
+    other = w.new_task()
+    for number in range(0, 40_000 * 64, 64):
+        other.files.install_at(w.task, number, outside)
+    last = 40_000 * 64
+    other.files.install_at(w.task, last, w.task.files.get(fd))
+    assert w.call(sys_close, fd) == 0
+    args = Args()
+    args.a0 = ARENA
+    for expected in (-e.EBUSY, 0):
+        w.poke(ARENA, b"/a\0")
+        result = sys_umount2(w.task, args)
+        turns = 0
+        while result == BLOCKED:
+            w.kernel.sliced.remove(w.task)
+            w.task.is_ready_queued = False
+            result = w.resume(w.task)
+            turns += 1
+        assert result == expected and turns > 50
+        if expected:
+            assert other.files.close(other, last) == 0
 
 
 def test_mount_refuses(w: World) -> None:
