@@ -9,7 +9,9 @@ for program; do
     cp "$program" "$top/$name/"
     cd "$top/$name" || exit 125
     HOME=$PWD timeout -s KILL "${BATCH_SECONDS:-60}" "./$name" </dev/null 2>"$top/err" | cat >"$top/out"
-    status=${PIPESTATUS[0]}
+    statuses=("${PIPESTATUS[@]}")
+    status=${statuses[0]}
+    [ "${statuses[1]}" = 0 ] || echo "cat ended with status ${statuses[1]}" >>"$top/out"
     [ -z "$BATCH_ERRORS" ] || cat "$top/err" >&2
     cd "$top"
     echo "@@ $name $status $(stat -c %s "$top/out")"
