@@ -35,6 +35,7 @@ from cloche.runtime.hosttree import (
     Unwanted,
     attributes_of,
     make_directory,
+    set_attributes,
     user_attributes,
     wanted_mode,
 )
@@ -511,7 +512,8 @@ class Applier:
             if (made_st.st_uid, made_st.st_gid) != (source.st_uid, source.st_gid):
                 os.fchown(made.fd, source.st_uid, source.st_gid)  # the owner stays the same
         if made.fd >= 0:
-            made.set_attributes(self._attributes(step, name if found is not None else step.old_name, source))
+            old = name if found is not None else step.old_name
+            set_attributes(made.fd, self._attributes(step, old, source))
         made.commit(entry, self.policy)
         self._done(step, name)
         self._said(step.item.kind, step)

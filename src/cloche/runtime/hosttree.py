@@ -146,6 +146,16 @@ def attributes_of(fd: int) -> dict[str, bytes]:
     return found
 
 
+def set_attributes(fd: int, wanted: dict[str, bytes]) -> None:
+    """Give a file extended attributes; those of the system that are not ours to give are left out.  Raises OSError."""
+    for name, value in wanted.items():
+        try:
+            os.setxattr(fd, name, value)
+        except OSError as error:
+            if name.startswith(USER) or error.errno not in (errno.EPERM, errno.EACCES, errno.ENOTSUP):
+                raise
+
+
 def user_attributes(entry: FileEntry) -> dict[str, bytes]:
     """Those that a guest may have on the host: no access lists, no capabilities."""
     return {os.fsdecode(name): value for name, value in entry.xattrs if name.startswith(USER.encode())}
@@ -211,15 +221,6 @@ class NewFile:
         finally:
             os.close(other)
         self.is_there = True
-
-    def set_attributes(self, wanted: dict[str, bytes]) -> None:
-        """Extended attributes of a regular file; those that this process may not set are left out.  Raises OSError."""
-        for name, value in wanted.items():
-            try:
-                os.setxattr(self.fd, name, value)
-            except OSError as error:
-                if name.startswith(USER) or error.errno not in (errno.EPERM, errno.ENOTSUP):
-                    raise
 
     def commit(self, entry: FileEntry, policy: Policy) -> None:
         """Set its attributes, and rename it to its final name. Raises OSError."""

@@ -15,7 +15,7 @@ import stat
 import time
 from typing import Any, Final
 
-from cloche.runtime.hosttree import HostTree, attributes_of
+from cloche.runtime.hosttree import HostTree, attributes_of, set_attributes
 from cloche.runtime.records import RecordError, open_directory
 
 VERSION: Final = 1
@@ -126,8 +126,7 @@ def keep(fd: int, name: bytes, to_fd: int, to_name: bytes) -> None:
                         view = view[os.write(target, view) :]
                 if (st.st_uid, st.st_gid) != (os.geteuid(), os.getegid()):
                     os.fchown(target, st.st_uid, st.st_gid)
-                for each, value in attributes_of(source).items():
-                    os.setxattr(target, each, value)
+                set_attributes(target, attributes_of(source))
                 os.fchmod(target, stat.S_IMODE(st.st_mode))
                 os.utime(target, ns=(st.st_atime_ns, st.st_mtime_ns))
             finally:

@@ -131,8 +131,10 @@ class Exchange:
                     await self.writer.drain()
             self.writer.write(self.http.send(h11.EndOfMessage()) or b"")
             await self.writer.drain()
-        except (ConnectionError, ClientDisconnect, h11.LocalProtocolError):
-            pass  # it has been answered already, or never will be: the reader sees that
+        except ConnectionError:
+            pass  # it may have been answered already: the reader sees that
+        except (ClientDisconnect, h11.LocalProtocolError):
+            self.writer.close()  # it cannot be sent whole, so no answer is worth waiting for
 
     async def _next(self) -> Any:
         """The next event.  Raises h11.RemoteProtocolError, ConnectionError."""
