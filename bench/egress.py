@@ -19,10 +19,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.cli.harness import environment
 from tests.egress.servers import PUBLIC
-from tests.egress.test_inspect import RULE, InspectedWorld
-from tests.egress.world import missing
+from tests.egress.world import RULE, InspectedWorld, missing
 
 RULES = (
     RULE
@@ -118,7 +116,6 @@ def measure(world: InspectedWorld, words: list[str], python: str, **told: Any) -
     done = subprocess.run(
         [*words, python, "-c", CLIENT, json.dumps(given)],
         cwd=world.folder,
-        env=environment(),
         capture_output=True,
         text=True,
         check=False,

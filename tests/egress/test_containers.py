@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from tests.egress.servers import RESOLVER
-from tests.egress.test_inspect import REAL, RULE, SECRETS, InspectedWorld
-from tests.egress.world import missing
+from tests.egress.test_inspect import REAL, SECRETS
+from tests.egress.world import RULE, InspectedWorld, missing
 from tests.engines.harness import RUNTIME, Done, need, run
 
 REASON = missing()

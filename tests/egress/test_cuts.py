@@ -7,9 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.cli.harness import CLOCHE, environment
-from tests.egress.test_inspect import RULE, InspectedWorld
 from tests.egress.test_net import Named
-from tests.egress.world import missing
+from tests.egress.world import RULE, InspectedWorld, missing
 
 REASON = missing()
 pytestmark = [pytest.mark.guest, pytest.mark.skipif(bool(REASON), reason=REASON or "-")]

@@ -1,7 +1,6 @@
 """Inspected TLS: real clients, the requests that rules let through, secrets, approvals, and attempts to get around."""
 
 import base64
-import json
 import os
 import shutil
 import subprocess
@@ -13,63 +12,12 @@ import pytest
 
 from tests.cli.harness import CLOCHE, environment
 from tests.egress.test_net import Named
-from tests.egress.world import Outcome, World, missing
+from tests.egress.world import RULE, InspectedWorld, missing
 
 REASON = missing()
 pytestmark = [pytest.mark.guest, pytest.mark.skipif(bool(REASON), reason=REASON or "-")]
 
 REAL = "real-s3cr3t-value"
-RULE = 'version = 1\nauthorities = ["cert.pem"]\n[[allow]]\nhost = "good.test"\nports = [9443, 9444]\ninspect = true\n'
-
-
-class InspectedWorld(World):
-    """With a server that speaks HTTP/2 as well."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
-        self.origin = subprocess.Popen(
-            [*self.enter(self.outside), sys.executable, "-m", "tests.egress.origin", str(folder)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-        )
-        assert self.origin.stdout is not None
-        assert self.origin.stdout.readline() == "ready\n"
-        self.number = 0
-
-    def rules(self, text: str) -> str:
-        """A file of rules."""
-        self.number += 1
-        path = self.folder / f"rules{self.number}.toml"
-        path.write_text(text)
-        return str(path)
-
-    def inspected(self, script: str, more: str = "", start: str = RULE) -> Outcome:
-        """Run a shell script behind an inspected rule that says `more`."""
-        self.seen()
-        return self.run(
-            ["sh", "-c", script], "--net", self.rules(start + more), "--net-log", str(self.folder / "log")
-        )
-
-    def seen(self) -> list[tuple[str, str, str, dict[str, str], str]]:
-        """The requests to the server since the last call."""
-        assert self.origin.stdin is not None and self.origin.stdout is not None
-        self.origin.stdin.write("collect\n")
-        self.origin.stdin.flush()
-        found = json.loads(self.origin.stdout.readline())
-        return [
-            (version, method, target, dict(headers), body) for version, method, target, headers, body in found
-        ]
-
-    def log(self) -> list[dict[str, object]]:
-        """The lines of the log."""
-        return [json.loads(line) for line in (self.folder / "log").read_text().splitlines()]
-
-    def close(self) -> None:
-        self.origin.kill()
-        self.origin.communicate()
-        super().close()
 
 
 @pytest.fixture(scope="module")

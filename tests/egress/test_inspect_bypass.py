@@ -9,8 +9,8 @@ from typing import Final
 
 import pytest
 
-from tests.egress.test_inspect import REAL, RULE, InspectedWorld
-from tests.egress.world import missing
+from tests.egress.test_inspect import REAL
+from tests.egress.world import RULE, InspectedWorld, missing
 
 REASON = missing()
 pytestmark = [pytest.mark.guest, pytest.mark.skipif(bool(REASON), reason=REASON or "-")]

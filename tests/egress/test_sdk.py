@@ -8,8 +8,7 @@ import pytest
 
 from tests.cli.harness import environment
 from tests.egress.servers import RESOLVER
-from tests.egress.test_inspect import InspectedWorld
-from tests.egress.world import missing
+from tests.egress.world import InspectedWorld, missing
 
 REASON = missing()
 pytestmark = [pytest.mark.guest, pytest.mark.skipif(bool(REASON), reason=REASON or "-")]
