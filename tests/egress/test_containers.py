@@ -215,6 +215,23 @@ def test_an_annotation_may_inspect(containers: Containers) -> None:
 
 
 @pytest.mark.timeout(300)
+def test_requests_have_to_pass_the_rules_of_both(containers: Containers, world: InspectedWorld) -> None:
+    """The annotation narrows the operator's requests, and adds none."""
+    text = (
+        'version = 1\n[[allow]]\nhost = "good.test"\nports = [9443]\ninspect = true\n'
+        '[[allow.requests]]\nmethods = ["GET"]\npaths = ["/ok/**", "/other/**"]\n'
+    )
+    containers.start("both", containers.bundle("both", text), "--egress", containers.rules(OPERATED))
+    world.seen()
+    tries = {"/ok/a": "200", "/other/a": "403", "/no": "403", "/ok/b -d x": "403"}
+    for words, code in tries.items():
+        assert containers.inside("both", GET + "https://good.test:9443" + words) == code, words
+    assert [each[1:3] for each in world.seen()] == [("GET", "/ok/a")]
+    told = containers.inside("both", "curl -sS https://good.test:9443/other/a")
+    assert "rules of this host" in told and "GET /other/a" in told
+
+
+@pytest.mark.timeout(300)
 def test_a_container_that_joins_believes_too(containers: Containers) -> None:
     """Its bundle is its own; the authority and the placeholder are those of its pod."""
     rules = containers.rules(OPERATED)

@@ -15,7 +15,7 @@ from cloche.egress.bodysecrets import Holding, is_searched, put_in_body
 from cloche.egress.flow import Flow
 from cloche.egress.httpcheck import BadRequest
 from cloche.egress.policy import HTTPS, Rule
-from cloche.egress.requestrules import BadPath, Facts, RequestRule, Secret, path_readings
+from cloche.egress.requestrules import SCOPES, BadPath, Facts, RequestRule, Secret, path_readings
 
 __all__ = ["Guard", "Passage"]
 
@@ -98,35 +98,46 @@ class Guard:
         rule = self.flow.rule
         assert rule is not None
         passage = Passage(target, headers)
-        if rule.requests:
+        lists = [each for each in (rule.requests, rule.outer_requests) if each]
+        if lists:
             try:
                 text = target.decode("ascii")
                 facts = Facts(method.decode("ascii"), text, headers)
-                needs_path = any(each.paths for each in rule.requests)
+                needs_path = any(each.paths for some in lists for each in some)
                 readings = path_readings(facts.path) if needs_path and text != "*" else []
             except (BadPath, UnicodeDecodeError) as bad:
                 raise BadRequest(400, f"{bad}, which the rules about requests cannot judge") from None
-            found = self._decide(rule, facts, readings)
-            passage.max_body, passage.max_response = found.max_body, found.max_response
+            found = [self._decide(some, facts, readings, is_outer=at > 0) for at, some in enumerate(lists)]
+            passage.max_body = _least([each.max_body for each in found])
+            passage.max_response = _least([each.max_response for each in found])
             lengths = facts.values("content-length")
             if lengths and lengths[0].isdecimal():
                 passage.count_body(int(lengths[0]))
             self._count(found)
-            if found.ask:
-                await self._ask(rule, found, facts)
+            asking = [(some, each) for some, each in zip(lists, found, strict=True) if each.ask]
+            if asking:
+                await self._ask(rule, asking, facts)
         if rule.secrets and self.flow.protocol == HTTPS:
             self._put_in(rule.secrets, passage)
         return passage
 
-    def _decide(self, rule: Rule, facts: Facts, readings: list[list[str]]) -> RequestRule:
-        """The rule that lets it pass.  Raises BadRequest."""
+    def _decide(
+        self, rules: list[RequestRule], facts: Facts, readings: list[list[str]], *, is_outer: bool
+    ) -> RequestRule:
+        """The rule that lets it pass. `is_outer`: the list is the operator's, and narrows a container's.
+
+        Raises BadRequest.
+        """
+        whose = "by the rules of this host, which those of the sandbox only narrow: " if is_outer else ""
         found: RequestRule | None = None
         closest = ""
-        for each in rule.requests:
+        for each in rules:
             objection = each.objection(facts, readings)
             if each.is_deny:
                 if not objection:
-                    raise BadRequest(403, f"{facts.method} {facts.path} is denied by the rule: {each.text()}")
+                    raise BadRequest(
+                        403, f"{whose}{facts.method} {facts.path} is denied by the rule: {each.text()}"
+                    )
             elif not objection and found is None:
                 found = each
             elif objection and (not closest or objection != "method"):
@@ -135,39 +146,47 @@ class Guard:
             what = f'methods = ["{facts.method}"] and paths = ["{facts.path}"]'
             raise BadRequest(
                 403,
-                f"no rule about requests to {self.flow.name} allows {facts.method} {facts.path}"
+                f"{whose}no rule about requests to {self.flow.name} allows {facts.method} {facts.path}"
                 f" (what does not fit: {closest or 'all is denied'}); one with {what} would",
             )
         return found
 
     @staticmethod
-    def _count(rule: RequestRule) -> None:
-        """Raises BadRequest."""
-        most, seconds = rule.rate_limit()
-        if not most:
-            return
+    def _count(rules: list[RequestRule]) -> None:
+        """Count a request for the rates of all these rules, if none is exceeded.  Raises BadRequest."""
         now = time.monotonic()
-        recent = rule.recent
-        while recent and recent[0] <= now - seconds:
-            recent.popleft()
-        if len(recent) >= most:
-            raise BadRequest(429, f"more than {rule.rate}, which the rule allows")
-        recent.append(now)
+        limited = [each for each in rules if each.rate]
+        for rule in limited:
+            most, seconds = rule.rate_limit()
+            recent = rule.recent
+            while recent and recent[0] <= now - seconds:
+                recent.popleft()
+            if len(recent) >= most:
+                raise BadRequest(429, f"more than {rule.rate}, which the rule allows")
+        for rule in limited:
+            rule.recent.append(now)
 
-    async def _ask(self, rule: Rule, found: RequestRule, facts: Facts) -> None:
-        """Raises BadRequest."""
+    async def _ask(
+        self, rule: Rule, asking: list[tuple[list[RequestRule], RequestRule]], facts: Facts
+    ) -> None:
+        """Ask once, also if the rules of both sides want it: then for the smaller of their scopes.
+
+        `asking`: rules that want an approval, and the lists that they are in. Raises BadRequest.
+        """
         flow = self.flow
         scheme = "https" if flow.protocol == HTTPS else "http"
+        scope = min([each.ask for _some, each in asking], key=SCOPES.index)
         key = ""
-        if found.ask == "path":
+        if scope == "path":
             key = f"{flow.name}:{flow.target.port} {facts.method} {facts.path}?{facts.query}"
-        elif found.ask == "host":
-            key = f"{rule.text()} {flow.name}:{flow.target.port} {rule.requests.index(found)}"
+        elif scope == "host":
+            numbers = [f"{int(some is rule.outer_requests)}.{some.index(each)}" for some, each in asking]
+            key = f"{rule.text()} {flow.name}:{flow.target.port} {' '.join(numbers)}"
         fields: dict[str, object] = {
             "method": facts.method,
             "url": f"{scheme}://{flow.name}:{flow.target.port}{facts.path}"
             + (f"?{facts.query}" if facts.query else ""),
-            "scope": found.ask,
+            "scope": scope,
             "rule": rule.text(),
             "pid": flow.target.pid,
             "program": flow.target.program.decode("ascii", "backslashreplace"),
@@ -213,6 +232,11 @@ class Guard:
         passage.target = path + mark + query
         passage.headers = headers
         passage.needles = sorted(needles, key=len, reverse=True)
+
+
+def _least(sizes: list[int]) -> int:
+    """The smallest limit; -1: there is none."""
+    return min([each for each in sizes if each >= 0], default=-1)
 
 
 def _basic(value: bytes, placeholder: bytes, real: bytes) -> bytes:

@@ -61,6 +61,8 @@ class Rule:
         self.is_inspected: bool = False  # where it would be TLS it is HTTPS
         self.is_real: bool = False  # programs are told the name's real addresses
         self.requests: list[RequestRule] = []  # empty: all requests
+        # The operator's, which must let a request through as well. Only `narrowed` rules have some: they are not data.
+        self.outer_requests: list[RequestRule] = []
         self.secrets: list[Secret] = []
         self.upgrades: list[str] = []  # protocols that HTTP may turn into
         self.connects: list[str] = []  # HOST:PORT that the name, a proxy, may be asked to connect to
@@ -93,7 +95,9 @@ class Rule:
         more += [f"upgrade={each}" for each in self.upgrades] + [f"connect={each}" for each in self.connects]
         more += [f"secret={each.name}" for each in self.secrets]
         shown = host + ports + (f"/{kind}" if kind else "") + "".join([f" {word}" for word in more])
-        return shown + "".join([f" [{each.text()}]" for each in self.requests])
+        shown += "".join([f" [{each.text()}]" for each in self.requests])
+        outer = "".join([f" [{each.text()}]" for each in self.outer_requests])
+        return f"{shown}, within{outer}" if outer else shown
 
     def covers_name(self, name: str) -> bool:
         """Whether the rule covers this name, on any port."""
@@ -364,8 +368,6 @@ def narrowed(rule: Rule, outer: Rule, transport: int, port: int) -> Rule | None:
         protocol = other  # the stricter of the two protocols
     elif protocol != other and other not in _RAW:
         return None
-    if rule.requests and outer.requests:
-        return None  # both lists would have to apply
     made = Rule()
     made.name, made.is_wildcard = rule.name, rule.is_wildcard or outer.is_wildcard
     made.base, made.prefix = min((rule.base, rule.prefix), (outer.base, outer.prefix), key=lambda net: net[1])
@@ -376,7 +378,9 @@ def narrowed(rule: Rule, outer: Rule, transport: int, port: int) -> Rule | None:
     made.refuses_ech = rule.refuses_ech or outer.refuses_ech
     made.is_real = rule.is_real and outer.is_real
     made.dns = [kind for kind in rule.dns if kind in outer.dns]
+    # Requests have to meet both lists; the rules in them stay the same objects, which count requests for rates.
     made.requests = rule.requests or outer.requests
+    made.outer_requests = outer.requests if rule.requests else []
     made.upgrades = [each for each in rule.upgrades if each in outer.upgrades]
     made.connects = [each for each in rule.connects if each in outer.connects]
     made.secrets = outer.secrets

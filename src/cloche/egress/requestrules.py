@@ -16,7 +16,7 @@ from cloche.egress.fieldtypes import FieldError, texts
 
 __all__ = ["BadPath", "Facts", "RequestRule", "Secret", "path_readings"]
 
-SCOPES: Final = ("", "request", "path", "host")
+SCOPES: Final = ("", "request", "path", "host")  # of approvals; a later one covers more
 _RATE: Final = re.compile(r"([1-9][0-9]{0,4})/(second|minute|hour)", re.ASCII)
 _SECONDS: Final = {"second": 1, "minute": 60, "hour": 3600}
 _METHOD: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}", re.ASCII)

@@ -13,7 +13,7 @@ from cloche.egress.fieldtypes import FieldError
 from cloche.egress.flow import Flow
 from cloche.egress.guard import Guard, Headers, Passage
 from cloche.egress.httpcheck import BadRequest
-from cloche.egress.policy import HTTPS, Policy, PolicyError, Rule, parse_rule
+from cloche.egress.policy import HTTPS, Policy, PolicyError, Rule, narrowed, parse_rule
 from cloche.egress.requestrules import BadPath, RequestRule, Secret, path_readings
 from cloche.wire.cbor import decode, encode
 from cloche.wire.egress import TCP, Target
@@ -255,6 +255,89 @@ def test_blotting_sees_what_is_in_pieces(noise: list[bytes], picks: list[int]) -
         assert len(found) == len(whole)
         assert b"secret" not in found
     assert all(len(each) >= len(REAL) for each in forms_of(REAL))
+
+
+# -- two lists: a container's rules within its operator's ------------------------------------------------------------
+def within(inner: RequestRule, *outer: RequestRule) -> Rule:
+    made = narrowed(inspected(inner), inspected(*outer), TCP, 443)
+    assert made is not None and made.requests and made.outer_requests
+    return made
+
+
+def test_both_lists_have_to_let_a_request_through() -> None:
+    rule = within(
+        request(methods=["GET", "POST"], paths=["/a/**"]),
+        request(paths=["/a/b/**", "/c/**"]),
+        request(is_deny=True, paths=["/a/b/secret"]),
+    )
+    assert "[GET,POST /a/**], within [any method /a/b/** /c/**] [deny any method /a/b/secret]" in rule.text()
+    assert admit(rule, "GET", "/a/b/c").target == b"/a/b/c"
+    for method, target, says in (
+        ("GET", "/a/x", "rules of this host, which those of the sandbox only narrow: no rule about"),
+        ("GET", "/a/b/secret", "rules of this host, which those of the sandbox only narrow: GET /a/b/secret is denied"),
+        ("GET", "/c/d", "no rule about requests to good.test allows GET /c/d"),
+        ("PUT", "/a/b/c", "no rule about requests to good.test allows PUT"),
+    ):  # fmt: skip
+        with pytest.raises(BadRequest) as refused:
+            admit(rule, method, target)
+        assert refused.value.status == 403 and says in refused.value.reason
+        assert ("of this host" in says) == ("of this host" in refused.value.reason)
+
+
+@pytest.mark.parametrize(
+    ("inner", "outer", "least"), [(10, 20, 10), (20, 10, 10), (-1, 10, 10), (10, -1, 10), (-1, -1, -1)]
+)
+def test_the_smaller_of_two_sizes_counts(inner: int, outer: int, least: int) -> None:
+    rule = within(request(max_body=inner, max_response=outer), request(max_body=outer, max_response=inner))
+    passage = admit(rule, "POST", "/")
+    assert (passage.max_body, passage.max_response) == (least, least)
+
+
+def test_rates_of_both_sides_count_what_passes_both() -> None:
+    """A request that one rate refuses is not counted for the other."""
+    inner, outer = request(rate="9/hour"), request(rate="2/hour")
+    other = request(rate="1/hour")
+    for _turn in range(2):
+        admit(within(inner, outer), "GET", "/")
+    for _turn in range(3):
+        with pytest.raises(BadRequest, match="2/hour"):
+            admit(within(inner, outer), "GET", "/")
+    assert (len(inner.recent), len(outer.recent)) == (2, 2)
+    admit(within(other, inner), "GET", "/")
+    with pytest.raises(BadRequest, match="1/hour"):
+        admit(within(inner, other), "GET", "/")
+    assert len(inner.recent) == 3
+
+
+@pytest.mark.parametrize(
+    ("inner", "outer", "scope"),
+    [
+        ("path", "host", "path"),
+        ("host", "request", "request"),
+        ("", "host", "host"),
+        ("host", "host", "host"),
+    ],
+)
+def test_one_approval_is_for_the_smaller_scope(inner: str, outer: str, scope: str) -> None:
+    async def main() -> None:
+        approvals = Approvals()
+        rule = within(request(ask=inner), request(ask=outer))
+        guard = Guard(flow_of(rule), approvals, 60)
+        shown: list[dict[str, object]] = []
+        approvals.on_new = shown.append
+        # Asked again: the same path for "request", another path for "path", nothing for "host".
+        for count, target in enumerate((b"/one", b"/one", b"/two"), 1):
+            waiting = asyncio.ensure_future(guard.admit(b"GET", target, []))
+            for _turn in range(5):
+                await asyncio.sleep(0)
+            is_asked = {"request": True, "path": count != 2, "host": count == 1}[scope]
+            assert bool(approvals.pending) is is_asked
+            for ident in list(approvals.pending):
+                assert approvals.answer(ident, is_allowed=True)
+            await waiting
+        assert {each["scope"] for each in shown} == {scope}
+
+    asyncio.run(main())
 
 
 # -- approvals ---------------------------------------------------------------------------------------------------
