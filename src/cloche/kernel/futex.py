@@ -23,11 +23,7 @@ from cloche.kernel.parts import FutexWaiters
 from cloche.kernel.sched import is_realtime, policy_of
 from cloche.kernel.task import Kernel, Task
 
-Key = tuple[int, int, int, int]
-
-_PRIVATE: Final = 0  # (process, address)
-_SHARED_PRIVATE: Final = 1  # a shared operation on private memory: (process, address)
-_SHARED: Final = 2  # (device, inode, offset)
+Key = int  # see futex_key: one number, as it is looked up for each call
 CMP_RETRIES: Final = 64
 
 
@@ -117,13 +113,16 @@ class FutexTable(FutexWaiters):
         if queue is None:
             return 0
         woken = 0
-        for entry in list(queue):
+        at = 0
+        while at < len(queue):
+            entry = queue[at]
             if not entry.is_plain():
                 woken = -EINVAL
                 break
             if not entry.bitset & bitset:
+                at += 1
                 continue
-            queue.remove(entry)
+            queue.pop(at)
             entry.op.wake(entry.index)
             woken += 1
             if woken >= count:
@@ -140,20 +139,22 @@ class FutexTable(FutexWaiters):
         if queue is None:
             return 0
         done = 0
-        for entry in list(queue):
-            if done - wake_count >= requeue_count:
-                break
+        at = 0
+        while at < len(queue) and done - wake_count < requeue_count:
+            entry = queue[at]
             if not entry.is_plain():
                 done = -EINVAL
                 break
             done += 1
             if done <= wake_count:
-                queue.remove(entry)
+                queue.pop(at)
                 entry.op.wake(entry.index)
             elif target != source:
-                queue.remove(entry)
+                queue.pop(at)
                 entry.key = target
                 self.add(entry)
+            else:
+                at += 1
         if not queue:
             del self.queues[source]
         return done
@@ -237,14 +238,18 @@ class FutexWait(FutexOp):
 
 
 def futex_key(task: Task, addr: int, *, is_private: bool) -> Key:
-    """The key of the word at `addr`.  Raises LinuxError(EINVAL) if misaligned, EFAULT if it cannot be one."""
+    """The key of the word at `addr`.  Raises LinuxError(EINVAL) if misaligned, EFAULT if it cannot be one.
+
+    Of private memory the process and the address, whose two lowest bits are free for what the operation called itself;
+    of shared memory, below zero, device, inode and offset.
+    """
     if addr & 3:
         raise LinuxError(EINVAL)
     if addr + 4 > TASK_SIZE_MAX:
         raise LinuxError(EFAULT)
     mm = task.mm
     if is_private:
-        return (_PRIVATE, mm.process.ident(), addr, 0)
+        return _private_key(mm.process.ident(), addr)
     area = mm.find(addr)
     if area is None:
         if len(mm.process.read(addr, 4)) != 4:
@@ -253,10 +258,15 @@ def futex_key(task: Task, addr: int, *, is_private: bool) -> Key:
         raise LinuxError(EFAULT)
     elif area.is_shared() and area.backing is not None:
         dev, ino = area.backing.map_identity()
-        return (_SHARED, dev, ino, area.offset + addr - area.start)
+        return ~((dev << 128) + (ino << 64) + area.offset + addr - area.start)
     elif area.backing is None and not area.prot & PROT_WRITE:
         raise LinuxError(EFAULT)  # get_futex_key requires anonymous memory to be writable
-    return (_SHARED_PRIVATE, mm.process.ident(), addr, 0)
+    return _private_key(mm.process.ident(), addr) + 1
+
+
+def _private_key(process: int, addr: int) -> Key:
+    """An even number: `addr` is below 2^47 and a multiple of 4."""
+    return (process << 46) + (addr >> 1)
 
 
 def read_word(task: Task, addr: int) -> int:
