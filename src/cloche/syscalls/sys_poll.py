@@ -43,7 +43,6 @@ from cloche.kernel.task import Task
 from cloche.kernel.timers import monotonic_ns
 from cloche.syscalls.long_poll import MANY, LongPoll
 from cloche.vfs.objects import FileDescription
-from cloche.vfs.waitqueue import WaitQueue
 
 _ALWAYS: Final = POLLERR | POLLHUP
 _SELECT_IN: Final = POLLIN_SET
@@ -131,18 +130,12 @@ class FilesWait(Blocked):
         super().__init__(deadline_ns)
         self.held: list[FileDescription] = []
 
-    def start(self, task: Task, wanted: list[tuple[FileDescription, int]]) -> int:
-        """Wait on the queues of all files with their POLL* masks; returns BLOCKED."""
-        masks: dict[WaitQueue, int] = {}
-        for file, mask in wanted:
-            self.held.append(file.get())
-            queue = file.wait_queue()
-            if queue is not None:
-                masks[queue] = masks.get(queue, 0) | mask
-        for queue, mask in masks.items():
-            queue.add(task.waiter, mask)
+    def watch(self, task: Task, file: FileDescription, mask: int) -> None:
+        """Wait on the queue of `file`, too, for POLL* `mask`."""
+        self.held.append(file.get())
+        queue = file.wait_queue()
+        if queue is not None and queue.widen(task.waiter, mask):
             self.queues.append(queue)
-        return block_on_time(task, self)
 
     def finished(self, task: TaskBase) -> None:
         held = self.held
@@ -215,14 +208,6 @@ class PollSet:
         """Nothing is ready: zero every revents."""
         self.write(task, [0] * self.count)
 
-    def wanted(self) -> list[tuple[FileDescription, int]]:
-        found: list[tuple[FileDescription, int]] = []
-        for index in range(len(self.files)):
-            file = self.files[index]
-            if file is not None:
-                found.append((file, _wake_mask(self.events[index])))
-        return found
-
 
 class PollWait(FilesWait):
     """A waiting poll or ppoll (`limit` is ppoll's)."""
@@ -231,6 +216,15 @@ class PollWait(FilesWait):
         super().__init__(deadline_ns)
         self.fds: PollSet = fds
         self.limit: TimeLimit | None = limit
+
+    def start(self, task: Task) -> int:
+        """Wait on all files; returns BLOCKED."""
+        fds = self.fds
+        for index in range(len(fds.files)):
+            file = fds.files[index]
+            if file is not None:
+                self.watch(task, file, _wake_mask(fds.events[index]))
+        return block_on_time(task, self)
 
     def _finish(self, task: TaskBase, result: int) -> int:
         limit = self.limit
@@ -315,7 +309,7 @@ def do_poll(task: Task, addr: int, count: int, deadline_ns: int, limit: TimeLimi
     if 0 <= deadline_ns <= monotonic_ns():
         fds.write_none(task)
         return 0
-    return wait.start(task, fds.wanted())
+    return wait.start(task)
 
 
 def sys_poll(task: Task, args: Args) -> int:
@@ -426,13 +420,6 @@ class SelectSet:
         if ex_addr:
             mem.write(ex_addr, bytes(urgent))
 
-    def wanted(self) -> list[tuple[FileDescription, int]]:
-        found: list[tuple[FileDescription, int]] = []
-        for _fd, wanted, file in self.files:
-            mask = _ALWAYS | (wanted & ~POLLEX_SET)
-            found.append((file, mask | POLLPRI if wanted & POLLEX_SET else mask))
-        return found
-
 
 class SelectWait(FilesWait):
     """A waiting select or pselect6."""
@@ -441,6 +428,13 @@ class SelectWait(FilesWait):
         super().__init__(limit.deadline_ns)
         self.fds: SelectSet = fds
         self.limit: TimeLimit = limit
+
+    def start(self, task: Task) -> int:
+        """Wait on all files; returns BLOCKED."""
+        for _fd, wanted, file in self.fds.files:
+            mask = _ALWAYS | (wanted & ~POLLEX_SET)
+            self.watch(task, file, mask | POLLPRI if wanted & POLLEX_SET else mask)
+        return block_on_time(task, self)
 
     def retry(self, task: TaskBase) -> int:
         found = self.fds.check(as_task(task))
@@ -470,7 +464,7 @@ def do_select(task: Task, args: Args, limit: TimeLimit) -> int:
     if limit.is_zero or 0 <= limit.deadline_ns <= monotonic_ns():
         fds.write_none(task)
         return 0
-    return SelectWait(fds, limit).start(task, fds.wanted())
+    return SelectWait(fds, limit).start(task)
 
 
 def _select_and_finish(task: Task, args: Args, limit: TimeLimit) -> int:

@@ -10,6 +10,8 @@ from typing import Final
 from cloche.abi.poll import POLLERR, POLLHUP, POLLIN, POLLOUT, POLLPRI, POLLRDHUP
 
 ANY: Final = POLLIN | POLLOUT | POLLPRI | POLLERR | POLLHUP | POLLRDHUP
+_ALWAYS: Final = POLLERR | POLLHUP
+_EXCLUSIVE: Final = 1 << 32  # above all POLL* and EPOLL* bits
 
 
 class Waiter:
@@ -24,11 +26,18 @@ class WaitQueue:
     """An ordered set of waiters, each with a mask of POLL* bits and whether it is exclusive."""
 
     def __init__(self) -> None:
-        self._entries: dict[Waiter, tuple[int, bool]] = {}
+        self._entries: dict[Waiter, int] = {}  # the mask, with _EXCLUSIVE
 
     def add(self, waiter: Waiter, mask: int = ANY, *, is_exclusive: bool = False) -> None:
         """Register (or re-register with another mask); POLLERR and POLLHUP are always included."""
-        self._entries[waiter] = (mask | POLLERR | POLLHUP, is_exclusive)
+        self._entries[waiter] = mask | _ALWAYS | _EXCLUSIVE if is_exclusive else mask | _ALWAYS
+
+    def widen(self, waiter: Waiter, mask: int) -> bool:
+        """Register for `mask` beside what it is registered for; whether it was not."""
+        entries = self._entries
+        before = entries.get(waiter)
+        entries[waiter] = mask | _ALWAYS if before is None else mask | before
+        return before is None
 
     def remove(self, waiter: Waiter) -> None:
         """Forget `waiter`; no error if it is not there."""
@@ -49,15 +58,15 @@ class WaitQueue:
             return
         if len(entries) == 1:  # nearly always: no list
             for waiter in entries:
-                if entries[waiter][0] & mask:
+                if entries[waiter] & mask:
                     waiter.notify(self, mask)
                 return  # (it may have changed)
         consumed = False
-        for waiter, (wanted, is_exclusive) in list(self._entries.items()):
-            if not wanted & mask or (is_exclusive and consumed):
+        for waiter in list(entries):
+            wanted = entries.get(waiter)
+            if wanted is None or not wanted & mask:
                 continue
-            if waiter not in self._entries:
-                continue
-            took = waiter.notify(self, mask)
-            if is_exclusive and took:
-                consumed = True
+            if not wanted & _EXCLUSIVE:
+                waiter.notify(self, mask)
+            elif not consumed:
+                consumed = waiter.notify(self, mask)
