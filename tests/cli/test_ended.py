@@ -11,7 +11,7 @@ from typing import cast
 import pytest
 
 from cloche.boot.spec import SandboxSpec
-from cloche.cli.run import take_layer
+from cloche.cli.layered import take_layer
 from cloche.runtime import layers
 from cloche.runtime.layers import KeptLayer
 from cloche.runtime.records import Record, State

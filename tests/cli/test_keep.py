@@ -360,7 +360,7 @@ def test_a_journal_that_somebody_has_spoilt(keeper: Keeper) -> None:
         ("--keep",),
         ("--from", "none"),
         ("--from", "../x"),
-        ("--disk", "1g"),
+        ("--disk", "much"),
         ("--name", "k", "--keep"),
         ("--from", "k", "-v", "/usr/share:/x"),
         ("--from", "k", "--rootfs", "/"),

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from cloche.sdk import aio, sync
+from cloche.sdk import CreateOptions, aio, sync
 
 PROGRAM = Path(__file__).parent / "typed_program.py"
-CLASSES = ("Sandbox", "Commands", "CommandHandle", "Pty", "PtyHandle", "Files", "CodeContext")
+CLASSES = tuple(
+    name.removeprefix("Async") for name in vars(aio) if name.startswith("Async") and hasattr(sync, name[5:])
+)
 
 
 def test_it_uses_every_method() -> None:
@@ -20,6 +22,7 @@ def test_it_uses_every_method() -> None:
         for front in (getattr(sync, name), getattr(aio, f"Async{name}")):
             missing = [each for each in dir(front) if not each.startswith("_") and f".{each}" not in text]
             assert missing == [], front
+    assert [each for each in CreateOptions.__annotations__ if f" {each}=" not in text] == []
 
 
 def test_mypy(tmp_path: Path) -> None:

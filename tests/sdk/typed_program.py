@@ -33,6 +33,42 @@ def approve(approval: Approval) -> bool:
     return not repr(approval)
 
 
+def with_everything(folder: Path) -> str:
+    """Every argument of `create`."""
+    sandbox = Sandbox.create(
+        rootfs=folder,
+        image="debian",
+        template="prepared",
+        timeout=1.5,
+        env={"A": "1"},
+        envs={"B": "2"},
+        cwd="/work",
+        user="1000:1000",
+        memory="512m",
+        cpus=0.5,
+        pids=100,
+        disk="2g",
+        keep=True,
+        mounts=["a:b:ro", Mount(folder, "/work", "rw")],
+        ports=[8000, "127.0.0.1:8080:80"],
+        reachable=True,
+        allow=["example.org"],
+        deny=["example.com"],
+        network="pypi",
+        secrets=[NetSecret(name="TOKEN", value="x", host="example.org", header="Authorization")],
+        on_approval=approve,
+        hostname="box",
+        read_only=True,
+        metadata={"for": "types"},
+        name="box",
+        leash=False,
+        platform="systrap",
+        root=str(folder),
+        options=["--init"],
+    )
+    return sandbox.name
+
+
 def program(folder: Path) -> str:
     rule = NetRule(
         host="api.example.com",
@@ -76,6 +112,7 @@ def program(folder: Path) -> str:
         with sandbox.events() as news:
             happened: SandboxEvent | None = news.next_event(0)
             print(happened)
+            news.stop()
         with sandbox.files.watch_dir("/d", recursive=True) as watch:
             events: list[FileEvent] = watch.get_new_events()
             event: FileEvent | None = watch.next_event(0)
@@ -129,7 +166,7 @@ def show(result: Result) -> None:
 
 
 async def async_program(folder: Path) -> str:
-    async with await AsyncSandbox.create(image="debian", timeout=150) as sandbox:
+    async with await AsyncSandbox.create(template="prepared", disk=1 << 30, timeout=150) as sandbox:
         done: CommandResult = await sandbox.commands.run("true")
         await sandbox.commands.exec("echo", "hi")
         processes: list[ProcessInfo] = await sandbox.commands.list()
@@ -158,6 +195,7 @@ async def async_program(folder: Path) -> str:
         async with await sandbox.events() as news:
             happened: SandboxEvent | None = await news.next_event(0)
             print(happened)
+            await news.stop()
         async with await sandbox.files.watch_dir("/d") as watch:
             events: list[FileEvent] = await watch.get_new_events()
             async for event in watch:
@@ -206,6 +244,7 @@ async def async_program(folder: Path) -> str:
 
 def main() -> None:
     try:
+        with_everything(Path("/tmp"))
         program(Path("/tmp"))
         asyncio.run(async_program(Path("/tmp")))
     except CommandError as error:

@@ -35,6 +35,7 @@ ETC_NAMES: Final = (
 ENV_ALLOWED: Final = ("TERM", "COLORTERM", "LANG", "LANGUAGE", "TZ", "NO_COLOR", "COLUMNS", "LINES")
 DEFAULT_PATH: Final = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
+RESOLV_CONF: Final = b"/etc/resolv.conf"
 # Where services keep files: only directories of the host are visible there. Those listed here are always there.
 _SKELETONS: Final = ("var", "run", "srv")
 _SERVICE_DIRECTORIES: Final = (
@@ -207,7 +208,7 @@ def add_etc_files(spec: SandboxSpec, name: bytes, home: bytes) -> None:
         + b"\n"
     )
     spec.files.append((b"/etc/hosts", hosts, 0o644))
-    spec.files.append((b"/etc/resolv.conf", resolv_conf(spec), 0o644))
+    spec.files.append((RESOLV_CONF, resolv_conf(spec), 0o644))
     spec.symlinks.append((b"/etc/mtab", b"../proc/self/mounts"))
 
 

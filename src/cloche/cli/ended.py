@@ -12,7 +12,8 @@ import socket
 from collections.abc import Iterator
 from typing import Final
 
-from cloche.boot.spec import HOST, SandboxSpec, load
+from cloche.boot.spec import SandboxSpec
+from cloche.cli.layered import bare_spec
 from cloche.cli.monitor import Monitor
 from cloche.images.errors import ImageError
 from cloche.images.tree import OpenTree
@@ -20,7 +21,6 @@ from cloche.runtime import layers
 from cloche.runtime.layers import KeptLayer
 from cloche.runtime.records import RecordError
 from cloche.wire.control_client import ControlClient, ControlError
-from cloche.wire.protocol import ProtocolError
 
 _INTERNAL: Final = 125
 
@@ -32,13 +32,7 @@ def opened(layer: KeptLayer) -> Iterator[ControlClient]:
     Raises RecordError (the layer is in use, or not to be understood), ControlError.
     """
     layer.take()
-    try:
-        spec = load(layer.spec())
-    except (ProtocolError, ValueError):
-        raise RecordError(f"the layer {layer.name} was kept by another version of cloche") from None
-    for place in [spec.root_source, *[mount.source for mount in spec.mounts if mount.kind == HOST]]:
-        if place and not os.path.lexists(place):
-            raise RecordError(f"{place}, which {layer.name} was shown, is not there any more")
+    spec = bare_spec(layer)
     spec.layer_source = layer.files()
     if spec.image_tree:
         try:

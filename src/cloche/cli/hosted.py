@@ -39,8 +39,12 @@ from cloche.wire.protocol import (
     take_text,
 )
 
-# The one request: words, name, root, metadata, network, is_leashed; to a fork of the template also environment and
-# directory, and the caller's standard error.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cloche.runtime.layers import KeptLayer
+
+# The one request: words, name, root, metadata, network, is_leashed, template (the name of a layer or an image; empty:
+# none); to a fork of the template process also environment and directory, and the caller's standard error.
 LAUNCH: Final = "launch"
 SOFTWARE: Final = "cloche monitor"
 _MAX_WORDS: Final = 65536
@@ -157,21 +161,23 @@ def _take_surroundings(message: Message, keeper: KeeperProcess) -> None:
 
 
 def make_hosted_spec(words: list[bytes], network: object = None) -> SandboxSpec:
-    """The sandbox that these options of `cloche run` ask for, without a command.  Raises UsageError, Refusal.
+    """The sandbox that these options of `cloche run` ask for, without a command.  Raises UsageError, RecordError.
 
     `network`: further rules, as data.
     """
+    return _make_spec(_parse(words), network, "")
+
+
+def _make_spec(options: Any, network: object, template: str) -> SandboxSpec:
+    """The sandbox that the options ask for. They are changed: paths are made absolute, and `template` is looked up.
+
+    Raises UsageError, RecordError.
+    """
     from cloche.cli import run
 
-    options = _parse([*[os.fsdecode(word) for word in words], "--", "-"])
-    for name, is_given in (
-        ("--keep", options.keep),
-        ("--from", options.origin is not None),
-        ("--disk", options.disk is not None),
-        ("-d", options.detach),
-    ):
+    for name, is_given in (("--from", options.origin is not None), ("-d", options.detach)):
         if is_given:
-            raise UsageError(f"{name}: sandboxes of the SDK keep what they write in memory only")
+            raise UsageError(f"{name}: say template=NAME, and leash=False for one that goes on without you")
     options.net_document = network
     options.volume = [_absolute(each) for each in options.volume]
     options.net = [os.path.abspath(each) if os.path.exists(each) else each for each in options.net]
@@ -185,7 +191,8 @@ def make_hosted_spec(words: list[bytes], network: object = None) -> SandboxSpec:
         options.image = os.path.abspath(options.image)
     options.rootfs = os.path.abspath(options.rootfs) if options.rootfs else options.rootfs
     os.chdir("/")  # the program's current directory is not to be visible inside
-    spec, _warning = run.make_spec(options)
+    base = _begin_as(options, template) if template else None
+    spec, _warning = run.make_spec(options, base)
     spec.argv = []
     spec.is_idle = True
     if not spec.has_init:
@@ -196,6 +203,24 @@ def make_hosted_spec(words: list[bytes], network: object = None) -> SandboxSpec:
     return spec
 
 
+def _begin_as(options: Any, template: str) -> SandboxSpec | None:
+    """Begin with the layer that was kept under this name, or else with the image that has it; None: an image.
+
+    Raises UsageError, RecordError.
+    """
+    from cloche.cli.layered import begin_as
+    from cloche.runtime import layers
+    from cloche.runtime.records import NAME_PATTERN
+
+    layer = layers.find_of(template, options.root) if NAME_PATTERN.fullmatch(template) else None
+    if layer is not None:
+        return begin_as(options, layer)
+    if options.image or options.rootfs:
+        raise UsageError(f"template {template}: it has a root already: neither image nor rootfs")
+    options.image, options.pull = template, "never"
+    return None
+
+
 def _absolute(volume: str) -> str:
     """Make the source of a volume absolute; the name of a named volume stays as it is."""
     source, colon, rest = volume.partition(":")
@@ -204,10 +229,11 @@ def _absolute(volume: str) -> str:
     return f"{os.path.abspath(source)}{colon}{rest}" if source and colon else volume
 
 
-def _parse(words: list[str]) -> Any:
+def _parse(given: list[bytes]) -> Any:
     """Raises UsageError."""
     from cloche.cli import run
 
+    words = [*map(os.fsdecode, given), "--", "-"]
     plain = PlainParser()
     run.add_arguments(plain)
     options = plain.parse(words)
@@ -227,15 +253,31 @@ def _parse(words: list[str]) -> Any:
 def _launch(channel: Channel, message: Message, keeper: KeeperProcess) -> int:
     """Raises UsageError, RecordError, LaunchError, ProtocolError, Refusal, OSError."""
     fields = message.fields
-    spec = make_hosted_spec(take_strings(fields, "words", _MAX_WORDS), fields.get("network"))
-    state = State(take_text(fields, "name") or new_name())
+    options = _parse(take_strings(fields, "words", _MAX_WORDS))
+    options.root, options.name = take_text(fields, "root"), take_text(fields, "name")
+    spec = _make_spec(options, fields.get("network"), take_text(fields, "template"))
+    state = State(options.name or new_name())
     state.pid = os.getpid()
     state.is_detached = state.is_temporary = True
     state.metadata = _metadata(fields)
     is_leashed = take_bool(fields, "is_leashed", True)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    record = Store(take_text(fields, "root")).create(state)
-    return _run(channel, message.ident, spec, record, keeper, is_leashed=is_leashed)
+    record = Store(options.root).create(state)
+    layer = None
+    if options.keep or options.origin is not None or options.disk is not None:
+        layer = _take_layer(options, spec, record)
+    return _run(channel, message.ident, spec, record, keeper, layer, is_leashed=is_leashed)
+
+
+def _take_layer(options: Any, spec: SandboxSpec, record: Record) -> "KeptLayer | None":
+    """Raises UsageError, RecordError, OSError; then the record is gone."""
+    from cloche.cli.layered import take_layer
+
+    try:
+        return take_layer(options, spec, record, may_show_more=True)
+    except BaseException:
+        record.discard()
+        raise
 
 
 def _metadata(fields: Fields) -> dict[str, str]:
@@ -258,6 +300,7 @@ def _run(
     spec: SandboxSpec,
     record: Record,
     keeper: KeeperProcess,
+    layer: "KeptLayer | None",
     *,
     is_leashed: bool,
 ) -> int:
@@ -265,11 +308,16 @@ def _run(
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     monitor = Monitor(spec)
     monitor.is_quiet = True
+    monitor.layer = layer
     try:
         listener = record.listen()
         sandbox = monitor.start([null, null, null], keeper, record)
     except BaseException:
         record.discard()
+        if layer is not None:
+            from cloche.cli.layered import drop_layer
+
+            drop_layer(layer)
         raise
     monitor.serve(record, listener, sandbox)
     is_told = False

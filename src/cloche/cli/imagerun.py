@@ -1,11 +1,12 @@
 """`cloche run --image`: finds the image, and applies its configuration to the sandbox as Docker does."""
 
 import os
+import re
 import stat
 from typing import Any, Final
 
 from cloche.boot.spec import DEV, PROC, SYSFS, MountSpec, SandboxSpec
-from cloche.boot.view import resolv_conf
+from cloche.boot.view import RESOLV_CONF, resolv_conf
 from cloche.cli.options import UsageError, is_digits, parse_signal
 from cloche.images import archives
 from cloche.images.errors import ImageError
@@ -15,6 +16,7 @@ from cloche.images.store import Store
 from cloche.images.tree import OpenTree
 
 SCHEMES: Final = ("oci:", "oci-archive:", "docker-archive:")
+_DIGEST: Final = re.compile("sha256:[0-9a-f]{64}")  # all of it
 _PASSWD_BYTES: Final = 1 << 20
 _OPEN: list[OpenTree] = []  # keeps the image in use until this process and its forks have ended
 
@@ -32,6 +34,8 @@ def open_image(store: Store, ref: str, pull: str) -> Image:
         if not os.path.exists(path) and ":" in path:
             path, _colon, tag = path.rpartition(":")
         return _from_file(store, path, tag)
+    if _DIGEST.fullmatch(ref):
+        return Image(store, ref)  # which may have no name
     if pull != "always":
         known = find_by_prefix(store, ref)
         if known is not None:
@@ -188,7 +192,7 @@ def _add_files(spec: SandboxSpec, tree: OpenTree, hostname: bytes) -> None:
         spec.late_directories.append((b"/etc", 0o755, 0, 0))
     spec.files.append((b"/etc/hostname", hostname + b"\n", 0o644))
     spec.files.append((b"/etc/hosts", b"127.0.0.1\tlocalhost " + hostname + b"\n::1\tlocalhost\n", 0o644))
-    spec.files.append((b"/etc/resolv.conf", resolv_conf(spec), 0o644))
+    spec.files.append((RESOLV_CONF, resolv_conf(spec), 0o644))
     for path, _content, _mode in spec.files:
         # A link to a file that a service would make: its directory must exist.
         row = tree.file.find(path)

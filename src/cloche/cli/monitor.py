@@ -416,6 +416,10 @@ class Monitor:
             os.write(self.ready_fd, b"F" + bytes([status]) + self.error.encode())
             if self.record is not None:
                 self.record.state.is_temporary = True  # it did not start
+        if self.layer is not None and self.layer.is_temporary:
+            from cloche.runtime.layers import discard
+
+            discard(self.layer)  # before anybody learns of the end
         if self.record is not None:
             self.record.finish(status, self.error, sandbox.oom_kills)
         if self.layer is not None:
@@ -424,10 +428,6 @@ class Monitor:
             self.server.ended(status, self.error)
         if self.log is not None:
             self.log.close()
-        if self.layer is not None and self.layer.is_temporary:
-            from cloche.runtime.layers import discard
-
-            discard(self.layer)
 
 
 def run_attached(

@@ -4,7 +4,7 @@ import argparse
 import os
 
 from cloche.boot.spec import EgressSpec, SandboxSpec
-from cloche.boot.view import resolv_conf
+from cloche.boot.view import RESOLV_CONF, resolv_conf
 from cloche.cli.options import UsageError
 from cloche.cli.trust import prepare_trust
 from cloche.egress.names import SyntheticNames
@@ -49,8 +49,8 @@ def network(spec: SandboxSpec, options: argparse.Namespace) -> None:
     if made.has_v6() or made.is_open:
         spec.net_address6 = _OWN6
     egress.wants_report = options.net_report
-    spec.files = [row for row in spec.files if row[0] != b"/etc/resolv.conf"]
-    spec.files.append((b"/etc/resolv.conf", resolv_conf(spec), 0o644))
+    spec.files = [row for row in spec.files if row[0] != RESOLV_CONF]
+    spec.files.append((RESOLV_CONF, resolv_conf(spec), 0o644))
     if spec.root_source:
         _make_room(spec)
     if made.needs_authority():

@@ -22,7 +22,7 @@ from cloche.boot.spec import (
     PublishSpec,
     SandboxSpec,
 )
-from cloche.boot.view import base_environment, default_view, host_user
+from cloche.boot.view import RESOLV_CONF, base_environment, default_view, host_user, resolv_conf
 from cloche.cli.monitor import run_attached, run_detached
 from cloche.cli.options import (
     MAX_SECONDS,
@@ -370,8 +370,10 @@ def _apply_env(spec: SandboxSpec, items: list[str]) -> None:
         spec.env[key] = value
 
 
-def make_spec(options: Any) -> tuple[SandboxSpec, str]:
-    """The sandbox that the options ask for, and a warning or an empty string.  Raises UsageError."""
+def make_spec(options: Any, base: SandboxSpec | None = None) -> tuple[SandboxSpec, str]:
+    """The sandbox that the options ask for, and a warning or an empty string. With `base` it shows what that one did
+    (`layered.begin_as` has set the options).  Raises UsageError.
+    """
     command = list(options.command)
     if command and command[0] == "--":
         command.pop(0)
@@ -411,12 +413,16 @@ def make_spec(options: Any) -> tuple[SandboxSpec, str]:
         spec.env[b"SHELL"] = b"/bin/bash" if has_bash else b"/bin/sh"
         for path, kind in ((b"/proc", PROC), (b"/sys", SYSFS), (b"/dev", DEV)):
             spec.mounts.append(MountSpec(path, kind))
+    elif base is not None:
+        spec.cwd = home
     else:
         try:
             cwd = os.getcwd()
         except FileNotFoundError:
             raise UsageError("the current directory does not exist any more; cd somewhere else") from None
         warning = default_view(spec, cwd, home, name)
+    if base is not None:
+        _show_again(spec, base)
     for text in options.volume:
         spec.mounts.append(parse_volume(text))
     for text in options.tmpfs:
@@ -481,6 +487,20 @@ def make_spec(options: Any) -> tuple[SandboxSpec, str]:
     return spec, warning
 
 
+def _show_again(spec: SandboxSpec, base: SandboxSpec) -> None:
+    """Show what `base` did, whose root the spec has already.  The resolver's address depends on the network."""
+    is_view = not base.root_source
+    spec.mounts += [mount for mount in base.mounts if is_view or mount.is_volume]
+    if is_view:
+        spec.symlinks, spec.directories = base.symlinks, base.directories
+        spec.late_directories = base.late_directories
+        if spec.cwd not in [row[0] for row in [*spec.directories, *spec.late_directories]]:
+            spec.late_directories.append((spec.cwd, 0o750, spec.uid, spec.gid))  # another user's home
+        spec.files = [row for row in base.files if row[0] != RESOLV_CONF]
+        spec.files.append((RESOLV_CONF, resolv_conf(spec), 0o644))
+    spec.groups = base.groups if (spec.uid, spec.gid) == (base.uid, base.gid) else spec.groups
+
+
 def _apply_health(spec: SandboxSpec, options: Any) -> None:
     """--health-cmd and its kin, over what the image says (which `imagerun` has set).  Raises UsageError."""
     names = ("cmd", "interval", "timeout", "start_period", "start_interval", "retries")
@@ -520,6 +540,7 @@ def run(options: Any) -> int:
         layer = None
         record = None
         if options.name is not None or options.detach or options.keep or options.origin or options.disk:
+            from cloche.cli.layered import take_layer
             from cloche.runtime.records import RecordError
 
             try:
@@ -540,7 +561,7 @@ def run(options: Any) -> int:
     if options.detach and record is not None:
         status, text = run_detached(spec, record, options.log_bytes, layer)
         if status >= 0:
-            drop_layer(layer)
+            _drop(layer)
             print(f"cloche: {text}", file=sys.stderr)
             return status
         announce(spec.published, spec.log_level)
@@ -549,7 +570,7 @@ def run(options: Any) -> int:
     try:
         monitor, sandbox = run_attached(spec, streams, record, keeper, layer)
     except (LaunchError, OSError) as failure:
-        drop_layer(layer)
+        _drop(layer)
         text = (failure.strerror or "") if isinstance(failure, OSError) else ""
         print(f"cloche: {text or failure}", file=sys.stderr)
         return failure.status if isinstance(failure, LaunchError) else EXIT_INTERNAL
@@ -558,11 +579,18 @@ def run(options: Any) -> int:
         status = monitor.supervise(sandbox)
     finally:
         if layer is not None and layer.is_temporary:
-            drop_layer(layer)
+            _drop(layer)
     if options.timing:
         timing.mark("command: all is gone")
         print(timing.table(timing.marks()[0][1]), file=sys.stderr)
     return status
+
+
+def _drop(layer: "KeptLayer | None") -> None:
+    if layer is not None:
+        from cloche.cli.layered import drop_layer
+
+        drop_layer(layer)
 
 
 def take_keeper(options: Any) -> KeeperProcess:
@@ -575,62 +603,6 @@ def take_keeper(options: Any) -> KeeperProcess:
             timing.mark("command: keeper is borrowed")
             return keeper
     return spawn_keeper()
-
-
-def take_layer(options: Any, spec: SandboxSpec, record: "Record | None") -> "KeptLayer | None":
-    """The kept layer of the sandbox, if it shall have one.  Raises UsageError, RecordError, OSError."""
-    is_automatic = options.detach and not options.keep and not options.rm
-    if options.disk is not None and not options.keep and not is_automatic and options.origin is None:
-        raise UsageError("--disk: say --keep, --from or -d; other sandboxes write to memory (--memory)")
-    if options.keep and options.name is None:
-        raise UsageError("--keep: say --name NAME, too")
-    from cloche.runtime.records import RecordError, new_name
-
-    # The layer of a detached sandbox is kept until its record is removed.
-    if not options.keep and options.origin is None and not is_automatic:
-        return None
-    from cloche.boot.spec import dump_bare, host_places
-    from cloche.runtime import layers
-
-    disk_bytes = parse_size(options.disk, "--disk") if options.disk is not None else -1
-    places = host_places(spec)
-    name = record.state.name if record is not None else ""
-    is_kept = options.keep or is_automatic
-    directory = layers.automatic_directory(options.root) if is_automatic else ""
-    if options.origin is None:
-        try:
-            layer = layers.create(name, places, directory, is_automatic=is_automatic)
-        except OSError as problem:
-            if not is_automatic or options.disk is not None:
-                raise
-            if spec.log_level != "error":
-                print(f"cloche: what it writes is in memory only: {problem.strerror}", file=sys.stderr)
-            return None
-    else:
-        found = layers.find_of(options.origin, options.root)
-        if found is None:
-            raise RecordError(f"no layer named {options.origin} is kept")
-        found.check(places)
-        if options.keep and name == options.origin:
-            layer = found
-            layer.take()
-        else:
-            made = name if is_kept else new_name() + "-temporary"
-            layer = layers.copy(found, made, places, directory, is_automatic=is_automatic)
-            layer.is_temporary = not is_kept
-    spec.layer_source = layer.files()
-    spec.disk_bytes = disk_bytes if disk_bytes >= 0 else layer.room()
-    if is_kept:
-        layer.write_spec(dump_bare(spec))
-    return layer
-
-
-def drop_layer(layer: "KeptLayer | None") -> None:
-    """Remove a layer that was made for a sandbox that did not start, or that is temporary."""
-    if layer is not None and layer.is_new:
-        from cloche.runtime.layers import discard
-
-        discard(layer)
 
 
 def make_record(options: Any, spec: SandboxSpec) -> "Record":

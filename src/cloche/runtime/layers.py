@@ -25,6 +25,7 @@ _COPY_BYTES: Final = 1 << 26
 _HEAD_BYTES: Final = 1 << 22
 _SPEC_BYTES: Final = 1 << 26
 AUTOMATIC: Final = ".layers"
+TEMPORARY: Final = "-temporary"  # the end of the names of layers that go with their sandboxes
 _TRIES: Final = 16
 
 
@@ -73,6 +74,8 @@ class KeptLayer:
         try:
             fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            os.close(self.lock)
+            self.lock = -1
             raise RecordError(f"the layer {self.name} is in use by a sandbox") from None
 
     def release(self) -> None:
@@ -96,11 +99,15 @@ class KeptLayer:
             raise RecordError(f"the layer {self.name} was kept by another version of cloche")
         return head
 
-    def check(self, places: list[object]) -> None:
-        """Check that it was made over the same places. Raises RecordError."""
-        known = self.head().get("places")
-        if known != _plain(places):
-            first = [row[0] for row in known if row not in _plain(places)] if isinstance(known, list) else []
+    def check(self, places: list[object], *, may_have_more: bool = False) -> None:
+        """Check that it was made over the same places; with `may_have_more` there may be further ones behind them.
+        Raises RecordError.
+        """
+        known, given = self.head().get("places"), _plain(places)
+        if may_have_more and isinstance(known, list):
+            given = given[: len(known)]
+        if known != given:
+            first = [row[0] for row in known if row not in given] if isinstance(known, list) else []
             where = f" (it has {first[0]} otherwise)" if first else ""
             raise RecordError(
                 f"the layer {self.name} was made over other directories{where}; "
@@ -220,6 +227,27 @@ def create(name: str, places: list[object], directory: str = "", *, is_automatic
         discard(layer)
         raise
     return layer
+
+
+def sweep(directory: str = "") -> None:
+    """Remove temporary layers whose sandboxes were killed together with their monitors.  Nothing is raised."""
+    try:
+        found = [name for name in names(directory) if name.endswith(TEMPORARY)]
+    except (OSError, RecordError):
+        return
+    for name in found:
+        layer = None
+        try:
+            layer = find(name, directory)
+            # Without a head it is being made at this moment, and is not locked yet
+            if layer is not None and layer.head():
+                layer.take()
+                discard(layer)
+        except (OSError, RecordError):
+            pass  # in use
+        if layer is not None:
+            layer.release()
+            os.close(layer.fd)
 
 
 def copy(

@@ -298,6 +298,7 @@ def _request(options: Options) -> Fields:
         "metadata": options.metadata,
         "network": options.network,
         "is_leashed": options.is_leashed,
+        "template": options.template,
     }
 
 

@@ -104,10 +104,16 @@ class CreateOptions(TypedDict, total=False):
 
     - `rootfs`: a directory that is the sandbox's root. Without it the sandbox sees the system directories of the
       host, and nothing else of the host. What is written stays inside.
+    - `template`: the name of what `keep` has kept, or of an image that is here (`Sandbox.commit`, `cloche load`): the
+      sandbox begins with a copy of that. It shows what the kept one did, and `mounts` besides.
     - `image`: an image that is the sandbox's root, by a name or path as in `cloche run --image`; it is fetched if it
       is not in the store. Its environment, user and working directory are used unless others are given.
     - `timeout`: seconds after which the sandbox ends; None: no limit.
     - `memory`: bytes, or text as "512m"; `cpus`: processors, 0.5 is half a one; `pids`: processes and threads.
+    - `disk`: bytes, or text as "2g", that it may write. What it writes is then on the disk, not in memory, and goes
+      with the sandbox. So it is with the template of a kept sandbox; without `disk` that may fill half of what is free.
+    - `keep`: True keeps what it writes under its `name` when it ends, for `template`. `template` with the same name
+      goes on with that itself instead of a copy. `cloche discard NAME` removes it.
     - `mounts`: `Mount` objects, or text "SOURCE:TARGET[:ro|rw|cow]".
     - `ports`: TCP ports of the sandbox that this host may connect to, see `get_host`; `reachable`: True lets `dial`
       connect to every port, and nobody else.
@@ -127,6 +133,7 @@ class CreateOptions(TypedDict, total=False):
 
     rootfs: str | os.PathLike[str] | None
     image: str | None
+    template: str | None
     timeout: float | None
     env: Mapping[str, str] | None
     envs: Mapping[str, str] | None
@@ -135,6 +142,8 @@ class CreateOptions(TypedDict, total=False):
     memory: int | str | None
     cpus: float | None
     pids: int | None
+    disk: int | str | None
+    keep: bool
     mounts: Sequence[Mount | str]
     ports: Sequence[int | str]
     reachable: bool
@@ -166,19 +175,23 @@ class Options:
         self.is_leashed: bool = given.get("leash", True)
         self.root: str = os.path.abspath(root) if root else ""
         self.on_approval: Callable[[Approval], object] | None = given.get("on_approval")
+        self.template: str = given.get("template") or ""
         words: list[str] = []
 
         def add(option: str, value: object) -> None:
             if value is not None:
                 words.append(f"{option}={value}")
 
-        rootfs, user, memory = given.get("rootfs"), given.get("user"), given.get("memory")
+        rootfs, user = given.get("rootfs"), given.get("user")
+        memory, disk = given.get("memory"), given.get("disk")
         add("--rootfs", os.path.abspath(rootfs) if rootfs is not None else None)
         add("--image", given.get("image"))
         add("--timeout", given.get("timeout"))
         add("--workdir", given.get("cwd"))
-        add("--user", _user_of(given.get("image"), user) if user is not None else None)
+        image = given.get("image") or given.get("template")
+        add("--user", _user_of(image, user) if user is not None else None)
         add("--memory", size_word(memory) if memory is not None else None)
+        add("--disk", size_word(disk) if disk is not None else None)
         add("--cpus", given.get("cpus"))
         add("--pids", given.get("pids"))
         add("--hostname", given.get("hostname"))
@@ -204,6 +217,10 @@ class Options:
         self.network: dict[str, Any] = document(rules, given.get("secrets", ()))
         if given.get("read_only", False):
             words.append("--read-only")
+        if given.get("keep", False):
+            if not self.name:
+                raise InvalidArgument("keep: under which name? name=… says it")
+            words.append("--keep")
         if given.get("reachable", False):
             words.append("--reachable")
         self.words: list[bytes] = [os.fsencode(word) for word in [*words, *given.get("options", ())]]
