@@ -34,7 +34,7 @@ from cloche.boot.broker import BrokerProcess, start_broker, take_ports
 from cloche.boot.noted import note_signals
 from cloche.boot.orphans import end_orphans
 from cloche.boot.part import Part, PartError, ignore_signals
-from cloche.boot.spawn import KEEPER_FD, KeeperProcess, high_pair
+from cloche.boot.spawn import KEEPER_FD, KeeperProcess, high_pair, leave_light_modules
 from cloche.boot.spec import HOST, PLATFORMS, RW, SandboxSpec, load
 from cloche.platform import hostsys
 from cloche.wire import timing
@@ -231,7 +231,7 @@ class Keeper:
         connector = start_connector(namespace, is_confined=is_confined)
         self.connector = connector
         self.parts[connector.pid] = "connector"
-        _leave_light_modules()  # asyncio and the IDNA decoder need the full standard library
+        leave_light_modules()  # asyncio and the IDNA decoder need the full standard library
         from cloche.egress.launch import Wanted, start_egress
 
         memory = self.fds.pop("egress")
@@ -469,7 +469,7 @@ class Keeper:
 
     def _start_analyst(self, group: list[socket.socket]) -> None:
         """Fork an analyst for one gofer and its workers."""
-        _leave_light_modules()  # the instruction decoder needs the full standard library
+        leave_light_modules()  # the instruction decoder needs the full standard library
         from cloche.analyst.serve import start_analyst
 
         self.parts[start_analyst(group)] = _ANALYST
@@ -581,13 +581,6 @@ class Keeper:
 
             root, name, is_temporary = self.request["record"]
             Store(root).clean(RecordPlace(self.fds["record"], root, name, is_temporary=is_temporary))
-
-
-def _leave_light_modules() -> None:
-    """From now on imports of this process and its forks find the standard library instead of the light stand-ins."""
-    light = sys.modules.get("cloche.light.standard")
-    if light is not None:
-        light.leave()
 
 
 def has_data(sock: socket.socket) -> bool:

@@ -20,6 +20,7 @@ __all__ = [
     "adopt_keeper",
     "drop_keeper",
     "high_pair",
+    "leave_light_modules",
     "spawn_host",
     "spawn_keeper",
     "spawn_template",
@@ -54,6 +55,15 @@ class KeeperProcess:
 
 
 _adopted: list[KeeperProcess] = []  # at most one
+
+
+def leave_light_modules() -> None:
+    """From now on imports of this process and its forks find the standard library instead of the light stand-ins, if it
+    was started with these (`cloche.light`).
+    """
+    light = sys.modules.get("cloche.light.standard")
+    if light is not None:
+        light.leave()
 
 
 def adopt_keeper(keeper: KeeperProcess) -> None:

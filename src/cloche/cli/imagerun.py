@@ -5,6 +5,7 @@ import re
 import stat
 from typing import Any, Final
 
+from cloche.boot.spawn import leave_light_modules
 from cloche.boot.spec import DEV, PROC, SYSFS, MountSpec, SandboxSpec
 from cloche.boot.view import RESOLV_CONF, resolv_conf
 from cloche.cli.options import UsageError, is_digits, parse_signal
@@ -46,6 +47,7 @@ def open_image(store: Store, ref: str, pull: str) -> Image:
         return image
     if pull == "never":
         raise ImageError(f"there is no image {ref} here; cloche pull {ref}, or cloche load")
+    leave_light_modules()  # `run` begins without; urllib3 needs the full standard library
     from cloche.cli.pull import fetch
 
     return fetch(store, name, "", is_quiet=False)
@@ -56,6 +58,7 @@ def _from_file(store: Store, path: str, tag: str) -> Image:
         raise ImageError(f"{path} does not exist")
     if os.path.isdir(path) and not archives.is_layout(path):
         raise ImageError(f"{path} is no image layout; for a directory with a root file system use --rootfs")
+    leave_light_modules()  # its layers may need zstandard
     layout = archives.open_layout(path)
     try:
         found = archives.load(store, layout, tag, names_too=False)

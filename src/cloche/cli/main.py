@@ -8,6 +8,7 @@ import os
 import sys
 from typing import Any, Final, NoReturn
 
+from cloche.boot.spawn import leave_light_modules
 from cloche.cli.plain import PlainParser
 from cloche.wire import timing
 
@@ -48,6 +49,10 @@ _VERBS: Final = {
 }
 
 
+# These use packages that are installed beside cloche, which need the whole standard library (`cloche.light`).
+_WITH_PACKAGES: Final = (
+    "commit", "doctor", "import", "install", "load", "mcp", "net", "pull", "push", "save", "serve",
+)  # fmt: skip
 _GLOBAL_WITH_VALUE: Final = ("--root",)
 
 
@@ -66,7 +71,10 @@ def main(argv: list[str] | None = None) -> int:
     if options is None:
         from cloche.cli.parser import parse
 
-        options = parse(words, _VERBS, verb_index(words))
+        at = verb_index(words)
+        if words[at : at + 1] and words[at] in _WITH_PACKAGES:
+            leave_light_modules()
+        options = parse(words, _VERBS, at)
     if options is None:
         return EXIT_INTERNAL
     try:

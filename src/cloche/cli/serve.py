@@ -131,15 +131,7 @@ def _pods(options: argparse.Namespace) -> Any:
         raise UsageError(str(error)) from None
 
 
-def _leave_light_modules() -> None:
-    """From now on imports find the standard library: the web server and the client of Kubernetes need all of it."""
-    light = sys.modules.get("cloche.light.standard")
-    if light is not None:
-        light.leave()
-
-
 def _run(options: argparse.Namespace) -> int:
-    _leave_light_modules()
     try:
         from hypercorn.asyncio import serve
         from hypercorn.config import Config

@@ -10,5 +10,8 @@ Rules:
 - A light module has what the parts use, and behaves as the standard one does (`tests/unit/boot/test_light.py`).
 - Asked for anything else it imports the standard module and answers with that (`standard`), so that nothing breaks.
   Where that would be too late, because the process has no file system any more, a test fails.
-- Other packages get the standard modules: `leave` is called before they are imported.
+- Other packages get the standard modules: `leave` (`boot.spawn.leave_light_modules`) is called before they are
+  imported: by the command for the verbs that use any (`cli.main`), by `run` before it fetches an image, by the keeper
+  before it forks analyst and egress. Rules for the network (`cli.network`) do without: idna and msgspec ask for nothing
+  that is not there, and a start must not take longer for them.
 """

@@ -123,3 +123,35 @@ print(again.__file__, *[path for path in sys.path if path.endswith("light")])
 """
     out = in_light(code).split()
     assert len(out) == 1 and not out[0].startswith(LIGHT)
+
+
+def test_verbs_that_use_other_packages_have_the_standard_library() -> None:
+    """The others import none while they are light; a rule for the network may be read then, too."""
+    code = """
+import importlib, os
+from cloche.cli import main
+mine = {"__main__", "cloche", "_cloche_mypyc"}
+for verb in main._VERBS:
+    if verb not in main._WITH_PACKAGES:
+        importlib.import_module("cloche.cli." + verb)
+        tops = {name.partition(".")[0] for name in sys.modules}
+        found = {name for name in tops - sys.stdlib_module_names - mine if "__mypyc" not in name}
+        assert found <= {"mypy_extensions", "librt"}, (verb, found)
+from types import SimpleNamespace
+from cloche.cli.network import policy_of
+options = SimpleNamespace(net=["pypi"], deny=["b\u00fccher.example"], allow=["example.org:443"], dns=[])
+print(len(policy_of(options).rules) > 2, sys.modules["socket"].__file__.startswith(%r))
+"""
+    assert in_light(code % LIGHT) == "True True\n"
+
+
+def test_a_verb_with_packages_leaves_first() -> None:
+    code = """
+from cloche.cli import main
+try:
+    main.main(["pull", "--help"])
+except SystemExit:
+    import socket
+    print(socket.__file__.startswith(%r), "urllib3" in sys.modules)
+"""
+    assert in_light(code % LIGHT).endswith("False True\n")
