@@ -8,13 +8,14 @@ collects what it owns).
 """
 
 import asyncio
-import http.client
 import json
 import os
 import secrets
 import socket
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
+
+import h11
 
 from cloche.sdk.errors import PortClosed, SandboxEnded, SandboxError, StartError
 from cloche.serve import CODE_PORT, ENVD_PORT
@@ -27,6 +28,8 @@ MAX_LIFE_S: Final = 86_400
 _POLL_S: Final = 0.5
 _CALL_S: Final = 30.0
 _GONE: Final = 404
+_READ_BYTES: Final = 4096
+_SHOWN_BYTES: Final = 500  # of what a daemon says
 
 T = TypeVar("T")
 
@@ -72,17 +75,13 @@ class PodEntry(Entry):
         return ENVD_PORT, [(b"x-access-token", self.token.encode()), (b"cloche-port", b"%d" % port)]
 
     async def dial(self, port: int) -> socket.socket:
-        def connect() -> socket.socket:
-            try:
-                made = socket.create_connection((self.address, port), _CALL_S)
-            except ConnectionRefusedError:
-                raise PortClosed(f"nobody listens at port {port}") from None
-            except OSError as error:
-                raise SandboxError(f"pod {self.name} cannot be reached: {error.strerror or error}") from None
-            made.settimeout(None)
-            return made
-
-        return await asyncio.to_thread(connect)
+        try:
+            async with asyncio.timeout(_CALL_S):
+                return await _connect(self.address, port)
+        except ConnectionRefusedError:
+            raise PortClosed(f"nobody listens at port {port}") from None
+        except OSError as error:
+            raise SandboxError(f"pod {self.name} cannot be reached: {error.strerror or error}") from None
 
     async def kill(self) -> None:
         await self.pods.delete(self.name)
@@ -199,7 +198,7 @@ class Pods:
                 raise StartError(f"there is no namespace {self.namespace}")
             async with asyncio.timeout(START_S):
                 entry.address = await self._ready(entry.name)
-                entry.is_ours = await asyncio.to_thread(_introduce, entry.address, entry.token, dict(envs))
+                entry.is_ours = await _introduce(entry.address, entry.token, dict(envs))
         except TimeoutError:
             await self.delete(entry.name)
             raise StartError(f"the pod was not ready within {START_S:g} s") from None
@@ -222,22 +221,71 @@ class Pods:
             await asyncio.sleep(_POLL_S)
 
 
-def _introduce(address: str, token: str, envs: dict[str, str]) -> bool:
-    """Tell the daemon its token and variables, as E2B's endpoint does; whether it is ours.  Raises StartError."""
-    connection = http.client.HTTPConnection(address, ENVD_PORT, timeout=_CALL_S)
+async def _connect(address: str, port: int) -> socket.socket:
+    """A connection to a pod, without a thread: the pod may let its clients wait.  Raises OSError."""
+    sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
     try:
-        body = json.dumps({"accessToken": token, "envVars": envs})
-        headers = {"Content-Type": "application/json", "X-Access-Token": token}
-        connection.request("POST", "/init", body, headers)
-        answer = connection.getresponse()
-        text = answer.read(500).decode(errors="replace")
-        if answer.status not in (200, 204):
-            raise StartError(f"the pod's daemon refused its token: {answer.status} {text}")
-        return answer.getheader(DAEMON_HEADER) is not None
-    except (OSError, http.client.HTTPException) as error:
-        raise StartError(f"the pod's daemon does not answer: {error}") from None
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, (address, port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+async def _introduce(address: str, token: str, envs: dict[str, str]) -> bool:
+    """Tell the daemon its token and variables, as E2B's endpoint does; whether it is ours.
+
+    The daemon may be hostile: it has _CALL_S seconds for all of it, and what it says is bounded. Raises StartError.
+    """
+    body = json.dumps({"accessToken": token, "envVars": envs}).encode()
+    headers = [
+        ("Host", f"{address}:{ENVD_PORT}" if ":" not in address else f"[{address}]:{ENVD_PORT}"),
+        ("Content-Type", "application/json"),
+        ("Content-Length", str(len(body))),
+        ("X-Access-Token", token),
+        ("Connection", "close"),
+    ]
+    http = h11.Connection(h11.CLIENT)
+    sent = http.send(h11.Request(method="POST", target="/init", headers=headers))
+    data = (sent or b"") + (http.send(h11.Data(data=body)) or b"") + (http.send(h11.EndOfMessage()) or b"")
+    writer = None
+    try:
+        async with asyncio.timeout(_CALL_S):
+            reader, writer = await asyncio.open_connection(sock=await _connect(address, ENVD_PORT))
+            writer.write(data)
+            await writer.drain()
+            head, text = await _answer(http, reader)
+    except (OSError, h11.RemoteProtocolError) as error:  # TimeoutError is an OSError
+        raise StartError(
+            f"the pod's daemon does not answer: {str(error)[:500] or 'its time is over'}"
+        ) from None
     finally:
-        connection.close()
+        if writer is not None:
+            writer.close()
+    if head.status_code not in (200, 204):
+        raise StartError(f"the pod's daemon refused its token: {head.status_code} {text}")
+    return any(bytes(name) == DAEMON_HEADER.encode() for name, _value in head.headers)
+
+
+async def _answer(http: h11.Connection, reader: asyncio.StreamReader) -> tuple[h11.Response, str]:
+    """The head of an answer, and the beginning of its text.  Raises h11.RemoteProtocolError, OSError."""
+    head, text = None, b""
+    while True:
+        event = http.next_event()
+        if event is h11.NEED_DATA:
+            http.receive_data(await reader.read(_READ_BYTES))
+        elif isinstance(event, h11.Response):
+            head = event
+        elif isinstance(event, h11.Data):
+            text += bytes(event.data)
+        elif not isinstance(event, h11.InformationalResponse):
+            break
+        if head is not None and len(text) >= _SHOWN_BYTES:
+            break
+    if head is None:
+        raise h11.RemoteProtocolError("no answer")
+    return head, text[:_SHOWN_BYTES].decode(errors="replace")
 
 
 def _memory_word(text: str) -> str:
