@@ -13,13 +13,14 @@ from cloche.egress.flow import Flow, Refused
 from cloche.egress.hosts import address_text
 from cloche.egress.policy import Policy, Rule
 from cloche.egress.resolver import Resolver
-from cloche.egress.sockets import OwnAddress, Sockets
+from cloche.egress.sockets import Answered, OwnAddress, Sockets
 from cloche.wire import egress as wire
 
-__all__ = ["MAX_DIALS", "Dialer"]
+__all__ = ["CONNECT_S", "MAX_DIALS", "Dialer"]
 
 MAX_DIALS: Final = 256  # at a time
-_CONNECT_S: Final = 10.0
+_MAX_BEGUN: Final = 128  # of these, by `begin`
+CONNECT_S: Final = 10.0
 _TRIED: Final = 4  # addresses of a name
 
 
@@ -30,7 +31,27 @@ class Dialer:
         self.policy: Policy = policy
         self.sockets: Sockets = sockets
         self.resolver: Resolver = resolver
-        self.dials: asyncio.Semaphore = asyncio.Semaphore(MAX_DIALS)
+        self.begun: set[Flow] = set()  # that `begin` has asked for, until they stand or have failed
+        self.dials: asyncio.Semaphore = asyncio.Semaphore(MAX_DIALS - _MAX_BEGUN)
+
+    def begin(self, flow: Flow, rule: Rule, answered: Answered) -> bool:
+        """Ask for a connection to the first address, if that is known and nothing speaks against it.
+
+        `answered` gets a socket that may still be connecting, or what there is instead; then `dial` tries the
+        addresses that are left. The flow stays in `begun` until the caller takes it out. False: `dial` has to do all
+        of it. Raises OSError.
+        """
+        target = flow.target
+        if len(self.begun) >= _MAX_BEGUN:
+            return False
+        if flow.name:
+            found = [target.addr] if flow.is_fixed else self.resolver.known_addresses(flow.name)
+            if not found or self.policy.objection(rule, found[0], target.transport, target.port):
+                return False
+            flow.addr, may_be_own = found[0], rule.is_internal
+        else:
+            flow.addr, may_be_own = target.addr, self._may_be_own(rule, target)
+        return self.sockets.ask(target.transport, flow.addr, target.port, answered, may_be_own=may_be_own)
 
     async def dial(self, flow: Flow, rule: Rule) -> socket.socket:
         """Connect to an allowed address. Raises Refused, OSError."""
@@ -42,7 +63,7 @@ class Dialer:
         target = flow.target
         if not flow.name:
             try:
-                sock = await self._connect(target.addr, target, may_be_own=self._may_be_own(rule, target))
+                sock = await self._connect(target.addr, flow, may_be_own=self._may_be_own(rule, target))
             except OwnAddress:
                 why = f"{address_text(target.addr)} is an address of this host"
                 raise Refused(errno.EACCES, why) from None
@@ -66,7 +87,7 @@ class Dialer:
                 break
             tried += 1
             try:
-                sock = await self._connect(addr, target, may_be_own=rule.is_internal)
+                sock = await self._connect(addr, flow, may_be_own=rule.is_internal)
             except OwnAddress:
                 objection = objection or (
                     f"{flow.name} leads to {address_text(addr)}: an address of this host; a rule with"
@@ -92,10 +113,14 @@ class Dialer:
         grant = self.policy.grant_of_address(target.addr, target.transport, target.port)
         return grant is not None and grant.prefix == whole
 
-    async def _connect(self, addr: bytes, target: wire.Target, *, may_be_own: bool) -> socket.socket:
+    async def _connect(self, addr: bytes, flow: Flow, *, may_be_own: bool) -> socket.socket:
         """Raises OwnAddress, OSError."""
+        earlier = flow.tried.get(addr)
+        if earlier is not None:
+            raise earlier
+        target = flow.target
         try:
-            async with asyncio.timeout(_CONNECT_S):
+            async with asyncio.timeout(CONNECT_S):
                 return await self.sockets.connect(target.transport, addr, target.port, may_be_own=may_be_own)
         except TimeoutError:
             raise OSError(errno.ETIMEDOUT, "no answer") from None

@@ -31,6 +31,8 @@ class Flow:
         self.rule: Rule | None = None
         self.protocol: str = ""
         self.addr: bytes = b""  # the address that was connected to
+        # Addresses that were tried already, with what came of it
+        self.tried: dict[bytes, Exception] = {}
         self.upstream: socket.socket | None = None
         self.inside: socket.socket | None = None  # egress's end of a pair
         self.task: asyncio.Task[None] | None = None

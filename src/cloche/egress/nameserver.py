@@ -53,12 +53,10 @@ class NameServer:
                 return
             await loop.sock_sendall(inside, len(reply).to_bytes(2, "big") + reply)
 
-    async def answer_datagram(self, data: bytes) -> bytes | None:
-        """The answer to a datagram; None if it gets none."""
+    def known_answer(self, data: bytes) -> bytes | None:
+        """The answer to a datagram that was given before; None: `answer` has to find one."""
         known = self.replies.get(data[2:])
-        if known is not None:
-            return data[:2] + known
-        return await self.answer(data, is_over_tcp=False)
+        return data[:2] + known if known is not None else None
 
     async def answer(self, data: bytes, *, is_over_tcp: bool) -> bytes | None:
         """The answer to a question from inside; None if it gets none."""

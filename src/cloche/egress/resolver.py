@@ -94,6 +94,16 @@ class Resolver:
         error = first.error or (second.error if second is not None else "")
         return [], error or f"{name} has no address"
 
+    def known_addresses(self, name: str) -> list[bytes]:
+        """Those that `addresses` would give without asking anybody; empty: it would have to ask."""
+        known = self.host.names.get(name)
+        if known:
+            return sorted(known, key=len)
+        cached = self.cache.get((name, "A"))
+        if cached is None or cached.until <= asyncio.get_running_loop().time():
+            return []
+        return [_address(text) for text in cached.values[:_MAX_ADDRESSES]]
+
     async def look_up(self, name: str, kind: str) -> Lookup:
         """Records of one type."""
         loop = asyncio.get_running_loop()

@@ -22,17 +22,17 @@ from cloche.egress.approvals import Approvals
 from cloche.egress.audit import ALLOWED, BLOCKED, Audit
 from cloche.egress.bodysecrets import Holding
 from cloche.egress.clienthello import NotTls
-from cloche.egress.dial import Dialer
+from cloche.egress.dial import CONNECT_S, Dialer
 from cloche.egress.flow import Flow, Refused
 from cloche.egress.guard import Guard
 from cloche.egress.httprelay import HttpRelay, RequestLog
 from cloche.egress.names import SyntheticNames
 from cloche.egress.nameserver import NameServer
 from cloche.egress.orders import Orders
-from cloche.egress.policy import HTTP, HTTPS, PLAIN_TCP, TLS, Policy, PolicyError, Verdict
+from cloche.egress.policy import HTTP, HTTPS, PLAIN_TCP, TLS, Policy, PolicyError, Rule, Verdict
 from cloche.egress.proxy import PROXIES, read_connect, read_socks
 from cloche.egress.resolver import Resolver
-from cloche.egress.sockets import Sockets
+from cloche.egress.sockets import OwnAddress, Sockets, is_connected, stands
 from cloche.egress.streams import PlainStream
 from cloche.egress.tlsscreen import HELLO_S, finish, refuse_tls, screen_tls
 from cloche.wire import egress as wire
@@ -52,6 +52,7 @@ _GRACE_S: Final = 30.0  # for data that a program has sent before it closed
 _CUT_S: Final = 1.0  # for the sentry to reset a connection that is not allowed any more
 _PIECE: Final = 65536
 _MESSAGES: Final = 64
+_MAX_DECIDED: Final = 4096
 _DNS_PORT: Final = 53
 _LOOPBACK6: Final = bytes(15) + b"\1"
 
@@ -95,6 +96,8 @@ class Server:
         self.flows: dict[int, Flow] = {}
         self.questions: set[asyncio.Task[None]] = set()
         self.outbox: deque[tuple[bytes, socket.socket | None]] = deque()
+        # Rules that allow connections to an address, transport and port; until the rules change
+        self.decided: dict[tuple[bytes, int, int], Rule] = {}
         self.is_deaf: bool = False
         self.ended: asyncio.Event = asyncio.Event()
 
@@ -144,9 +147,13 @@ class Server:
                 return
             flow = Flow(ident, target)
             self.flows[ident] = flow
-            flow.task = asyncio.create_task(self._serve(flow))
+            if not self._begin(flow):
+                flow.task = asyncio.create_task(self._serve(flow))
         elif message.kind == wire.QUERY:
-            if len(self.questions) < MAX_QUESTIONS:
+            known = self.nameserver.known_answer(message.body)
+            if known is not None:
+                self._send(wire.message(wire.REPLY, ident, known))
+            elif len(self.questions) < MAX_QUESTIONS:
                 task = asyncio.create_task(self._answer_datagram(ident, message.body))
                 self.questions.add(task)
                 task.add_done_callback(self.questions.discard)
@@ -163,7 +170,7 @@ class Server:
                 found.switched.set()
 
     async def _answer_datagram(self, ident: int, data: bytes) -> None:
-        reply = await self.nameserver.answer_datagram(data)
+        reply = await self.nameserver.answer(data, is_over_tcp=False)
         if reply is not None:
             self._send(wire.message(wire.REPLY, ident, reply[: wire.DNS_BYTES]))
 
@@ -219,8 +226,69 @@ class Server:
             loop.add_reader(self.channel.fileno(), self._read_channel)
 
     # -- connections ---------------------------------------------------------------------------------------
-    async def _serve(self, flow: Flow) -> None:
+    def _begin(self, flow: Flow) -> bool:
+        """Open a connection without a task, as far as nothing has to be waited for; False: `_serve` has to do it.
+
+        A name that was looked up, and a server that is near, are the usual case.
+        """
+        target = flow.target
+        key = (target.addr, target.transport, target.port)
+        if self.names.real_names(target.addr):
+            return False  # which name is meant changes with what programs are told
+        name = self.names.name_of(target.addr)
+        rule = self.decided.get(key)
+        if rule is None:
+            rule = (
+                self.policy.decide_name(name, target.transport, target.port)
+                if name is not None
+                else self.policy.decide_address(target.addr, target.transport, target.port)
+            ).rule
+            if rule is None:
+                return False
+            if len(self.decided) >= _MAX_DECIDED:
+                self.decided.clear()
+            self.decided[key] = rule
+        flow.name = name or ""
+        flow.rule = rule
+        flow.protocol = rule.protocol_at(target.transport, target.port)
+
+        def answered(outcome: "socket.socket | OwnAddress | OSError") -> None:
+            self._begun(flow, outcome)
+
         try:
+            return self.dialer.begin(flow, rule, answered)
+        except OSError:
+            return False
+
+    def _begun(self, flow: Flow, outcome: "socket.socket | OwnAddress | OSError") -> None:
+        """The connector has answered `_begin`."""
+        is_connecting = False
+        if isinstance(outcome, Exception):
+            flow.tried[flow.addr], flow.addr = outcome, b""
+            if self.flows.get(flow.ident) is flow and not flow.is_cut:
+                flow.task = asyncio.create_task(self._serve(flow))
+        elif self.flows.get(flow.ident) is not flow or flow.is_cut:
+            outcome.close()  # the program, or the rule, has gone
+        elif flow.target.transport == wire.UDP or is_connected(outcome):
+            flow.upstream = outcome
+            try:
+                self._answer_opened(flow)
+            except OSError as failure:
+                self._answer_failed(flow, failure)
+            else:
+                if not flow.is_given:
+                    flow.task = asyncio.create_task(self._serve_opened(flow))
+        else:
+            is_connecting = True
+            flow.task = asyncio.create_task(self._serve(flow, outcome))
+        if not is_connecting:
+            self.dialer.begun.discard(flow)
+
+    async def _serve(self, flow: Flow, connecting: socket.socket | None = None) -> None:
+        """`connecting`: the first address's socket, on its way."""
+        try:
+            if connecting is not None:
+                await self._await_connected(flow, connecting)
             await self._open(flow)
         except Refused as refused:
             self._log(flow, "refuse", BLOCKED, refused.reason)
@@ -228,12 +296,35 @@ class Server:
             self._end(flow)
             return
         except OSError as failure:
-            self._log(flow, "fail", ALLOWED, failure.strerror or "no connection")
-            self._send(wire.answer(flow.ident, failure.errno or errno.EHOSTUNREACH))
-            self._end(flow)
+            self._answer_failed(flow, failure)
             return
-        if flow.is_given:
+        if not flow.is_given:
+            await self._serve_opened(flow)
+
+    def _answer_failed(self, flow: Flow, failure: OSError) -> None:
+        self._log(flow, "fail", ALLOWED, failure.strerror or "no connection")
+        self._send(wire.answer(flow.ident, failure.errno or errno.EHOSTUNREACH))
+        self._end(flow)
+
+    async def _await_connected(self, flow: Flow, sock: socket.socket) -> None:
+        """Wait for the socket that `_begin` has asked for: it becomes the connection's, or is noted as tried."""
+        problem: OSError
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                await stands(sock)
+            flow.upstream = sock
             return
+        except TimeoutError:
+            problem = OSError(errno.ETIMEDOUT, "no answer")
+        except OSError as failure:
+            problem = failure
+        finally:
+            self.dialer.begun.discard(flow)
+            if flow.upstream is None:
+                sock.close()
+        flow.tried[flow.addr], flow.addr = problem, b""
+
+    async def _serve_opened(self, flow: Flow) -> None:
         try:
             begun = b""
             if flow.protocol in PROXIES.values():
@@ -263,6 +354,9 @@ class Server:
     async def _open(self, flow: Flow) -> None:
         """Decide, connect and answer.  Raises Refused, OSError."""
         target = flow.target
+        if flow.upstream is not None:
+            self._answer_opened(flow)  # `_begin` has decided
+            return
         name = self.names.name_of(target.addr)
         if name is not None:
             flow.name = name
@@ -286,14 +380,23 @@ class Server:
         assert rule is not None
         flow.rule = rule
         flow.protocol = rule.protocol_at(target.transport, target.port)
-        flow.upstream = upstream = await self.dialer.dial(flow, rule)
+        flow.upstream = await self.dialer.dial(flow, rule)
+        self._answer_opened(flow)
+
+    def _answer_opened(self, flow: Flow) -> None:
+        """The connection stands: give it to the sentry, or a pair of which egress keeps the other end.
+
+        Raises OSError.
+        """
+        upstream = flow.upstream
+        assert upstream is not None
         if flow.protocol in (TLS, HTTP, HTTPS):
             upstream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             flow.inside = self._give_pair(flow)
-        else:
-            self._log(flow, "open", ALLOWED)
-            flow.is_given = True
-            self._send(wire.answer(flow.ident, 0), upstream)
+            return
+        flow.is_given = True
+        self._send(wire.answer(flow.ident, 0), upstream)
+        self._log(flow, "open", ALLOWED)  # in the same turn: nothing can come between
 
     def _decide_real(self, flow: Flow) -> Verdict | None:
         """Whether an address that was told for a name may be connected to for it; None: no such address.
@@ -494,6 +597,7 @@ class Server:
         """Close the connection and log its end."""
         if self.flows.pop(flow.ident, None) is None:
             return
+        self.dialer.begun.discard(flow)
         task = flow.task
         if task is not None and task is not asyncio.current_task():
             task.cancel()
@@ -523,6 +627,7 @@ class Server:
         if policy.resolvers:
             self.resolver.resolvers = policy.resolvers
         self.resolver.cache.clear()
+        self.decided.clear()
         self.nameserver.forget()
         self.approvals.forget()
         cut = 0

@@ -7,21 +7,24 @@ import asyncio
 import errno
 import os
 import socket
+from collections.abc import Callable
 from typing import Final
 
 from cloche.wire import connector as wire
 from cloche.wire.connector import ConnectAnswer, ConnectRequest
 from cloche.wire.descriptors import as_socket, receive_with_descriptor
 
-__all__ = ["OwnAddress", "Sockets"]
+__all__ = ["Answered", "OwnAddress", "Sockets", "is_connected", "stands"]
 
 _MESSAGES: Final = 64  # handled in one turn of the loop
-
-Asked = asyncio.Future["socket.socket"]
 
 
 class OwnAddress(Exception):
     """The address is one of the network's own."""
+
+
+# Is called once, with the socket of an answer, which it has to close or keep, or with what there is instead.
+Answered = Callable[["socket.socket | OwnAddress | OSError"], None]
 
 
 class Sockets:
@@ -29,7 +32,7 @@ class Sockets:
 
     def __init__(self, channel: socket.socket) -> None:
         self.channel: socket.socket = channel
-        self.waiting: dict[int, Asked] = {}
+        self.waiting: dict[int, Answered] = {}
         self.next_ident: int = 1
         self.order: asyncio.Lock = asyncio.Lock()
         self.is_closed: bool = False
@@ -45,10 +48,31 @@ class Sockets:
             self.is_closed = True
             asyncio.get_running_loop().remove_reader(self.channel.fileno())
             self.channel.close()
-            for each in self.waiting.values():
-                if not each.done():
-                    each.set_exception(OSError(errno.ENETDOWN, "the network is gone"))
-            self.waiting.clear()
+            waiting, self.waiting = self.waiting, {}
+            for answered in waiting.values():
+                answered(OSError(errno.ENETDOWN, "the network is gone"))
+
+    def ask(self, transport: int, addr: bytes, port: int, answered: Answered, *, may_be_own: bool) -> bool:
+        """Ask for a socket; the connector answers at once, while TCP may still be connecting (`is_connected`).
+
+        False: the question cannot be sent now, and `answered` is not called. Raises OSError.
+        """
+        if self.is_closed:
+            raise OSError(errno.ENETDOWN, "the network is gone")
+        if self.order.locked():
+            return False  # others wait to send theirs
+        ident = self._new_ident()
+        try:
+            self.channel.send(ConnectRequest(ident, transport, addr, port, may_be_own=may_be_own).encode())
+        except BlockingIOError:
+            return False
+        self.waiting[ident] = answered
+        return True
+
+    def _new_ident(self) -> int:
+        ident = self.next_ident
+        self.next_ident = ident + 1
+        return ident
 
     async def connect(
         self, transport: int, addr: bytes, port: int, *, may_be_own: bool = True
@@ -57,10 +81,19 @@ class Sockets:
         if self.is_closed:
             raise OSError(errno.ENETDOWN, "the network is gone")
         loop = asyncio.get_running_loop()
-        ident = self.next_ident
-        self.next_ident += 1
-        asked: Asked = loop.create_future()
-        self.waiting[ident] = asked
+        ident = self._new_ident()
+        asked: asyncio.Future[socket.socket] = loop.create_future()
+
+        def answered(outcome: "socket.socket | OwnAddress | OSError") -> None:
+            if isinstance(outcome, Exception):
+                if not asked.done():
+                    asked.set_exception(outcome)
+            elif asked.done():
+                outcome.close()
+            else:
+                asked.set_result(outcome)
+
+        self.waiting[ident] = answered
         try:
             async with self.order:
                 data = ConnectRequest(ident, transport, addr, port, may_be_own=may_be_own).encode()
@@ -74,7 +107,7 @@ class Sockets:
             self.waiting.pop(ident, None)
         if transport == wire.TCP:
             try:
-                await _stands(sock)
+                await stands(sock)
             except BaseException:
                 sock.close()
                 raise
@@ -100,29 +133,35 @@ class Sockets:
                 sock.close()
 
     def _take(self, answer: ConnectAnswer, sock: socket.socket | None) -> socket.socket | None:
-        """Wrap the socket of an answer."""
-        asked = self.waiting.pop(answer.ident, None)
-        if asked is None or asked.done():
+        """Hand an answer to who waits for it. Returns the socket, unless that has taken it."""
+        answered = self.waiting.pop(answer.ident, None)
+        if answered is None:
             return sock
         if answer.is_own:
-            asked.set_exception(OwnAddress())
+            answered(OwnAddress())
         elif sock is None:
             number = answer.errno or errno.EIO
-            asked.set_exception(OSError(number, os.strerror(number)))
+            answered(OSError(number, os.strerror(number)))
         else:
             sock.setblocking(False)
-            asked.set_result(sock)
+            answered(sock)
             return None
         return sock
 
 
-async def _stands(sock: socket.socket) -> None:
-    """Wait until the socket is connected. Raises OSError."""
+def is_connected(sock: socket.socket) -> bool:
+    """Whether a TCP socket is connected; if not, it is not yet, or it has failed (`stands`)."""
     try:
         sock.getpeername()
-        return  # servers that are near have answered already
     except OSError:
-        pass  # not yet, or it has failed
+        return False
+    return True
+
+
+async def stands(sock: socket.socket) -> None:
+    """Wait until the socket is connected. Raises OSError."""
+    if is_connected(sock):
+        return  # servers that are near have answered already
     loop = asyncio.get_running_loop()
     ready: asyncio.Future[None] = loop.create_future()
 
