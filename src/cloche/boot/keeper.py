@@ -228,7 +228,9 @@ class Keeper:
         """Beside the sentry; neither that nor the process before it ever sees the rules."""
         from cloche.netns.connector import start_connector
 
-        connector = start_connector(namespace, is_confined=is_confined)
+        # The sentry's socket to egress: the connector answers there, too, and does not read it.
+        pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        connector = start_connector(namespace, pair[1], is_confined=is_confined)
         self.connector = connector
         self.parts[connector.pid] = "connector"
         leave_light_modules()  # asyncio and the IDNA decoder need the full standard library
@@ -242,7 +244,7 @@ class Keeper:
         wanted.log_fd, wanted.second_log_fd = given[0], given[1]
         wanted.control = socket.socket(fileno=given[2]) if given[2] >= 0 else None
         wanted.connector = connector.sock
-        self.egress = start_egress(wanted)
+        self.egress = start_egress(wanted, pair)
         connector.sock.close()
         self.parts[self.egress.pid] = "egress"
         for fd in (memory, *given[:2]):

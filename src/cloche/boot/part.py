@@ -103,16 +103,18 @@ def fork_part(work: Callable[[int], int]) -> int:
 
 
 def start_part(
-    kind: int, work: Callable[[socket.socket, socket.socket, int], int]
+    kind: int,
+    work: Callable[[socket.socket, socket.socket, int], int],
+    pair: tuple[socket.socket, socket.socket] | None = None,
 ) -> tuple[int, socket.socket, socket.socket]:
     """Fork a part.
 
     Returns what a `Part` is made of: its pid, the sentry's end of its socket, and the socket on which it says that it
     is ready. `work` is called with the part's ends of the two and its parent's pid; `kind` is the type of the first
-    socket.
+    socket; `pair`: both ends of that socket, if it exists already.
     """
     hear, speak = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
+    ours, theirs = pair if pair is not None else socket.socketpair(socket.AF_UNIX, kind)
 
     def begin(parent: int) -> int:
         ours.close()

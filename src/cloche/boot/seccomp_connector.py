@@ -1,9 +1,9 @@
 """The seccomp allow-list of the connector, as data.
 
 It makes sockets of TCP and UDP and connects them: that is its work, and no filter can look at the addresses. It reads
-and writes one socket only, the one to egress: it sees no datagram and no byte of a connection. Not on the list, on
-purpose: bind and listen, other sockets, any socket option, open and all that takes a path, execve, clone, ptrace,
-kill.
+one socket only, the one to egress, and writes to that and the sentry's: it sees no datagram and no byte of a
+connection. Not on the list, on purpose: bind and listen, other sockets, any socket option, open and all that takes a
+path, execve, clone, ptrace, kill.
 """
 
 from typing import Final
@@ -31,14 +31,13 @@ _FLAGS: Final = 0o4000 | 0o2000000  # SOCK_NONBLOCK, SOCK_CLOEXEC
 
 _REFUSED: Final[list[Refuse]] = [
     *interpreter.REFUSED,
-    Refuse(SYS_getpeername, EACCES, "the interpreter's text for a socket object"),
     Refuse(SYS_readlinkat, EACCES, "the interpreter looks for itself"),
     Refuse(SYS_lstat, EACCES, "a traceback looks for source files"),
 ]
 
 
-def connector_policy(channel: int) -> Policy:
-    """The allow-list of a connector with this descriptor to egress."""
+def connector_policy(channel: int, sentry: int) -> Policy:
+    """The allow-list of a connector with these descriptors to egress and to the sentry."""
     allowed = [
         *[
             Allow(
@@ -52,7 +51,9 @@ def connector_policy(channel: int) -> Policy:
         Allow(SYS_connect, "connections"),
         Allow(SYS_getsockname, "whether an address is the network's own; the interpreter's socket objects"),
         Allow(SYS_recvfrom, "questions of egress", [int_is(0, channel), is_null(4)]),
+        Allow(SYS_getpeername, "whether a connection stands"),
         Allow(SYS_sendmsg, "answers with sockets", [int_is(0, channel)]),
+        Allow(SYS_sendmsg, "connections that stand at once, to the sentry that waits", [int_is(0, sentry)]),
         Allow(SYS_close, "descriptors"),
         Allow(SYS_fcntl, "the interpreter's socket objects", [int_is(1, F_GETFL)]),
         Allow(SYS_write, "messages on standard error", [int_is(0, 2)]),

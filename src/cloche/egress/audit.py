@@ -42,6 +42,8 @@ _NETWORK: Final = 4001
 _HTTP: Final = 4002
 _DNS: Final = 4003
 _QUERY: Final = 1
+# `json.dumps` would make an encoder for each line.
+_encode: Final = json.JSONEncoder(separators=(",", ":")).encode
 _METADATA: Final = {"version": "1.4.0", "product": {"name": "cloche egress"}}
 
 
@@ -55,7 +57,7 @@ def broken_line(lines: list[str], chain: str = "") -> int:
             return number
         if number == 0 and not chain:
             chain = str(fields.get("before", ""))
-        if given != _link(chain, json.dumps(fields, separators=(",", ":"))):
+        if given != _link(chain, _encode(fields)):
             return number
         chain = given
     return -1
@@ -201,9 +203,9 @@ class Audit:
         if self.is_first:
             fields["before"] = self.chain
             self.is_first = False
-        self.chain = _link(self.chain, json.dumps(fields, separators=(",", ":")))
-        fields["chain"] = self.chain
-        line = json.dumps(fields, separators=(",", ":"))
+        text = _encode(fields)
+        self.chain = _link(self.chain, text)
+        line = f'{text[:-1]},"chain":"{self.chain}"}}'
         self.count += 1
         self.lines.append((self.count, line))
         if self.fd < 0:

@@ -34,12 +34,12 @@ class Dialer:
         self.begun: set[Flow] = set()  # that `begin` has asked for, until they stand or have failed
         self.dials: asyncio.Semaphore = asyncio.Semaphore(MAX_DIALS - _MAX_BEGUN)
 
-    def begin(self, flow: Flow, rule: Rule, answered: Answered) -> bool:
+    def begin(self, flow: Flow, rule: Rule, answered: Answered, *, is_raw: bool) -> bool:
         """Ask for a connection to the first address, if that is known and nothing speaks against it.
 
         `answered` gets a socket that may still be connecting, or what there is instead; then `dial` tries the
-        addresses that are left. The flow stays in `begun` until the caller takes it out. False: `dial` has to do all
-        of it. Raises OSError.
+        addresses that are left. `is_raw`: the sentry may have the socket from the connector. The flow stays in
+        `begun` until the caller takes it out. False: `dial` has to do all of it. Raises OSError.
         """
         target = flow.target
         if len(self.begun) >= _MAX_BEGUN:
@@ -51,7 +51,17 @@ class Dialer:
             flow.addr, may_be_own = found[0], rule.is_internal
         else:
             flow.addr, may_be_own = target.addr, self._may_be_own(rule, target)
-        return self.sockets.ask(target.transport, flow.addr, target.port, answered, may_be_own=may_be_own)
+        is_asked = self.sockets.ask(
+            target.transport,
+            flow.addr,
+            target.port,
+            answered,
+            may_be_own=may_be_own,
+            sentry=flow.ident if is_raw else 0,
+        )
+        if is_asked:
+            self.begun.add(flow)
+        return is_asked
 
     async def dial(self, flow: Flow, rule: Rule) -> socket.socket:
         """Connect to an allowed address. Raises Refused, OSError."""

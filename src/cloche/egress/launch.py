@@ -71,13 +71,13 @@ class Wanted:
         os.close(self.memory)
 
 
-def start_egress(wanted: Wanted) -> EgressProcess:
-    """Fork it.  It is ready after `wait_ready`."""
+def start_egress(wanted: Wanted, pair: tuple[socket.socket, socket.socket]) -> EgressProcess:
+    """Fork it.  It is ready after `wait_ready`.  `pair`: the sentry's and its end of the socket between them."""
 
     def work(channel: socket.socket, speak: socket.socket, parent: int) -> int:
         return _run(channel, speak, wanted, parent)
 
-    return EgressProcess(*start_part(socket.SOCK_SEQPACKET, work))
+    return EgressProcess(*start_part(socket.SOCK_SEQPACKET, work, pair))
 
 
 def _run(channel: socket.socket, speak: socket.socket, wanted: Wanted, parent: int) -> int:

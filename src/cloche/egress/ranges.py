@@ -5,6 +5,7 @@ addresses that carry another one in them (NAT64, 6to4, Teredo, v4-compatible), f
 as well.
 """
 
+from functools import lru_cache
 from typing import Final
 
 from cloche.egress.hosts import is_within, parse_address, unmapped
@@ -84,6 +85,7 @@ def carried(addr: bytes) -> bytes:
     return b""
 
 
+@lru_cache(maxsize=4096)  # asked for at every connection
 def special_range(addr: bytes) -> "Range | None":
     """The special range that an address lies in; None for an address of the public Internet."""
     inner = carried(addr)

@@ -10,6 +10,7 @@ if the sentry does not cooperate.
 """
 
 import asyncio
+import contextlib
 import errno
 import socket
 import time
@@ -98,6 +99,7 @@ class Server:
         self.outbox: deque[tuple[bytes, socket.socket | None]] = deque()
         # Rules that allow connections to an address, transport and port; until the rules change
         self.decided: dict[tuple[bytes, int, int], Rule] = {}
+        self.texts: dict[Rule, str] = {}  # those of rules in the log
         self.is_deaf: bool = False
         self.ended: asyncio.Event = asyncio.Event()
 
@@ -177,6 +179,8 @@ class Server:
     def _let_end(self, flow: Flow) -> None:
         """The program has closed the connection: data that it has sent before is still relayed."""
         flow.is_abandoned = True
+        if flow in self.dialer.begun and flow.task is None:
+            return  # the connector's answer is on its way, and ends it (`_begun`)
         flow.switched.set()
         if flow.is_cut:
             self._end(flow)
@@ -252,37 +256,60 @@ class Server:
         flow.rule = rule
         flow.protocol = rule.protocol_at(target.transport, target.port)
 
-        def answered(outcome: "socket.socket | OwnAddress | OSError") -> None:
-            self._begun(flow, outcome)
+        def answered(outcome: "socket.socket | OwnAddress | OSError", is_given: bool) -> None:
+            self._begun(flow, outcome, is_given=is_given)
 
         try:
-            return self.dialer.begin(flow, rule, answered)
+            is_raw = flow.protocol not in (TLS, HTTP, HTTPS)
+            return self.dialer.begin(flow, rule, answered, is_raw=is_raw)
         except OSError:
             return False
 
-    def _begun(self, flow: Flow, outcome: "socket.socket | OwnAddress | OSError") -> None:
-        """The connector has answered `_begin`."""
-        is_connecting = False
+    def _begun(self, flow: Flow, outcome: "socket.socket | OwnAddress | OSError", *, is_given: bool) -> None:
+        """The connector has answered `_begin`; `is_given`: it has given the socket to the sentry."""
+        if not isinstance(outcome, Exception) and not is_given and not self._is_over(flow):
+            if flow.target.transport == wire.TCP and not is_connected(outcome):
+                flow.task = asyncio.create_task(self._serve(flow, outcome))
+                return  # and stays in `begun`
+        self.dialer.begun.discard(flow)
         if isinstance(outcome, Exception):
             flow.tried[flow.addr], flow.addr = outcome, b""
-            if self.flows.get(flow.ident) is flow and not flow.is_cut:
+            if flow.is_abandoned:
+                self._end(flow)
+            elif not self._is_over(flow):
                 flow.task = asyncio.create_task(self._serve(flow))
-        elif self.flows.get(flow.ident) is not flow or flow.is_cut:
-            outcome.close()  # the program, or the rule, has gone
-        elif flow.target.transport == wire.UDP or is_connected(outcome):
+        elif is_given:
+            self._note_given(flow, outcome)
+        elif self._is_over(flow):
+            outcome.close()
+            if flow.is_abandoned:
+                self._end(flow)
+        else:
             flow.upstream = outcome
             try:
                 self._answer_opened(flow)
             except OSError as failure:
                 self._answer_failed(flow, failure)
-            else:
-                if not flow.is_given:
-                    flow.task = asyncio.create_task(self._serve_opened(flow))
-        else:
-            is_connecting = True
-            flow.task = asyncio.create_task(self._serve(flow, outcome))
-        if not is_connecting:
-            self.dialer.begun.discard(flow)
+                return
+            if not flow.is_given:
+                flow.task = asyncio.create_task(self._serve_opened(flow))
+
+    def _is_over(self, flow: Flow) -> bool:
+        """Whether a connection that was asked for is not wanted any more, or not allowed."""
+        return self.flows.get(flow.ident) is not flow or flow.is_cut or flow.is_abandoned
+
+    def _note_given(self, flow: Flow, sock: socket.socket) -> None:
+        """The sentry has got the connection's socket from the connector."""
+        flow.upstream, flow.is_given = sock, True
+        self._log(flow, "open", ALLOWED)
+        is_known = self.flows.get(flow.ident) is flow
+        if flow.is_cut or not is_known:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)  # a hostile sentry may have kept it
+        if not is_known:
+            flow.close()
+        elif flow.is_abandoned:
+            self._end(flow)  # its end has come before
 
     async def _serve(self, flow: Flow, connecting: socket.socket | None = None) -> None:
         """`connecting`: the first address's socket, on its way."""
@@ -583,7 +610,7 @@ class Server:
             addr=flow.addr or (b"" if flow.name else target.addr),
             port=target.port,
             transport=flow.transport(),
-            rule=flow.rule.text() if flow.rule is not None else "",
+            rule=self._text(flow.rule) if flow.rule is not None else "",
             pid=target.pid,
             program=target.program,
             message=message,
@@ -592,6 +619,15 @@ class Server:
             request=request,
         )
         self.orders.tell_followers()
+
+    def _text(self, rule: Rule) -> str:
+        """The rule as the log has it; the text is kept until the rules change."""
+        found = self.texts.get(rule)
+        if found is None:
+            if len(self.texts) >= _MAX_DECIDED:
+                self.texts.clear()
+            found = self.texts[rule] = rule.text()
+        return found
 
     def _end(self, flow: Flow) -> None:
         """Close the connection and log its end."""
@@ -628,6 +664,7 @@ class Server:
             self.resolver.resolvers = policy.resolvers
         self.resolver.cache.clear()
         self.decided.clear()
+        self.texts.clear()
         self.nameserver.forget()
         self.approvals.forget()
         cut = 0

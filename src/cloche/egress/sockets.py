@@ -23,8 +23,9 @@ class OwnAddress(Exception):
     """The address is one of the network's own."""
 
 
-# Is called once, with the socket of an answer, which it has to close or keep, or with what there is instead.
-Answered = Callable[["socket.socket | OwnAddress | OSError"], None]
+# Is called once, with the socket of an answer, which it has to close or keep, or with what there is instead; and with
+# whether the sentry has the socket already.
+Answered = Callable[["socket.socket | OwnAddress | OSError", bool], None]
 
 
 class Sockets:
@@ -50,11 +51,14 @@ class Sockets:
             self.channel.close()
             waiting, self.waiting = self.waiting, {}
             for answered in waiting.values():
-                answered(OSError(errno.ENETDOWN, "the network is gone"))
+                answered(OSError(errno.ENETDOWN, "the network is gone"), False)
 
-    def ask(self, transport: int, addr: bytes, port: int, answered: Answered, *, may_be_own: bool) -> bool:
+    def ask(
+        self, transport: int, addr: bytes, port: int, answered: Answered, *, may_be_own: bool, sentry: int
+    ) -> bool:
         """Ask for a socket; the connector answers at once, while TCP may still be connecting (`is_connected`).
 
+        `sentry`: the number of the sentry's question, if it may get the socket from the connector; else 0.
         False: the question cannot be sent now, and `answered` is not called. Raises OSError.
         """
         if self.is_closed:
@@ -63,7 +67,8 @@ class Sockets:
             return False  # others wait to send theirs
         ident = self._new_ident()
         try:
-            self.channel.send(ConnectRequest(ident, transport, addr, port, may_be_own=may_be_own).encode())
+            request = ConnectRequest(ident, transport, addr, port, may_be_own=may_be_own, sentry=sentry)
+            self.channel.send(request.encode())
         except BlockingIOError:
             return False
         self.waiting[ident] = answered
@@ -84,7 +89,7 @@ class Sockets:
         ident = self._new_ident()
         asked: asyncio.Future[socket.socket] = loop.create_future()
 
-        def answered(outcome: "socket.socket | OwnAddress | OSError") -> None:
+        def answered(outcome: "socket.socket | OwnAddress | OSError", _is_given: bool) -> None:
             if isinstance(outcome, Exception):
                 if not asked.done():
                     asked.set_exception(outcome)
@@ -138,13 +143,13 @@ class Sockets:
         if answered is None:
             return sock
         if answer.is_own:
-            answered(OwnAddress())
+            answered(OwnAddress(), False)
         elif sock is None:
             number = answer.errno or errno.EIO
-            answered(OSError(number, os.strerror(number)))
+            answered(OSError(number, os.strerror(number)), False)
         else:
             sock.setblocking(False)
-            answered(sock)
+            answered(sock, answer.is_given)
             return None
         return sock
 

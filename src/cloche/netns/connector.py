@@ -1,8 +1,9 @@
 """The connector: makes egress's sockets, connects them, hands them over, and parses no data.
 
 Of the processes of a sandbox with egress, only this one is in a network that leads outside. Egress (`cloche.egress`),
-which reads what programs and servers send, is in an empty network and has to ask here; the filter
-(`boot.seccomp_connector`) lets this process read and write nothing but egress's questions and their answers.
+which reads what programs and servers send, is in an empty network and has to ask here. The filter
+(`boot.seccomp_connector`) lets this process read nothing but egress's questions, and write nothing but the answers: to
+egress, and, if egress says so, to the sentry first.
 """
 
 import errno
@@ -18,6 +19,7 @@ from cloche.boot.part import EXIT_START, FAILED, HELLO, Part, say, settle, start
 from cloche.boot.seccomp_connector import connector_policy
 from cloche.platform import hostsys
 from cloche.wire import connector as wire
+from cloche.wire import egress as egress_wire
 from cloche.wire.connector import ConnectAnswer, ConnectRequest
 
 __all__ = ["ConnectorProcess", "answer_one", "start_connector"]
@@ -26,27 +28,38 @@ _NAMESPACES: Final = (confine.MOUNT_NAMESPACE, confine.IPC_NAMESPACE, confine.UT
 _DISCARD_PORT: Final = 9
 _FLAGS: Final = socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
 
+Rights = list[tuple[int, int, "array[int]"]]
+
 
 class ConnectorProcess(Part):
     """A running connector; `sock` is egress's end."""
 
 
-def start_connector(namespace: int, *, is_confined: bool) -> ConnectorProcess:
-    """Fork it, into the network namespace that a descriptor refers to (-1: the host's).  Ready after `wait_ready`."""
+def start_connector(namespace: int, sentry: socket.socket, *, is_confined: bool) -> ConnectorProcess:
+    """Fork it, into the network namespace that a descriptor refers to (-1: the host's).  Ready after `wait_ready`.
+
+    `sentry`: egress's end of its socket to the sentry, which stays open here.
+    """
 
     def work(channel: socket.socket, speak: socket.socket, parent: int) -> int:
-        return _run(channel, speak, namespace, parent, is_confined=is_confined)
+        return _run(channel, sentry, speak, namespace, parent, is_confined=is_confined)
 
     return ConnectorProcess("the connector", *start_part(socket.SOCK_SEQPACKET, work))
 
 
 def _run(
-    channel: socket.socket, speak: socket.socket, namespace: int, parent: int, *, is_confined: bool
+    channel: socket.socket,
+    sentry: socket.socket,
+    speak: socket.socket,
+    namespace: int,
+    parent: int,
+    *,
+    is_confined: bool,
 ) -> int:
     """The child.  The exit status."""
     gc.freeze()
     gc.disable()  # no cycles are made while serving
-    settle("cloche-connect", [channel.fileno(), speak.fileno(), namespace])
+    settle("cloche-connect", [channel.fileno(), sentry.fileno(), speak.fileno(), namespace])
     if namespace >= 0:
         try:
             hostsys.setns(namespace, CLONE_NEWNET)
@@ -60,16 +73,16 @@ def _run(
         return EXIT_START
     say(speak, HELLO)  # before the filter, which allows no other socket than egress's
     if is_confined:
-        seccomp.install(connector_policy(channel.fileno()))
+        seccomp.install(connector_policy(channel.fileno(), sentry.fileno()))
     try:
-        while answer_one(channel):
+        while answer_one(channel, sentry):
             pass
     except (BrokenPipeError, ConnectionResetError):
         pass
     return 0
 
 
-def answer_one(channel: socket.socket) -> bool:
+def answer_one(channel: socket.socket, sentry: socket.socket) -> bool:
     """Receive a request and answer it; False at the end. Raises OSError when egress is gone."""
     data = channel.recv(wire.ASK_BYTES + 1)
     if not data:
@@ -93,19 +106,36 @@ def answer_one(channel: socket.socket) -> bool:
         failed = error.errno or errno.EIO
     gives = sock is not None and failed in (0, errno.EINPROGRESS)
     rights = []
-    if sock is not None and gives:
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [sock.fileno()]))]
+    is_given = False
     try:
-        _answer(channel, ConnectAnswer(request.ident, failed, is_own=is_own), rights)
+        if sock is not None and gives:
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [sock.fileno()]))]
+            is_given = request.sentry != 0 and _is_connected(sock) and _give(sentry, request.sentry, rights)
+        _answer(channel, ConnectAnswer(request.ident, failed, is_own=is_own, is_given=is_given), rights)
     finally:
         if sock is not None:
             sock.close()
     return True
 
 
-def _answer(
-    channel: socket.socket, answer: ConnectAnswer, rights: list[tuple[int, int, "array[int]"]]
-) -> None:
+def _is_connected(sock: socket.socket) -> bool:
+    try:
+        sock.getpeername()
+    except OSError:
+        return False  # not yet, or it has failed
+    return True
+
+
+def _give(sentry: socket.socket, ident: int, rights: Rights) -> bool:
+    """Answer the sentry's question; False: it takes nothing now, or is gone, and egress sees to it."""
+    try:
+        sentry.sendmsg([egress_wire.answer(ident, 0)], rights, socket.MSG_DONTWAIT)
+    except OSError:
+        return False
+    return True
+
+
+def _answer(channel: socket.socket, answer: ConnectAnswer, rights: Rights) -> None:
     """Raises OSError."""
     try:
         channel.sendmsg([answer.encode()], rights)

@@ -11,20 +11,92 @@ import pytest
 from cloche.egress.sockets import OwnAddress, Sockets
 from cloche.netns.connector import ConnectorProcess, start_connector
 from cloche.wire import connector as wire
+from cloche.wire import egress
 from cloche.wire.connector import ConnectAnswer, ConnectRequest
+from cloche.wire.descriptors import receive_with_descriptor
 
 LOOPBACK = b"\x7f\0\0\1"
 PATIENCE_S = 60
 
 
 @pytest.fixture
-def connector() -> Iterator[ConnectorProcess]:
-    process = start_connector(-1, is_confined=True)
+def sentry() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """The sentry's end of its socket to egress, and egress's."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        ours.settimeout(PATIENCE_S)
+        yield ours, theirs
+
+
+@pytest.fixture
+def connector(sentry: tuple[socket.socket, socket.socket]) -> Iterator[ConnectorProcess]:
+    process = start_connector(-1, sentry[1], is_confined=True)
     process.wait_ready()
     yield process
     if process.sock.fileno() >= 0:
         process.sock.close()
     assert os.waitpid(process.pid, 0)[1] == 0  # it ends by itself, and was not killed by its filter
+
+
+def ask_for_sentry(
+    connector: ConnectorProcess, port: int, transport: int = wire.TCP
+) -> tuple[ConnectAnswer, int]:
+    """Ask for a connection that the sentry's question 9 is about; the answer, and its descriptor."""
+    request = ConnectRequest(7, transport, LOOPBACK, port, may_be_own=True, sentry=9)
+    connector.sock.settimeout(PATIENCE_S)
+    connector.sock.send(request.encode())
+    data, fd = receive_with_descriptor(connector.sock, wire.ANSWER_BYTES)
+    return ConnectAnswer.decode(data), fd
+
+
+@pytest.mark.parametrize("transport", [wire.TCP, wire.UDP])
+def test_the_sentry_gets_it_first(
+    connector: ConnectorProcess, sentry: tuple[socket.socket, socket.socket], transport: int
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        answer, fd = ask_for_sentry(connector, server.getsockname()[1], transport)
+        data, given = receive_with_descriptor(sentry[0], 64)
+    message = egress.decode(data)
+    assert (message.kind, message.ident, message.errno()) == (egress.ANSWER, 9, 0)
+    assert answer.is_given and answer.errno in (0, errno.EINPROGRESS)
+    with socket.socket(fileno=fd) as one, socket.socket(fileno=given) as other:
+        assert one.getsockname() == other.getsockname()  # both are the same socket
+
+
+def test_what_failed_is_not_given(
+    connector: ConnectorProcess, sentry: tuple[socket.socket, socket.socket]
+) -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        answer, fd = ask_for_sentry(connector, bound.getsockname()[1])
+    os.close(fd)
+    assert not answer.is_given
+    sentry[0].setblocking(False)
+    with pytest.raises(BlockingIOError):
+        sentry[0].recv(64)
+
+
+def test_a_sentry_that_does_not_read(
+    connector: ConnectorProcess, sentry: tuple[socket.socket, socket.socket]
+) -> None:
+    sentry[1].setblocking(False)
+    with pytest.raises(BlockingIOError):
+        while True:
+            sentry[1].send(b"x")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        answer, fd = ask_for_sentry(connector, server.getsockname()[1])
+    os.close(fd)
+    assert not answer.is_given and answer.ident == 7
+
+
+def test_a_sentry_that_is_gone(
+    connector: ConnectorProcess, sentry: tuple[socket.socket, socket.socket]
+) -> None:
+    sentry[0].close()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        answer, fd = ask_for_sentry(connector, server.getsockname()[1])
+    os.close(fd)
+    assert not answer.is_given
 
 
 def asked(process: ConnectorProcess, port: int, transport: int = wire.TCP, *, may_be_own: bool = True) -> str:
