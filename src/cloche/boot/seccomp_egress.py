@@ -8,7 +8,7 @@ path, execve, clone, ptrace, kill.
 from typing import Final
 
 from cloche.abi.errno import EACCES, ENOSYS
-from cloche.abi.fcntl import F_DUPFD_CLOEXEC, F_GETFL
+from cloche.abi.fcntl import F_DUPFD_CLOEXEC, F_GETFL, F_SETPIPE_SZ
 from cloche.abi.ioctl import FIONBIO
 from cloche.arch.syscalls import (
     SYS_close,
@@ -23,6 +23,7 @@ from cloche.arch.syscalls import (
     SYS_ioctl,
     SYS_lseek,
     SYS_lstat,
+    SYS_pipe2,
     SYS_poll,
     SYS_pread64,
     SYS_pwrite64,
@@ -34,10 +35,11 @@ from cloche.arch.syscalls import (
     SYS_setsockopt,
     SYS_shutdown,
     SYS_socketpair,
+    SYS_splice,
     SYS_write,
 )
 from cloche.boot import seccomp_interpreter as interpreter
-from cloche.boot.seccomp import Allow, Policy, Refuse, int_is
+from cloche.boot.seccomp import Allow, Policy, Refuse, int_is, is_null
 
 _ALLOWED: Final[list[Allow]] = [
     Allow(SYS_epoll_wait, "the event loop"),
@@ -53,6 +55,13 @@ _ALLOWED: Final[list[Allow]] = [
     Allow(SYS_fcntl, "the interpreter's socket objects", [int_is(1, F_GETFL)]),
     Allow(SYS_ioctl, "non-blocking mode", [int_is(1, FIONBIO)]),
     Allow(SYS_setsockopt, "TCP_NODELAY", [int_is(1, 6), int_is(2, 1)]),
+    Allow(SYS_pipe2, "bodies of HTTP, on their way from one socket to the other"),
+    Allow(SYS_fcntl, "the room of such a pipe", [int_is(1, F_SETPIPE_SZ)]),
+    Allow(
+        SYS_splice,
+        "bodies of HTTP, without copies; sockets and pipes have no offsets",
+        [is_null(1), is_null(3)],
+    ),
     Allow(SYS_getsockname, "the interpreter's socket objects"),
     Allow(SYS_getpeername, "the interpreter's socket objects"),
     Allow(SYS_getsockopt, "whether a connection stands", [int_is(1, 1)]),

@@ -1,6 +1,6 @@
-"""Secrets in bodies of requests: the value of a named field of a form or of JSON.
+"""Secrets in bodies of requests: the value of a named field of a form, also of one in parts, or of JSON.
 
-Only a whole body can be looked into, so it is kept until it has come: of these two types, up to `MAX_BODY`, and of all
+Only a whole body can be looked into, so it is kept until it has come: of these types, up to `MAX_BODY`, and of all
 connections together up to `MAX_HELD`.  What is longer, or is not what its type says, goes on as it is: with the
 placeholder, which is worth nothing.  All but the value stays byte for byte what the program has sent.
 """
@@ -19,6 +19,16 @@ MAX_HELD: Final = 1 << 25
 _MAX_PLACES: Final = 64  # of one placeholder
 _FORM: Final = b"application/x-www-form-urlencoded"
 _JSON: Final = re.compile(rb"application/(?:[!#$&^_.+\-0-9a-z]*\+)?json")
+_PARTS: Final = b"multipart/form-data"
+_BOUNDARY: Final = re.compile(
+    rb"multipart/form-data[ \t]*;[ \t]*boundary=(?:\"([0-9A-Za-z'()+_,./:=? -]{1,70})\"|([0-9A-Za-z'+_.-]{1,70}))",
+    re.IGNORECASE,
+)
+_DISPOSITION: Final = re.compile(
+    rb"content-disposition:[ \t]*form-data[ \t]*;[ \t]*name=(?:\"([^\"\\\r\n]+)\"|([!#$&'*+.^_`|~0-9A-Za-z-]+))[ \t]*",
+    re.IGNORECASE,
+)
+_TYPE: Final = re.compile(rb"content-type:[ \t]*(?![ \t]|multipart/|message/)[^\r\n]*", re.IGNORECASE)
 _LENGTH: Final = re.compile(rb"[0-9]{1,18}")
 
 
@@ -48,7 +58,7 @@ def _type_of(headers: list[tuple[bytes, bytes]]) -> bytes:
 def is_searched(headers: list[tuple[bytes, bytes]]) -> bool:
     """Whether the body that follows these headers is one to look into, as far as they say."""
     kind = _type_of(headers)
-    if kind != _FORM and not _JSON.fullmatch(kind):
+    if kind not in (_FORM, _PARTS) and not _JSON.fullmatch(kind):
         return False
     for name, value in headers:
         if name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
@@ -68,7 +78,12 @@ def put_in_body(secrets: list[Secret], headers: list[tuple[bytes, bytes]], body:
             and secret.placeholder
             and secret.placeholder.encode("ascii") in body
         ):
-            body = _in_form(secret, body) if kind == _FORM else _in_json(secret, body)
+            if kind == _FORM:
+                body = _in_form(secret, body)
+            elif kind == _PARTS:
+                body = _in_parts(secret, headers, body)
+            else:
+                body = _in_json(secret, body)
     return body
 
 
@@ -82,6 +97,48 @@ def _in_form(secret: Secret, body: bytes) -> bytes:
         made = urllib.parse.quote_from_bytes(_plain(value).replace(placeholder, real), safe="")
         parts[at] = name + equals + made.encode("ascii")
     return b"&".join(parts)
+
+
+def _in_parts(secret: Secret, headers: list[tuple[bytes, bytes]], body: bytes) -> bytes:
+    """A form in parts (RFC 7578).
+
+    A part is changed if its head can be read in one way only, and says that it is the field: no file, nothing encoded,
+    no parts within.
+    """
+    values = [value for name, value in headers if name == b"content-type"]
+    match = _BOUNDARY.fullmatch(values[0].strip())
+    if match is None:
+        return body
+    line = b"--" + (match[1] or match[2])
+    delimiter = b"\r\n" + line
+    if not body.startswith(line + b"\r\n"):
+        return body
+    pieces = (b"\r\n" + body).split(delimiter)
+    if len(pieces) < 3 or pieces[-1] not in (b"--", b"--\r\n"):
+        return body
+    placeholder, real = secret.placeholder.encode("ascii"), secret.value.encode("ascii")
+    for at in range(1, len(pieces) - 1):
+        if not pieces[at].startswith(b"\r\n"):
+            return body  # a longer boundary that begins like this one
+        head, empty, value = pieces[at][2:].partition(b"\r\n\r\n")
+        if empty and _names_field(head, secret.field.encode()):
+            pieces[at] = b"\r\n" + head + empty + value.replace(placeholder, real)
+    made = delimiter.join(pieces)
+    return made[2:] if made.count(line) == (b"\r\n" + body).count(line) else body
+
+
+def _names_field(head: bytes, field: bytes) -> bool:
+    """Whether the head of a part is of this field, and of a plain one."""
+    found = False
+    for each in head.split(b"\r\n"):
+        match = _DISPOSITION.fullmatch(each)
+        if match is not None and not found:
+            found = (match[1] or match[2]) == field
+            if not found:
+                return False
+        elif not _TYPE.fullmatch(each):
+            return False
+    return found
 
 
 def _plain(text: bytes) -> bytes:

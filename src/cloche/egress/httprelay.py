@@ -1,6 +1,7 @@
 """HTTP/1.1 to a granted name: every request is parsed strictly, checked, and written anew.
 
-No byte of a request is passed on unchanged: what `httpcheck` has accepted and h11 has parsed is written again. Each
+No byte of a request's head is passed on unchanged: what `httpcheck` has accepted and h11 has parsed is written again.
+Bodies are counted; those between plain sockets whose length the head says are not read (`pour`). Each
 connection inside has one connection upstream, and each of its requests is decided by itself (`guard`). Only after an
 upgrade or a CONNECT that the rule allows are bytes passed on unread.
 """
@@ -16,10 +17,12 @@ from cloche.egress.bodysecrets import MAX_BODY
 from cloche.egress.guard import Guard, Passage
 from cloche.egress.hosts import address_text
 from cloche.egress.httpcheck import HOP, MAX_HEAD, BadRequest, Head, check_head, parse_authority, refusal
-from cloche.egress.streams import Stream
+from cloche.egress.pour import LEAST, pour
+from cloche.egress.streams import PlainStream, Stream
 
 __all__ = ["HttpRelay", "RequestLog"]
 
+_GATHERED: Final = 262144  # bytes of an answer that are sent at a time
 _LATE_BODY_S: Final = 1.0  # for the rest of a request that was answered before its end
 
 # Called for each request: method, target, status of the answer or refusal, reason of a refusal.
@@ -43,7 +46,32 @@ class HttpRelay:
         self.sent: int = 0
         self._buffer: bytearray = bytearray()  # bytes from inside that were not used yet
         self.is_single: bool = False  # ends after one request, because the next may be for another host
-        self._client: h11.Connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD)
+        self._client: h11.Connection = self.new_client()
+
+    @staticmethod
+    def new_client() -> h11.Connection:
+        """h11's side towards the server, at the beginning of an exchange."""
+        return h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD)
+
+    async def pour(self, count: int, *, is_answer: bool) -> None:
+        """Move `count` bytes of a body, which both sides take for that long, unread.  Raises OSError."""
+        inside, upstream = self.inside, self.upstream
+        assert isinstance(inside, PlainStream) and isinstance(upstream, PlainStream)
+        if is_answer:
+            await pour(upstream.sock, inside.sock, count, self._count_received)
+        else:
+            await pour(inside.sock, upstream.sock, count, self._count_sent)
+
+    def _count_received(self, count: int) -> None:
+        self.received += count
+
+    def _count_sent(self, count: int) -> None:
+        self.sent += count
+
+    def can_pour(self, passage: Passage) -> bool:
+        """Whether bodies of this request need not be read."""
+        is_plain = isinstance(self.inside, PlainStream) and isinstance(self.upstream, PlainStream)
+        return is_plain and not passage.needles and not passage.body_secrets
 
     async def run(self, begun: bytes = b"") -> None:
         """Until either side ends; `begun` has come from inside already.  Raises OSError."""
@@ -203,6 +231,10 @@ class _Exchange:
         self.held: int = 0  # bytes of the body that are kept
         self.early: bytes = b""  # the body, or its beginning, that was kept until the request went out
         self.is_body_whole: bool = False  # nothing follows `early`
+        # Bodies that h11 has not seen; it does not know then where the exchange ends.
+        self.has_poured_request: bool = False
+        self.has_poured_answer: bool = False
+        self.may_follow: bool = True  # what was poured leaves the connection open
 
     def _say(self, status: int, reason: str = "") -> None:
         head = self.head
@@ -278,14 +310,19 @@ class _Exchange:
             if not body.done():
                 body.cancel()
             await asyncio.gather(body, return_exceptions=True)
-        if server.our_state is not h11.DONE or server.their_state is not h11.DONE:
+        if not self.has_poured_answer and (server.our_state, client.their_state) != (h11.DONE, h11.DONE):
             return False
-        if client.our_state is not h11.DONE or client.their_state is not h11.DONE:
+        if not self.has_poured_request and (server.their_state, client.our_state) != (h11.DONE, h11.DONE):
+            return False
+        if not self.may_follow:
             return False
         relay._buffer[:0] = server.trailing_data[0]
         if server.trailing_data[1]:
             return False
-        client.start_next_cycle()
+        if self.has_poured_answer or self.has_poured_request:
+            relay._client = relay.new_client()
+        else:
+            client.start_next_cycle()
         return True
 
     async def _refuse(self, bad: BadRequest) -> None:
@@ -307,6 +344,10 @@ class _Exchange:
         """The request's body.  Raises OSError, h11.RemoteProtocolError, BadRequest."""
         relay, server, client = self.relay, self.server, self.client
         length = len(self.early)
+        whole = self._poured_length()
+        if whole:
+            await self._pour_request(whole)
+            return
         self._take_early()
         if self.early:
             await relay._send_upstream(client.send(h11.Data(data=self.early)))
@@ -326,6 +367,50 @@ class _Exchange:
                 return
             else:
                 raise h11.RemoteProtocolError("the request ends early")
+
+    def _poured_length(self) -> int:
+        """The length of a request's body that is not read; 0: it is read, or there is none."""
+        lengths = self.head.get(b"content-length")
+        length = int(lengths[0]) if lengths else 0
+        if length < LEAST or self.early or not self.relay.can_pour(self.passage):
+            return 0
+        return length
+
+    async def _pour_request(self, length: int) -> None:
+        """Raises OSError, BadRequest."""
+        relay = self.relay
+        self.passage.count_body(length)
+        self.has_poured_request = True
+        begun = bytes(relay._buffer[:length])
+        del relay._buffer[:length]
+        await relay._send_upstream(begun)
+        await relay.pour(length - len(begun), is_answer=False)
+        if b"close" in self.head.tokens(b"connection") or not self.head.minor:
+            self.may_follow = False
+
+    def _answer_length(self, event: h11.Response) -> int:
+        """The length of an answer's body that is not read; 0: it is read, or there is none."""
+        if self.head.method in (b"HEAD", b"CONNECT") or event.status_code in (204, 304):
+            return 0
+        fields = dict(event.headers)
+        if b"transfer-encoding" in fields or not self.relay.can_pour(self.passage):
+            return 0
+        length = int(fields.get(b"content-length", b"0"))  # h11 has checked it
+        return length if length >= LEAST else 0
+
+    async def _pour_answer(self, event: h11.Response, length: int) -> bool:
+        """After its head; returns whether the answer was complete.  Raises OSError."""
+        relay = self.relay
+        self.has_poured_answer = True
+        begun = self.client.trailing_data[0]
+        await relay._send_inside(begun[:length])
+        if len(begun) < length:
+            await relay.pour(length - len(begun), is_answer=True)
+        words = [value for name, value in self._answer(event).headers if name == b"connection"]
+        words += [value for name, value in event.headers if name == b"connection"]
+        # A server that goes on without being asked has lost the thread.
+        self.may_follow &= len(begun) <= length and not any(b"close" in word.lower() for word in words)
+        return True
 
     async def _pump_answer(self) -> bool:
         """Relay the answer; returns whether it was complete.  Raises OSError, h11.RemoteProtocolError, BadRequest."""
@@ -357,6 +442,9 @@ class _Exchange:
                 self.passage.check_answer([(name, value) for name, value in event.headers])
                 self._say(event.status_code)
                 await relay._send_inside(server.send(self._answer(event)))
+                length = self._answer_length(event)
+                if length:
+                    return await self._pour_answer(event, length)
             elif isinstance(event, h11.Data):
                 data = bytes(event.data)
                 length += len(data)

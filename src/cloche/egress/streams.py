@@ -6,7 +6,7 @@ from typing import Final
 
 __all__ = ["PlainStream", "Stream"]
 
-_PIECE: Final = 65536
+_PIECE: Final = 262144
 
 
 class Stream:
