@@ -4,8 +4,10 @@
 
 Needs root, for network namespaces: servers stand in one, sandboxes start in another (`tests.egress.world`).  All are
 measured in turn, as often as there are rounds, and medians are shown, with the machine's load: read the ratios.
-`--runsc` is the start of a command that runs one in a sandbox with the host's network; `--mitmdump` mitmproxy's
-program, which is measured as a proxy in front of the same servers, with a native client.
+A set-up is a connection to an address that the program has looked up before; natively there is no name to look up, so
+that look-up has a row of its own.  `--runsc` is the start of a command that runs one in a sandbox with the host's
+network; `--mitmdump` mitmproxy's program, which is measured as a proxy in front of the same servers, with a native
+client.
 """
 
 import argparse
@@ -28,6 +30,7 @@ RULES = (
     + '[[allow]]\nhost = "other.test"\nports = [80]\nprotocol = "tcp"\n'
 )
 SET_UP = "set-up, ms"
+NAMED = "look-up of the name and set-up, ms"
 GIVEN = "plain data (given away), MB/s"
 RELAYED = "plain HTTP (relayed), MB/s"
 INSPECTED = "HTTPS (inspected), MB/s"
@@ -38,10 +41,13 @@ import json, socket, ssl, statistics, sys, time
 told = json.loads(sys.argv[1])
 good, other, tls_port, http_port = told["good"], told["other"], told["tls"], told["http"]
 found = {}
-def setup():
+def setup(host):
     began = time.perf_counter()
-    with socket.create_connection((good, 7000)): pass
+    with socket.create_connection((host, 7000)): pass
     return time.perf_counter() - began
+def typical(host):
+    for _ in range(20): setup(host)
+    return statistics.median([setup(host) for _ in range(300)]) * 1000
 def drain(sock, ask):
     sock.sendall(ask)
     buffer, total, began = bytearray(1 << 20), 0, time.perf_counter()
@@ -59,8 +65,9 @@ def tls():
 def best(connect, host):
     return max(drain(connect(), (get % host).encode()) for _ in range(3))
 if not told["is_proxied"]:
-    for _ in range(20): setup()
-    found["set-up, ms"] = statistics.median([setup() for _ in range(300)]) * 1000
+    address = socket.gethostbyname(good)
+    found["set-up, ms"] = typical(address)
+    if address != good: found["look-up of the name and set-up, ms"] = typical(good)
     found["plain data (given away), MB/s"] = best(lambda: socket.create_connection((other, 80)), other)
 found["plain HTTP (relayed), MB/s"] = best(lambda: socket.create_connection((good, http_port)), "good.test")
 found["HTTPS (inspected), MB/s"] = best(tls, "good.test:9443")
@@ -179,7 +186,7 @@ def main() -> int:
             world.close()
     print(f"load {before:.1f} before, {os.getloadavg()[0]:.1f} after; {os.cpu_count()} processors")
     print(f"{'':42}" + "".join([f"{who:>12}" for who in found]))
-    for what in (SET_UP, GIVEN, RELAYED, INSPECTED, MANY):
+    for what in (SET_UP, NAMED, GIVEN, RELAYED, INSPECTED, MANY):
         cells = [f"{row[what]:12.2f}" if what in row else f"{'-':>12}" for row in found.values()]
         print(f"{what:42}" + "".join(cells))
     if options.json:

@@ -160,6 +160,7 @@ class _Exchange:
         self.back: deque[bytes] = deque()
         self.back_ended: bool = False
         self.trailers: Headers | None = None
+        self.is_head_whole: bool = False  # the answer's head has ended it
         self.back_done: bool = False
         self.body: int = 0
         self.answer: int = 0
@@ -458,7 +459,9 @@ class Http2Relay:
         if isinstance(event, (h2.events.ResponseReceived, h2.events.InformationalResponseReceived)):
             found = self.by_upstream.get(event.stream_id)
             if found is not None:
-                self._take_answer(found, [(bytes(name), bytes(value)) for name, value in event.headers])
+                is_whole = isinstance(event, h2.events.ResponseReceived) and event.stream_ended is not None
+                fields = [(bytes(name), bytes(value)) for name, value in event.headers]
+                self._take_answer(found, fields, is_whole=is_whole)
         elif isinstance(event, h2.events.DataReceived):
             found = self.by_upstream.get(event.stream_id)
             data = bytes(event.data)
@@ -489,7 +492,8 @@ class Http2Relay:
             if found is not None:
                 self._reset(found, event.error_code)
 
-    def _take_answer(self, exchange: _Exchange, fields: Headers) -> None:
+    def _take_answer(self, exchange: _Exchange, fields: Headers, *, is_whole: bool) -> None:
+        """`is_whole`: the answer is only this head; so it is to the program, or clients of gRPC take it for another."""
         assert exchange.passage is not None
         status = next((value for name, value in fields if name == b":status"), b"")
         kept = [(name, value) for name, value in fields if not name.startswith(b":") and name not in HOP]
@@ -500,7 +504,8 @@ class Http2Relay:
                 exchange.passage.check_answer(kept)
                 self.on_request(exchange.method, exchange.target, number, "")
             headers = [(b":status", status), *exchange.passage.blotted(kept)]
-            self.inside.conn.send_headers(exchange.inside_id, headers)
+            self.inside.conn.send_headers(exchange.inside_id, headers, end_stream=is_whole)
+            exchange.is_head_whole = is_whole
         except BadRequest as bad:
             self._refuse(exchange, bad)
         except (h2.exceptions.H2Error, ValueError):
@@ -567,7 +572,7 @@ class Http2Relay:
         exchange.back_done = True
         if exchange.trailers is not None:
             conn.send_headers(exchange.inside_id, exchange.trailers, end_stream=True)
-        else:
+        elif not exchange.is_head_whole:
             conn.end_stream(exchange.inside_id)
         if not exchange.out_done:  # answered before the request was whole
             conn.reset_stream(exchange.inside_id, h2.errors.ErrorCodes.NO_ERROR)

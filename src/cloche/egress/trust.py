@@ -49,6 +49,7 @@ _WHOLE: Final = (
     "CARGO_HTTP_CAINFO",
     "AWS_CA_BUNDLE",
     "NIX_SSL_CERT_FILE",
+    "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",  # gRPC in C, C++, Python, Ruby, PHP
 )
 # These add to it.
 _MORE: Final = ("NODE_EXTRA_CA_CERTS", "DENO_CERT")

@@ -65,7 +65,7 @@ __all__ = ["FILL_BYTES", "HostStream", "reset"]
 
 FILL_BYTES: Final = 65536  # taken from the host ahead of the program
 _SEND_PIECE: Final = 262144
-_RECEIVE_PIECE: Final = 262144  # straight into the program's memory
+_RECEIVE_PIECE: Final = 524288  # straight into the program's memory
 _DIRECT_BYTES: Final = 16384  # a program that asks for less takes it from the queue, several times
 _PLAIN: Final = MSG_DONTWAIT | MSG_NOSIGNAL | MSG_WAITALL | MSG_CMSG_CLOEXEC
 _NO_ROOM_PIECE: Final = 2048
