@@ -54,7 +54,7 @@ static void adopt(const struct seccomp_notif *n)
     int pid = n->pid, group = getpgid(pid);
     struct prc *p = prc_by_pid(group);
     struct prc *orphan = p ? NULL : orphan_of(group);
-if ((!p && !orphan) || waitid(P_PID, pid, &si, WEXITED | WNOHANG | WNOWAIT | __WALL) < 0) { /* not a child of the
+    if ((!p && !orphan) || waitid(P_PID, pid, &si, WEXITED | WNOHANG | WNOWAIT | __WALL) < 0) { /* not a child of the
                                                                                                    sentry */
         deny(n);
         return;

@@ -142,7 +142,8 @@ static bool fault(struct thread *t, volatile struct cpu *cpu, uint64_t *regs)
         signo = page_fault(addr, error, &code);
         if (!signo)
             return false;
-if (error == NOT_STORED) { /* without regard to what is mapped: force_sig_info_umip_fault, arch/x86/kernel/umip.c */
+        if (error == NOT_STORED) {
+            /* without regard to what is mapped: force_sig_info_umip_fault, arch/x86/kernel/umip.c */
             signo = SIGSEGV;
             code = 1;
             error = 6;
@@ -210,9 +211,8 @@ static uint32_t enter(struct thread *t)
             if (call3(__NR_ioctl, t->fd, KVM_INTERRUPT, &what) < 0)
                 end_process(__LINE__);
         } else {
-end_process(run->exit_reason << 16 | (run->internal.suberror & 0xffff)); /* exits that an honest ring 0 never
-                                                                                        causes: EXIT_MMIO, a triple
-                                                                                        fault, ... */
+            /* exits that an honest ring 0 never causes: EXIT_MMIO, a triple fault, ... */
+            end_process(run->exit_reason << 16 | (run->internal.suberror & 0xffff));
         }
     }
 }

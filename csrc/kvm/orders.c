@@ -33,23 +33,23 @@ static long host_call(const struct op *op)
     return done;
 }
 
-/* A new thread or process. The lock is held, so that a child finds the loop's memory whole; the child has this thread
- * only, and begins in kvm_begin. */
+/* A new thread or process. The lock is held, so that a child finds the loop's memory whole, and inherits no virtual CPU
+ * that it would not know of; the child has this thread only, and begins in kvm_begin. */
 static long clone_op(const struct op *op, struct ucontext *uc)
 {
     bool is_thread = op->args[0] & CLONE_VM;
     uint64_t slotno = (op->args[1] - REGION_BASE) / SLOT_SIZE, mask = SIGMASK_ALL, old = 0;
-    bool is_new = is_thread && slotno < SLOT_COUNT && !LOOP->cpus[slotno];
-    if (is_thread && (slotno >= SLOT_COUNT || (is_new && LOOP->vain >= MAX_VAIN) || !make_cpu(slotno)))
-        return -11; /* EAGAIN */
+    long done = -11; /* EAGAIN */
     call4(__NR_rt_sigprocmask, SIG_SETMASK, &mask, &old, 8);
     lock_loop();
-    if (is_thread)
-        LOOP->threads++;
-    long done = stub_clone(op, uc);
-    if (is_thread && done < 0) {
-        LOOP->threads--;
-        LOOP->vain += is_new; /* forged orders can make no more of them */
+    bool is_new = is_thread && slotno < SLOT_COUNT && !LOOP->cpus[slotno];
+    if (!is_thread || (slotno < SLOT_COUNT && !(is_new && LOOP->vain >= MAX_VAIN) && make_cpu(slotno))) {
+        LOOP->threads += is_thread;
+        done = stub_clone(op, uc);
+        if (is_thread && done < 0) {
+            LOOP->threads--;
+            LOOP->vain += is_new; /* forged orders can make no more of them */
+        }
     }
     unlock_loop();
     call4(__NR_rt_sigprocmask, SIG_SETMASK, &old, 0, 8);

@@ -283,6 +283,7 @@ bool touch_block(uint64_t addr)
     LOOP->used[place] = block;
     LOOP->places[block] = place + 1;
     LOOP->blocks_live++;
-fill_block(place, block * BLOCK, block * BLOCK + BLOCK); /* entries without room now are made when they are touched */
+    /* Entries without room now are made when they are touched. */
+    fill_block(place, block * BLOCK, block * BLOCK + BLOCK);
     return true;
 }

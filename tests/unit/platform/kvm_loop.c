@@ -4,6 +4,7 @@
  *   kvm_loop fuzz COUNT SEED   forged kvm_run, records, slots, page tables: COUNT returns of KVM_RUN
  *   kvm_loop far               blocks and tables are given back, and out of them is ENOMEM
  *   kvm_loop vectors           what a program is told of each exception: vector, signal, code, address
+ *   kvm_loop stopped           a stop of the process breaks off what makes its machine
  *
  * A violation (a host call that the stub of systrap would not be allowed, a write outside of the guest's own memory,
  * a table of the loop's own that is damaged) is printed, and ends it with status 1. The addresses are the real ones,
@@ -39,6 +40,7 @@ static uint64_t state, returns_left, steps, ends, threads_let_through;
 static uint64_t memory[SLOT_BLOCKS + MAX_USED]; /* host addresses of memory slots, plus 1 */
 static struct thread thread;
 static bool is_fuzzing, fails_memory;
+static uint32_t stops; /* that are to come while a machine is made */
 static uint64_t counts[8]; /* how often each fake was called, to see that the run has covered them */
 
 static uint64_t next_random(void)
@@ -179,6 +181,8 @@ static long forged_run(void)
 
 static long set_memory(const struct kvm_userspace_memory_region *r)
 {
+    if (r->slot < SLOT_BLOCKS && !is_fuzzing) /* those of a new machine */
+        return 0;
     if (r->slot == SLOT_RING0 && r->guest_phys_addr == GPA_RING0 && r->userspace_addr == RING0_BASE && r->memory_size == RING0_SIZE)
         return 0;
     uint64_t place = r->slot - SLOT_BLOCKS;
@@ -201,7 +205,13 @@ static long fake_ioctl(uint64_t fd, uint64_t command, void *arg)
 {
     if (fd == VM_FD && command == KVM_SET_USER_MEMORY_REGION)
         return set_memory(arg);
+    if (fd == KVM_FD && command == KVM_CREATE_VM && !is_fuzzing)
+        return stops && stops-- ? -4 : VM_FD;
+    if (fd == VM_FD && command == KVM_ENABLE_CAP && !is_fuzzing)
+        return 0;
     if (fd == VM_FD && command == KVM_CREATE_VCPU && (uint64_t)arg < SLOT_COUNT) {
+        if (is_fuzzing && !LOOP->lock)
+            violation("a virtual CPU that a fork could inherit", (uint64_t)arg, 0, 0);
         if (!below(8))
             return -24;
         if (++counts[3] > MAX_VAIN + threads_let_through)
@@ -237,10 +247,11 @@ long stub_syscall(long nr, long a, long b, long c, long d, long e, long f)
     (void)f;
     if (++steps > 100000 && is_fuzzing)
         __builtin_longjmp(after, 1);
+    if (nr >= END_CALL && nr <= END_CALL + END_REASONS) /* end_process */
+        process_ends(nr - END_CALL);
     switch (nr) {
     case __NR_ioctl:
         return fake_ioctl(a, b, (void *)c);
-    case __NR_getppid: /* end_process */
     case __NR_exit_group:
         process_ends(a);
     case __NR_futex:
@@ -505,6 +516,18 @@ static void vectors(void)
     }
 }
 
+/* mm_take_all_locks of the host's kernel gives up on a signal, a stop of the process among them. */
+static void stopped(void)
+{
+    begin_process();
+    LOOP->vm = -1;
+    LOOP->cpus[SLOTNO] = 0;
+    stops = 3;
+    make_vm();
+    expect("stops that did not come", stops, 0);
+    printf("machine %d\n", LOOP->vm);
+}
+
 static void have(uint64_t at, uint64_t length)
 {
     if (mmap((void *)at, length, 3, 0x104022, -1, 0) != (void *)at) /* private, anonymous, without reserve, at a free place */
@@ -526,6 +549,8 @@ int main(int count, char **words)
         fuzz(strtoul(words[2], 0, 10));
     else if (count > 1 && !strcmp(words[1], "vectors"))
         vectors();
+    else if (count > 1 && !strcmp(words[1], "stopped"))
+        stopped();
     else
         far_apart();
     return 0;

@@ -13,6 +13,8 @@ from typing import Final
 
 import pytest
 
+from cloche.platform.layout import VM_FD
+
 HERE: Final = Path(__file__).parent
 CSRC: Final = HERE.parents[2] / "csrc"
 NO_ROOM: Final = 77  # the addresses are taken
@@ -76,3 +78,8 @@ def test_signals_of_exceptions(program: Path) -> None:
     lines = [line.split() for line in run(program, "vectors").splitlines()]
     found = {int(vector): (int(number), int(code), int(at, 16)) for vector, number, code, at in lines}
     assert {vector: found[vector] for vector in SIGNALS} == SIGNALS
+
+
+def test_a_stop_while_a_machine_is_made(program: Path) -> None:
+    """KVM_CREATE_VM is EINTR then, and made again: the process had ended by SIGSYS."""
+    assert run(program, "stopped") == f"machine {VM_FD}\n"
