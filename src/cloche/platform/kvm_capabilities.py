@@ -187,7 +187,7 @@ class Host:
         processor = self.processor()
         if not processor:
             detail = f"neither {AMD} nor {INTEL}; modules: {' '.join(self.modules) or 'none'}"
-            remedy = "what is emulated is slow, and no boundary to rely on"
+            remedy = "without it KVM emulates guests, or runs them beside the host's programs (kvm_pvm): not the boundary meant"
             return Finding("hardware virtualisation", False, detail, remedy)
         where = "nested: this host is a virtual machine itself" if self.is_nested() else "on bare metal"
         return Finding("hardware virtualisation", True, f"{processor}, {where}")
