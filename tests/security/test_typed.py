@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from tests.guest.harness import TIMEOUT_S, cloche_command
+from tests.guest.harness import TIMEOUT_S, cloche_command, strict
 from tests.security.test_guests import descendants, folder
 
 __all__ = ["folder"]
@@ -72,7 +72,7 @@ def test_calls_with_typed_arguments(folder: Path, tmp_path: Path, options: tuple
     script = f"cp typed /dev/shm/second; cp alive /dev/shm/alive; run() {{ {typed}; }}; {runs}"
     command = [*cloche_command(*options, "-v", f"{shared}:/v:rw"), "sh", "-c", script]
     process = subprocess.Popen(
-        command, cwd=folder, env=dict(os.environ, CLOCHE_STRICT="1"), text=True,
+        command, cwd=folder, env=strict(), text=True,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
     try:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from code_guest import CODE, MAP_FIXED_ANON, Guest
+from code_guest import CODE, MAP_FIXED_ANON, SECOND, Guest
 from machine_code import REPORT, SYSCALL, load, mov, store, syscall
+from relatives import stopped
 from test_filter_account import verdict
 
 from cloche.arch.syscalls import (
@@ -27,6 +28,7 @@ from cloche.arch.syscalls import (
 from cloche.arch.x86_64 import syscalls
 from cloche.platform import filter, layout
 from cloche.platform.choose import problem
+from cloche.platform.interface import EV_NONE, EV_STARTED, EV_SYSCALL
 from cloche.platform.kvm import Kvm
 from cloche.platform.systrap_process import SystrapProcess
 
@@ -129,6 +131,29 @@ def test_ring_0_cannot_be_entered(kvm: Kvm) -> None:
         event = guest.event_of()
         assert event[0] == 2 and event[2] == 11, event  # EV_FAULT, SIGSEGV
         guest.kill(thread.process())
+
+
+def test_stops_by_the_host_break_nothing_off(kvm: Kvm) -> None:
+    """Neither a wait (restart_syscall) nor what makes a child's machine: parent and child are stopped and continued until both
+    have reported.  A process for which that was too much has died by SIGSYS.
+    """
+    guest = Guest(kvm)
+    parent = stopped(guest)
+    for turn in range(30):
+        child = parent.queue_fork().main_thread()
+        parent.ret(turn)
+        found: dict[int, int] = {}
+        while len(found) < 2:
+            for process in (parent.process(), child.process()):
+                if process.pause():
+                    process.proceed()
+            event = kvm.next_event(SECOND // 2000)
+            assert event[0] in (EV_NONE, EV_STARTED, EV_SYSCALL), event
+            if event[0] == EV_SYSCALL:
+                found[event[1]] = event[3]
+        assert found == {parent.ident(): turn, child.ident(): 0}
+        guest.kill(child.process())
+    guest.kill(parent.process())
 
 
 # ---- the filter ----
