@@ -66,6 +66,10 @@ def cloche_command(*options: str) -> list[str]:
     return [*CLOCHE, "run", *extra, *options, "--"]
 
 
+# The processor is emulated, some 20 times slower (tests/kvm), where turns may take seconds: tests of many calls make fewer.
+IS_EMULATED = os.environ.get("CLOCHE_STRICT", "").isdigit() and int(os.environ["CLOCHE_STRICT"]) >= 1000
+
+
 def strict(bound_ms: int = 1) -> dict[str, str]:
     """The environment for a sandbox whose errors are fatal, one of them a handler that takes long.
 

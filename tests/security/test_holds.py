@@ -9,14 +9,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from tests.guest.harness import cloche_command, strict
+from tests.guest.harness import IS_EMULATED, cloche_command, strict
 
 from cloche.kernel import loop
 
 PROGRAM = Path(__file__).parent / "programs" / "holds.c"
-IS_FAST = (
-    not loop.__file__.endswith(".py") and strict()["CLOCHE_STRICT"] == "1"
-)  # compiled, on no emulated processor
+IS_FAST = not loop.__file__.endswith(".py") and not IS_EMULATED
 TIMEOUT_S = 150
 SIZES = {
     "high-descriptor": 1_000_000,
