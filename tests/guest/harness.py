@@ -8,7 +8,9 @@ from pathlib import Path
 
 PROGRAMS = Path(__file__).parent / "programs"
 CLOCHE = [sys.executable, "-m", "cloche.cli.main"]
-TIMEOUT_S = 150
+# The processor is emulated, some 20 times slower (tests/kvm), where turns may take seconds: tests of many calls make fewer.
+IS_EMULATED = os.environ.get("CLOCHE_STRICT", "").isdigit() and int(os.environ["CLOCHE_STRICT"]) >= 1000
+TIMEOUT_S = 500 if IS_EMULATED else 150
 
 
 class Outcome:
@@ -64,10 +66,6 @@ def cloche_command(*options: str) -> list[str]:
     """The start of a `cloche run` command line."""
     extra = os.environ.get("CLOCHE_TEST_OPTIONS", "").split()
     return [*CLOCHE, "run", *extra, *options, "--"]
-
-
-# The processor is emulated, some 20 times slower (tests/kvm), where turns may take seconds: tests of many calls make fewer.
-IS_EMULATED = os.environ.get("CLOCHE_STRICT", "").isdigit() and int(os.environ["CLOCHE_STRICT"]) >= 1000
 
 
 def strict(bound_ms: int = 1) -> dict[str, str]:

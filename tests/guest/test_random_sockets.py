@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.guest.harness import compare
+from tests.guest.harness import IS_EMULATED, compare
 
 SCRIPT = Path(__file__).parent / "random_sockets.py"
-SEEDS = 120
+SEEDS = 40 if IS_EMULATED else 120
 pytestmark = pytest.mark.skipif(
     any(shutil.which(tool) is None for tool in ("ip", "unshare", "python3")),
     reason="no iproute2, util-linux or python3",

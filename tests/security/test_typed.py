@@ -14,7 +14,9 @@ from tests.guest.harness import IS_EMULATED, TIMEOUT_S, cloche_command, strict
 from tests.security.test_guests import descendants, folder
 
 __all__ = ["folder"]
-SECONDS = 3600 if os.environ.get("CLOCHE_SLOW") == "1" else 60 if IS_EMULATED else 3  # a worker makes 500 calls
+SECONDS = (
+    3600 if os.environ.get("CLOCHE_SLOW") == "1" else 60 if IS_EMULATED else 3
+)  # a worker makes 500 calls
 SEED = int(os.environ.get("CLOCHE_SEED", "1"))
 PROCESSES = 4
 # Numbers that may differ between two moments at rest: blanks in the pool, files opened ahead, free lists, fragments.
