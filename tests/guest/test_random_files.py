@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.guest.harness import compare
+from tests.guest.harness import IS_EMULATED, compare
 
 SCRIPT = Path(__file__).parent / "random_files.py"
-SEEDS = 200 if os.environ.get("CLOCHE_SLOW") == "1" else 6
+SEEDS = 200 if os.environ.get("CLOCHE_SLOW") == "1" else 2 if IS_EMULATED else 6
 SHARED_MEMORY = "/dev/shm"  # a tmpfs on the host and in a sandbox
 
 

@@ -187,7 +187,7 @@ class Host:
         processor = self.processor()
         if not processor:
             detail = f"neither {AMD} nor {INTEL}; modules: {' '.join(self.modules) or 'none'}"
-            remedy = "without it KVM emulates guests, or runs them beside the host's programs (kvm_pvm): not the boundary meant"
+            remedy = "KVM emulates guests then, or runs them beside the host's programs (kvm_pvm): no such boundary"
             return Finding("hardware virtualisation", False, detail, remedy)
         where = "nested: this host is a virtual machine itself" if self.is_nested() else "on bare metal"
         return Finding("hardware virtualisation", True, f"{processor}, {where}")
