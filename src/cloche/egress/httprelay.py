@@ -235,6 +235,8 @@ class _Exchange:
         self.has_poured_request: bool = False
         self.has_poured_answer: bool = False
         self.may_follow: bool = True  # what was poured leaves the connection open
+        self.gathered: list[bytes] = []  # pieces of the answer that go inside together
+        self.gathered_bytes: int = 0
 
     def _say(self, status: int, reason: str = "") -> None:
         head = self.head
@@ -414,12 +416,38 @@ class _Exchange:
 
     async def _pump_answer(self) -> bool:
         """Relay the answer; returns whether it was complete.  Raises OSError, h11.RemoteProtocolError, BadRequest."""
+        try:
+            is_whole = await self._pump_pieces()
+        except h11.RemoteProtocolError:
+            await self._send_gathered()  # the program gets what was right
+            raise
+        await self._send_gathered()
+        return is_whole
+
+    async def _gather(self, data: bytes | None) -> None:
+        """A piece of the answer's body; what comes at once, small chunks above all, is sent at once. Raises OSError."""
+        if data:
+            self.gathered.append(data)
+            self.gathered_bytes += len(data)
+            if self.gathered_bytes >= _GATHERED:
+                await self._send_gathered()
+
+    async def _send_gathered(self) -> None:
+        if self.gathered:
+            data = b"".join(self.gathered)
+            self.gathered.clear()
+            self.gathered_bytes = 0
+            await self.relay._send_inside(data)
+
+    async def _pump_pieces(self) -> bool:
+        """As `_pump_answer`; what is gathered still has to be sent."""
         relay, server, client = self.relay, self.server, self.client
         length = 0
         blotter = self.passage.blotter()
         while True:
             event = client.next_event()
             if event is h11.NEED_DATA:
+                await self._send_gathered()
                 data = await relay.upstream.receive()
                 relay.received += len(data)
                 client.receive_data(data)
@@ -457,12 +485,12 @@ class _Exchange:
                 if blotter is not None:
                     data = blotter.feed(data)
                 if data:
-                    await relay._send_inside(server.send(h11.Data(data=data)))
+                    await self._gather(server.send(h11.Data(data=data)))
             elif isinstance(event, h11.EndOfMessage):
                 rest = blotter.end() if blotter is not None else b""
                 if rest:
-                    await relay._send_inside(server.send(h11.Data(data=rest)))
-                await relay._send_inside(server.send(h11.EndOfMessage()))
+                    await self._gather(server.send(h11.Data(data=rest)))
+                await self._gather(server.send(h11.EndOfMessage()))
                 return True
             else:
                 return False
