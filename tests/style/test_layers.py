@@ -48,7 +48,7 @@ ALLOWED: Final[dict[str, list[str]]] = {
     # A program that uses it contains no part of a sandbox: it starts the process that becomes the monitor, and talks
     # to it.
     "sdk": ["abi", "wire", "runtime", "boot.spawn"],
-    "serve": ["sdk"],  # the packages of E2B in front of it
+    "serve": ["sdk", "egress.certificates"],  # the packages of E2B in front of it
     "integrations": ["sdk"],  # each beside one package of others
     # The commands are thin: they start the servers and print what the parts know.
     "cli": [

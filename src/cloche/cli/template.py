@@ -40,6 +40,7 @@ from cloche.boot.keeper import attach_points, fork_keeper
 from cloche.boot.spawn import TEMPLATE_FD
 from cloche.boot.spec import dump, load
 from cloche.cli import hosted
+from cloche.cli.gaps import fill_gaps
 from cloche.runtime.records import State
 from cloche.runtime.template import READY, Place
 from cloche.wire import timing
@@ -63,6 +64,7 @@ class Template:
         self.spare: socket.socket | None = None  # to the fork that was made ahead
         self.paths: list[str] = _files_of_cloche()
         self.states: list[tuple[int, int, int]] = _states(self.paths)
+        self.gaps: list[object] = []  # of its memory, filled (`cli.gaps`)
 
     def serve(self, pending: socket.socket | None) -> NoReturn:
         """Serve until there was no connection for IDLE_S."""
@@ -232,6 +234,7 @@ def main(*, is_again: bool = False) -> NoReturn:
         template = Template(listener, Place(sys.argv[1]))
         _rehearse()
         gc.collect()
+        template.gaps = fill_gaps()
         gc.freeze()
         template.serve(pending)
     finally:

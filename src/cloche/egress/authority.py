@@ -3,24 +3,21 @@
 It signs certificates for the names of inspected rules. Only programs inside get its own certificate to trust.
 """
 
-import datetime
 from typing import Any, Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from OpenSSL import SSL
 from OpenSSL._util import ffi, lib
 
+from cloche.egress.certificates import AUTHORITY_DAYS, LEAF_DAYS, builder, common_name, key_usage
 from cloche.platform import hostsys
 
 __all__ = ["Authority"]
 
-_DAY: Final = datetime.timedelta(days=1)
-_DAYS: Final = 397  # the longest lifetime that programs accept
-_AUTHORITY_DAYS: Final = 3650
 _MAX_CONTEXTS: Final = 1024
 
 
@@ -30,33 +27,17 @@ class Authority:
     def __init__(self, sandbox: str) -> None:
         self.key: ec.EllipticCurvePrivateKey = ec.generate_private_key(ec.SECP256R1())
         self.leaf_key: ec.EllipticCurvePrivateKey = ec.generate_private_key(ec.SECP256R1())
-        words = f"cloche sandbox {sandbox}".strip()[:64]
-        self.subject: x509.Name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, words)])
+        self.subject: x509.Name = common_name(f"cloche sandbox {sandbox}".strip())
         public = self.key.public_key()
         self.certificate: x509.Certificate = (
-            self._builder(self.subject, public, _AUTHORITY_DAYS)
+            builder(self.subject, self.subject, public, AUTHORITY_DAYS)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .add_extension(_usage(signs_certificates=True), critical=True)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+            .add_extension(key_usage(signs_certificates=True), critical=True)
             .sign(self.key, hashes.SHA256())
         )
         self.contexts: dict[tuple[str, bytes], SSL.Context] = {}
         # kept alive here, because the C function keeps only their addresses
         self.protocols: dict[bytes, Any] = {}
-
-    def _builder(
-        self, subject: x509.Name, public: ec.EllipticCurvePublicKey, days: int
-    ) -> x509.CertificateBuilder:
-        now = datetime.datetime.now(datetime.UTC)
-        return (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(self.subject)
-            .public_key(public)
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - _DAY)
-            .not_valid_after(now + _DAY * days)
-        )
 
     def pem(self) -> bytes:
         """Its certificate, which programs are to trust."""
@@ -70,14 +51,13 @@ class Authority:
         if len(self.contexts) >= _MAX_CONTEXTS:
             self.contexts.clear()
         public = self.leaf_key.public_key()
-        # The name is in subjectAltName; a common name may have 64 characters.
+        # The whole name is in subjectAltName.
         leaf = (
-            self._builder(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:64])]), public, _DAYS)
+            builder(common_name(name), self.subject, public, LEAF_DAYS)
             .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(_usage(signs_certificates=False), critical=True)
+            .add_extension(key_usage(signs_certificates=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
             .add_extension(
                 x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False
             )
@@ -105,17 +85,3 @@ class Authority:
         kind = "int (*)(SSL *, const unsigned char **, unsigned char *, const unsigned char *, unsigned int, void *)"
         chooser = ffi.cast(kind, hostsys.protocol_chooser())
         lib.SSL_CTX_set_alpn_select_cb(context._context, chooser, kept)
-
-
-def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=not signs_certificates,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=signs_certificates,
-        crl_sign=signs_certificates,
-        encipher_only=False,
-        decipher_only=False,
-    )

@@ -8,7 +8,6 @@ import datetime
 import ipaddress
 import os
 from pathlib import Path
-from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -19,11 +18,9 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
-_DAY: Final = datetime.timedelta(days=1)
-_DAYS: Final = 397  # as long as programs believe a certificate
-_AUTHORITY_DAYS: Final = 3650
+from cloche.egress.certificates import AUTHORITY_DAYS, DAY, LEAF_DAYS, builder, common_name, key_usage
 
 
 def _write(path: Path, data: bytes, mode: int) -> None:
@@ -37,40 +34,6 @@ def _write(path: Path, data: bytes, mode: int) -> None:
 
 def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-
-
-def _name(text: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text[:64])])
-
-
-def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, days: int
-) -> x509.CertificateBuilder:
-    now = datetime.datetime.now(datetime.UTC)
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - _DAY)
-        .not_valid_after(now + _DAY * days)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-    )
-
-
-def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=not signs_certificates,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=signs_certificates,
-        crl_sign=signs_certificates,
-        encipher_only=False,
-        decipher_only=False,
-    )
 
 
 class Names:
@@ -110,14 +73,14 @@ def _authority(folder: Path, names: Names) -> tuple[ec.EllipticCurvePrivateKey, 
         key = load_pem_private_key(key_path.read_bytes(), None)
         found = certificate.extensions.get_extension_for_class(x509.NameConstraints).value
         left = certificate.not_valid_after_utc - datetime.datetime.now(datetime.UTC)
-        if found == wanted and left > _DAY * _DAYS and isinstance(key, ec.EllipticCurvePrivateKey):
+        if found == wanted and left > DAY * LEAF_DAYS and isinstance(key, ec.EllipticCurvePrivateKey):
             return key, certificate
     made = ec.generate_private_key(ec.SECP256R1())
-    subject = _name(f"cloche serve {names.domain}".strip())
+    subject = common_name(f"cloche serve {names.domain}".strip())
     certificate = (
-        _builder(subject, subject, made, _AUTHORITY_DAYS)
+        builder(subject, subject, made.public_key(), AUTHORITY_DAYS)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_usage(signs_certificates=True), critical=True)
+        .add_extension(key_usage(signs_certificates=True), critical=True)
         .add_extension(wanted, critical=True)
         .sign(made, hashes.SHA256())
     )
@@ -134,10 +97,10 @@ def prepare(directory: str, domain: str, host: str) -> tuple[str, str, str]:
     authority_key, authority = _authority(folder, names)
     key = ec.generate_private_key(ec.SECP256R1())
     certificate = (
-        _builder(_name(names.domain or "localhost"), authority.subject, key, _DAYS)
+        builder(common_name(names.domain or "localhost"), authority.subject, key.public_key(), LEAF_DAYS)
         .add_extension(x509.SubjectAlternativeName(names.alternatives()), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_usage(signs_certificates=False), critical=True)
+        .add_extension(key_usage(signs_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key()), critical=False

@@ -1,0 +1,72 @@
+"""Fills the gaps of this process's memory, so that what its forks allocate lies together.
+
+After a process has imported its modules, free blocks are everywhere between objects that stay. A fork would take just
+these blocks for its first objects, and for each touch another page that it shares until then: the host copies the
+page, which takes time, and memory for good. Once the gaps are full, a fork's objects begin in pages of their own.
+
+That holds for CPython's allocator of objects (Objects/obmalloc.c: pools of 16 KiB with blocks of one size, for objects
+up to 512 bytes) and for malloc(3) of glibc. With other allocators the functions find no end of the gaps, and keep
+nothing.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+_POOL_BYTES: Final = 1 << 14
+_POOL_HEAD: Final = 48  # bytes before a pool's first block
+_BLOCK_STEP: Final = 16
+_MOST_BLOCK: Final = 512  # larger objects are malloc's
+_BYTES_HEAD: Final = 33  # of a bytes object beside its contents
+_RUN: Final = (
+    3  # so many blocks one behind the other, from the beginning of a pool: nobody has used it before
+)
+_MOST_OBJECTS: Final = 1 << 13  # of one size
+_MOST_CHUNK: Final = 1 << 16
+_CHUNK_STEP: Final = 16  # sizes of chunks go down by one part in so many
+
+
+def fill_gaps() -> list[object]:
+    """Allocate what fits into the gaps; as long as the caller keeps the result, they are full."""
+    kept: list[object] = []
+    highest, size = 0, _MOST_CHUNK
+    while size > _MOST_BLOCK:
+        highest = _fill_chunks(size, highest, kept)
+        size -= size // _CHUNK_STEP
+    numbers = iter(range(1, 1 << 62))
+    _fill_blocks(object, 16, kept)
+    _fill_blocks(lambda: float(next(numbers)), 32, kept)
+    for size in range(48, _MOST_BLOCK + 1, _BLOCK_STEP):
+        _fill_blocks(lambda size=size: bytes(size - _BYTES_HEAD), size, kept)  # type: ignore[misc]
+    return kept
+
+
+def _fill_blocks(make: Callable[[], object], size: int, kept: list[object]) -> None:
+    """Allocate objects until one opens a new pool for its size."""
+    made: list[object] = []
+    run = last = 0
+    while len(made) < _MOST_OBJECTS:
+        each = make()
+        made.append(each)
+        at = id(each)
+        if run and at == last + size:
+            run += 1
+        else:
+            run = 1 if at % _POOL_BYTES == _POOL_HEAD else 0
+        last = at
+        if run == _RUN:
+            kept.append(made[:-_RUN])
+            return
+
+
+def _fill_chunks(size: int, highest: int, kept: list[object]) -> int:
+    """Allocate objects of `size` bytes until one lies behind the heap's last one, whose address is `highest`. Returns
+    the new last one's address.
+    """
+    made: list[object] = []
+    while len(made) < _MOST_OBJECTS:
+        each = bytes(size - _BYTES_HEAD)
+        if id(each) >= highest:
+            kept.append(made)
+            return id(each)
+        made.append(each)
+    return highest
