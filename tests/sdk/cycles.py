@@ -65,9 +65,26 @@ class Maker:
         self.stdout.close()
 
 
-def ended(pids: set[int]) -> bool:
+def begun(pid: int) -> int:
+    """When a process began, in ticks since the host did; 0 if there is none.  Its number may be another's later."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[19])
+    except OSError:
+        return 0
+
+
+def ended(seen: dict[int, int]) -> bool:
     """Whether none of these processes is left."""
-    return not alive(pids)
+    return not any(begun(pid) == seen[pid] for pid in alive(set(seen)))
+
+
+def wait_for_ends(seen: dict[int, int]) -> None:
+    """Raises AssertionError, which names those that are left."""
+    try:
+        wait_until(partial(ended, seen), "nothing is left of those that were looked at", END_S)
+    except AssertionError as failure:
+        left = [(pid, *processes().get(pid, ())) for pid in alive(set(seen)) if begun(pid) == seen[pid]]
+        raise AssertionError(f"{failure}: {left}") from None
 
 
 def holders(root: str, pids: set[int]) -> list[str]:
@@ -89,7 +106,7 @@ def run(root: str, cycles: int, tell: Callable[[int], bool]) -> list[float]:
     """
     chance = random.Random(15)
     before = set(processes())
-    everyone: set[int] = set()
+    everyone: dict[int, int] = {}
     makers = [Maker(root) for _ in range(MAKERS)]
     descriptors = len(os.listdir("/proc/self/fd"))
     victims = set(chance.sample(range(cycles), max(cycles // KILLED, 1)))
@@ -105,7 +122,7 @@ def run(root: str, cycles: int, tell: Callable[[int], bool]) -> list[float]:
             if step == 0:
                 pid = int(said)
                 if turn % 10 == 0 or turn in victims:
-                    everyone |= {pid, *descendants(pid)}
+                    everyone |= {each: begun(each) for each in (pid, *descendants(pid))}
             else:
                 assert said == ("", f"turn-{turn}", "ended")[step]
         if turn in victims:
@@ -114,14 +131,14 @@ def run(root: str, cycles: int, tell: Callable[[int], bool]) -> list[float]:
         else:
             took.append(time.monotonic() - began_s)
         if len(everyone) > 1000:  # the kernel gives numbers of processes out again
-            wait_until(partial(ended, everyone), "nothing is left of those that were looked at", END_S)
+            wait_for_ends(everyone)
             everyone.clear()
         if not tell(turn + 1):
             break
     for maker in makers:
         maker.end(signal.SIGKILL)
     assert len(os.listdir("/proc/self/fd")) <= descriptors
-    wait_until(partial(ended, everyone), "nothing is left of those that were looked at", END_S)
+    wait_for_ends(everyone)
     wait_until(lambda: not Sandbox.list(root=root), "no record either", END_S)
     wait_until(lambda: set(os.listdir(root)) <= {".lock"}, "nor a file of one", END_S)
     wait_until(lambda: not holders(root, set(processes()) - before), "nor a process that holds one", END_S)
