@@ -17,9 +17,7 @@ _POOL_HEAD: Final = 48  # bytes before a pool's first block
 _BLOCK_STEP: Final = 16
 _MOST_BLOCK: Final = 512  # larger objects are malloc's
 _BYTES_HEAD: Final = 33  # of a bytes object beside its contents
-_RUN: Final = (
-    3  # so many blocks one behind the other, from the beginning of a pool: nobody has used it before
-)
+_RUN: Final = 3  # so many blocks one behind the other, from its beginning: nobody has used the pool before
 _MOST_OBJECTS: Final = 1 << 13  # of one size
 _MOST_CHUNK: Final = 1 << 16
 _CHUNK_STEP: Final = 16  # sizes of chunks go down by one part in so many
