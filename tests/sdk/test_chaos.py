@@ -1,23 +1,50 @@
-"""Parts of sandboxes that die at any moment, under many calls at once: each call ends, with a result or an error of
-the SDK.
+"""Parts of sandboxes, and their template, that die at any moment, under many calls at once: each call ends, with a
+result or an error of the SDK.  With CLOCHE_SLOW there are fifty sandboxes at once.
 """
 
 import asyncio
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from cloche import AsyncSandbox, Sandbox
 from cloche.sdk import CommandResult, Execution, SandboxError
-from tests.cli.harness import alive, descendants, environment, wait_until
+from tests.cli.harness import alive, descendants, environment, name_of, parent_of, wait_until
 
-SANDBOXES = 6
+SANDBOXES = 50 if os.environ.get("CLOCHE_SLOW") else 6
 CALL_S = 150.0
+
+
+@pytest.fixture
+def own_template() -> Iterator[None]:
+    """A caller with other limits has a template of its own; nothing comes of this one in Linux."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_RSS)
+    resource.setrlimit(resource.RLIMIT_RSS, (random.randrange(1 << 40, 1 << 41), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_RSS, (soft, hard))
+
+
+async def kill_templates(root: str, chance: random.Random) -> int:
+    """Kill the template now and then, until cancelled: while it forks, or is asked to.  How often it was."""
+    count = 0
+    try:
+        while True:
+            await asyncio.sleep(chance.random() * 0.3)
+            for info in AsyncSandbox.list(root=root):
+                template = parent_of(info.pid)
+                if name_of(template) == "cloche-template":
+                    os.kill(template, signal.SIGKILL)
+                    count += 1
+                    break
+    except asyncio.CancelledError:
+        return count
 
 
 async def use(root: str, chance: random.Random, seen: set[int]) -> list[str]:
@@ -64,14 +91,20 @@ async def use(root: str, chance: random.Random, seen: set[int]) -> list[str]:
     return outcomes
 
 
-def test_parts_that_die(root: str) -> None:
+@pytest.mark.timeout(1200)
+def test_parts_that_die(root: str, own_template: None) -> None:
     chance = random.Random(15)
     seen: set[int] = set()
 
-    async def main() -> list[list[str]]:
-        return await asyncio.gather(*[use(root, chance, seen) for _ in range(SANDBOXES)])
+    async def main() -> tuple[list[list[str]], int]:
+        killer = asyncio.create_task(kill_templates(root, chance))
+        outcomes = await asyncio.gather(*[use(root, chance, seen) for _ in range(SANDBOXES)])
+        killer.cancel()
+        return outcomes, await killer
 
-    for outcomes in asyncio.run(main()):
+    found, killed = asyncio.run(main())
+    assert killed > 0
+    for outcomes in found:
         assert set(outcomes[:6]) <= {"ok", "FileNotFound"}  # before anything died
     wait_until(lambda: not alive(seen), "nothing is left")
     wait_until(lambda: not Sandbox.list(root=root), "no record either")
