@@ -1,11 +1,13 @@
 """Sandboxes in numbers: made, first output, ended; one after the other, many at once, and idle ones in memory.
 
 `python -m bench.sandboxes`: the SDK's, forked from the template and executed, `cloche run` with and without it, beside
-bubblewrap, runsc, and docker (runc, runsc) where a daemon answers and has the image.  Times are in ms; memory is what
-one more idle sandbox costs, of all its processes.  Systems take turns.
+bubblewrap, runsc, docker (runc, runsc) where a daemon answers and has the image, and from the registries of packages
+sandlock (PyPI) and Anthropic's sandbox-runtime (npm: `srt` on PATH, which needs bubblewrap and ripgrep).  Times are in
+ms; memory is what one more idle sandbox costs, of all its processes.  Systems take turns.
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import shutil
@@ -81,6 +83,27 @@ def by_command(words: list[str]) -> Made:
     return Made(pids, end, (first - start) * 1e3, (first - start) * 1e3)
 
 
+def by_sandlock() -> Made:
+    """The same shell by sandlock's own interface; in the process that asks."""
+    sandlock = importlib.import_module("sandlock.sandbox")
+    start = time.perf_counter()
+    box = sandlock.Sandbox(fs_readable=["/usr", "/bin", "/lib", "/lib64", "/etc"])
+    process = box.popen(["/bin/sh", "-c", SCRIPT], sandlock.StdioMode.PIPED, sandlock.StdioMode.PIPED)
+    line = process.stdout.readline()
+    first = time.perf_counter()
+    if line != b"hi\n":
+        raise RuntimeError("sandlock: no output")
+
+    def pids() -> set[int]:
+        return {process.pid, *descendants(process.pid)}
+
+    def end() -> None:
+        process.stdin.close()
+        process.wait()
+
+    return Made(pids, end, (first - start) * 1e3, (first - start) * 1e3)
+
+
 def with_setting(value: str, make: Callable[[], Made]) -> Callable[[], Made]:
     """With a value of CLOCHE_TEMPLATE."""
 
@@ -106,6 +129,11 @@ def systems(image: str) -> dict[str, Callable[[], Made]]:
         words = "bwrap --unshare-all --die-with-parent --ro-bind /usr /usr --symlink usr/bin /bin"
         bwrap = f"{words} --symlink usr/lib /lib --symlink usr/lib64 /lib64 --proc /proc --dev /dev".split()
         found["bubblewrap"] = lambda: by_command(bwrap)
+        srt = shutil.which("srt")
+        if srt and shutil.which("rg"):
+            found["sandbox-runtime"] = lambda: by_command([srt])
+    if importlib.util.find_spec("sandlock"):
+        found["sandlock"] = by_sandlock
     if shutil.which("runsc") and os.geteuid() == 0:
         words = "unshare --pid --fork --kill-child --mount-proc runsc --ignore-cgroups --network=none"
         runsc = f"{words} --platform=systrap do".split()

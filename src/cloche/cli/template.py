@@ -52,6 +52,7 @@ _PAUSE_S: Final = 0.05
 _REHEARSALS: Final = 8  # after so many calls CPython specializes code
 _PENDING_FD: Final = 4  # a connection that was accepted before the process executed itself again
 _PEER: Final = struct.Struct("3i")  # struct ucred
+_gaps: Final[list[object]] = []  # what fills those of its memory (`cli.gaps`)
 
 
 class Template:
@@ -64,7 +65,6 @@ class Template:
         self.spare: socket.socket | None = None  # to the fork that was made ahead
         self.paths: list[str] = _files_of_cloche()
         self.states: list[tuple[int, int, int]] = _states(self.paths)
-        self.gaps: list[object] = []  # of its memory, filled (`cli.gaps`)
 
     def serve(self, pending: socket.socket | None) -> NoReturn:
         """Serve until there was no connection for IDLE_S."""
@@ -234,7 +234,7 @@ def main(*, is_again: bool = False) -> NoReturn:
         template = Template(listener, Place(sys.argv[1]))
         _rehearse()
         gc.collect()
-        template.gaps = fill_gaps()
+        _gaps.extend(fill_gaps())
         gc.freeze()
         template.serve(pending)
     finally:
