@@ -92,7 +92,8 @@ async def use(root: str, chance: random.Random, seen: set[int]) -> list[str]:
 
 
 @pytest.mark.timeout(1200)
-def test_parts_that_die(root: str, own_template: None) -> None:
+@pytest.mark.usefixtures("own_template")
+def test_parts_that_die(root: str) -> None:
     chance = random.Random(15)
     seen: set[int] = set()
 
