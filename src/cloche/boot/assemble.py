@@ -40,6 +40,7 @@ from cloche.fs.sysfs import sysfs
 from cloche.fs.tmpfs import TmpFs
 from cloche.fs.tmpfs_options import TmpfsOptions, parse_options
 from cloche.fs.tty import install as install_terminals
+from cloche.fs.volume_quota import VolumeQuota
 from cloche.kernel import itimers, signals
 from cloche.kernel.accounting import MemoryFigures
 from cloche.kernel.clone import finish_vfork_wait, vfork_done
@@ -61,6 +62,7 @@ from cloche.vfs.mount import mount_at, new_namespace, release_namespace
 from cloche.vfs.namei import do_open, path_lookup, vfs_mkdir, vfs_mknod, vfs_symlink
 from cloche.vfs.objects import Context, FileSystem, FsContext, Mount
 from cloche.vfs.records import ATTR_GID, ATTR_MODE, ATTR_UID, SetAttr
+from cloche.wire.volume import ACCOUNT_NAME
 
 STORAGE_BYTES: Final = 4 << 30  # for all in-memory files together, without --memory
 STORAGE_INODES: Final = 1 << 20
@@ -286,7 +288,12 @@ class Builder:
 
     def own_fs(self, spec: MountSpec) -> FileSystem:
         """A directory or file of the host that the container's gofer serves."""
-        return self.host_fs(spec.attach_index, spec.mode, is_shared=spec.is_shared, only=spec.only)
+        fs = self.host_fs(spec.attach_index, spec.mode, is_shared=spec.is_shared, only=spec.only)
+        if spec.account_index >= 0 and isinstance(fs, GoferFs) and self.gofer is not None:
+            client = self.gofer.worker(spec.account_index, always_waits=True)
+            fid = client.attach(spec.account_index).fid
+            fs.quota = VolumeQuota(client.open(fid, ACCOUNT_NAME, os.O_RDWR)[0], spec.account_slot)
+        return fs
 
     def shared_fs(self, volume: bytes) -> FileSystem:
         """A volume that other containers may have mounted, too: they share its files, locks and sockets."""

@@ -621,6 +621,9 @@ def attach_points(spec: SandboxSpec) -> "list[AttachPoint]":
         layer = AttachPoint(spec.layer_source, is_writable=True)
         layer.has_worker = True
         points.append(layer)
+    for mount in spec.mounts:
+        if mount.account_source:
+            points.append(AttachPoint(mount.account_source, is_writable=True))
     return points
 
 

@@ -432,6 +432,11 @@ def _number_attach_points(spec: SandboxSpec) -> None:
             index += 1
     if spec.layer_source:
         spec.layer_index = index
+        index += 1
+    for mount in spec.mounts:
+        if mount.account_source:
+            mount.account_index = index
+            index += 1
 
 
 def wait_readable(fds: list[int], seconds: float) -> list[int]:

@@ -59,6 +59,11 @@ class MountSpec:
         self.copies_up: bool = False  # TMPFS: it begins with a copy of the directory below (tmpcopyup)
         # HOST: the name of a volume with a gofer of its own, which other containers of the pod use as well
         self.volume: bytes = b""
+        # HOST, RW: the directory of the account of a volume that has a size (`wire.volume`), its attach point, which
+        # `launch` fills in, and the slot there
+        self.account_source: str = ""
+        self.account_index: int = -1
+        self.account_slot: int = -1
 
 
 class PublishSpec:
@@ -195,7 +200,7 @@ _MOUNT_FIELDS: Final = (
     "destination", "kind", "source", "mode", "is_shared", "only", "permissions", "uid", "gid", "is_file", "is_volume",
     "has_worker",
     "is_public_only", "keeps_suid", "skeleton", "people", "attach_index",
-    "flags", "data", "copies_up", "volume",
+    "flags", "data", "copies_up", "volume", "account_source", "account_index", "account_slot",
 )  # fmt: skip
 _PUBLISH_FIELDS: Final = ("text", "host_ip", "host_port", "port", "is_any_port")
 _PLAIN_FIELDS: Final = (
@@ -336,6 +341,9 @@ def dump_bare(spec: SandboxSpec) -> bytes:
         fields[name] = []
     for name in ("net_address", "net_address6", "net_resolver"):
         fields[name] = b""
+    # its slot in a volume's account is another's by then
+    no_account: Fields = {"account_source": b"", "account_index": -1, "account_slot": -1}
+    fields["mounts"] = [{**_pack(mount, _MOUNT_FIELDS), **no_account} for mount in spec.mounts]
     for name in (
         "has_terminal",
         "is_interactive",

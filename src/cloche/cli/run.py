@@ -256,7 +256,11 @@ def parse_volume(text: str) -> MountSpec:
             parts = []
     if len(parts) != 2 or not parts[0] or not parts[1].startswith("/"):
         raise UsageError(f"-v {text}: write SRC:DST[:ro|:rw|:rw,suid|:cow] with an absolute DST")
-    source = _named_volume(text, parts[0]) if is_named else os.path.abspath(parts[0])
+    account = ("", -1)
+    if is_named:
+        source, account = _named_volume(text, parts[0], is_writable=mode == RW)
+    else:
+        source = os.path.abspath(parts[0])
     if not os.path.exists(source):
         raise UsageError(f"-v {text}: {parts[0]} does not exist on the host")
     mount = MountSpec(_destination(f"-v {text}", parts[1]), HOST, source, mode)
@@ -264,6 +268,7 @@ def parse_volume(text: str) -> MountSpec:
     mount.keeps_suid = keeps_suid
     mount.is_file = not os.path.isdir(source)
     mount.is_volume = mount.has_worker = True
+    mount.account_source, mount.account_slot = account
     return mount
 
 
@@ -274,8 +279,11 @@ def _destination(option: str, text: str) -> bytes:
     return os.fsencode(destination)
 
 
-def _named_volume(text: str, name: str) -> str:
-    """A mount of a named volume, which is made if it does not exist. Raises UsageError."""
+def _named_volume(text: str, name: str, *, is_writable: bool) -> tuple[str, tuple[str, int]]:
+    """The directory of a named volume, which is made if it does not exist, and its account and slot, if it has a size.
+
+    Raises UsageError.
+    """
     from cloche.runtime import volumes
     from cloche.runtime.records import RecordError
 
@@ -285,7 +293,7 @@ def _named_volume(text: str, name: str) -> str:
                 f"-v {text}: {name} is here, and is no volume yet; write ./{name} for it, "
                 f"or cloche volume create {name}"
             )
-        return volumes.use(name)
+        return volumes.use(name), volumes.use_account(name) if is_writable else ("", -1)
     except RecordError as refusal:
         raise UsageError(f"-v {text}: {refusal}") from None
     except OSError as problem:

@@ -7,6 +7,7 @@ import os
 
 from cloche.cli.client import report_errors
 from cloche.cli.imagenames import human
+from cloche.cli.options import parse_size
 from cloche.runtime import volumes
 from cloche.runtime.records import RecordError
 
@@ -20,6 +21,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     verbs.add_parser("prune", help="remove those that no sandbox uses")
     for name, text in (("create", "make them"), ("rm", "remove them, with all that is in them")):
         each = verbs.add_parser(name, help=text)
+        if name == "create":
+            each.add_argument(
+                "--size",
+                metavar="SIZE",
+                help="what their files may take, e.g. 2g; of one that exists: from now on",
+            )
         each.add_argument("names", nargs="+", metavar="NAME")
 
 
@@ -28,21 +35,40 @@ def _list(options: argparse.Namespace) -> None:
     if options.json:
         top = volumes.default_directory()
         rows = [
-            {"name": name, "path": os.path.join(top, name, "data"), "size": volumes.size(name)}
+            {
+                "name": name,
+                "path": os.path.join(top, name, "data"),
+                "size": volumes.size(name),
+                "limit": _limit(name),
+            }
             for name in names
         ]
         print(json.dumps(rows, indent=2))
         return
     for name in names:
-        print(name if options.quiet else f"{human(volumes.size(name)):>10}  {name}")
+        if options.quiet:
+            print(name)
+        else:
+            limit = _limit(name)
+            of = f" of {human(limit)}" if limit else ""
+            print(f"{human(volumes.size(name)):>10}  {name}{of}")
+
+
+def _limit(name: str) -> int | None:
+    """The size of a volume that has one."""
+    known = volumes.account(name)
+    return known.limit if known is not None else None
 
 
 def _run(options: argparse.Namespace) -> int:
     if options.action == "ls":
         _list(options)
     elif options.action == "create":
+        size = parse_size(options.size, "--size") if options.size is not None else 0
         for name in options.names:
             volumes.create(name)
+            if size:
+                volumes.set_size(name, size)
     elif options.action == "rm":
         for name in options.names:
             volumes.remove(name)

@@ -36,6 +36,7 @@ from cloche.fs.gofer_client import GoferClient
 from cloche.fs.gofer_file import GoferFile
 from cloche.fs.gofer_inode import GoferHost, GoferInode, OwnerMap
 from cloche.fs.gofer_watch import WATCH_AFTER, KnownNames, is_worth_it, refused
+from cloche.fs.volume_quota import NAMED, NAMELESS
 from cloche.vfs.attr import new_owner
 from cloche.vfs.objects import (
     Context,
@@ -374,6 +375,8 @@ class GoferDir(GoferInode):
         inode = GoferInode(host, attr)
         inode.has_address = False
         inode.write_fd, inode.is_write_fd_readable, inode.pin = fd, True, pin
+        if host.quota is not None:
+            inode.charges().state = NAMELESS
         host.remember(inode)
         host.park_new(inode)
         return inode
@@ -381,12 +384,16 @@ class GoferDir(GoferInode):
     def mkdir(self, ctx: Context, name: bytes, mode: int) -> Inode:
         self._check_writable()
         host = self.host
+        if host.quota is not None:
+            host.quota.check()
         uid, gid, mode = new_owner(ctx.creds, self, mode | S_IFDIR)
         attr = host.client.mkdir(self.fid(), name, mode & 0o7777, host.host_uid(uid), host.host_gid(gid))
         inode = host.make(self, Entry(name, attr, b""))
         inode.checked_ns = time.monotonic_ns()
         self._added(name, inode)
         self.nlink += 1
+        if host.quota is not None:
+            host.quota.made_directory()
         return inode
 
     def mknod(self, ctx: Context, name: bytes, mode: int, rdev: int) -> Inode:
@@ -409,6 +416,8 @@ class GoferDir(GoferInode):
         inode = host.make(self, Entry(name, attr, target))
         inode.checked_ns = time.monotonic_ns()
         self._added(name, inode)
+        if host.quota is not None:
+            host.quota.changed(0, attr.blocks)
         return inode
 
     def link(self, ctx: Context, name: bytes, inode: Inode) -> None:
@@ -419,6 +428,8 @@ class GoferDir(GoferInode):
         if attr.ino != inode.host_ino or attr.dev != inode.host_dev:
             raise LinuxError(ESTALE)  # the host replaced the source meanwhile
         inode.update(attr)
+        if inode.charge is not None:
+            inode.charge.state = NAMED
         inode.add_name(self, name)
         self.host.remember(inode)
         self._added(name, inode)
@@ -426,6 +437,8 @@ class GoferDir(GoferInode):
     def unlink(self, ctx: Context, name: bytes, inode: Inode) -> None:
         self._check_writable()
         assert isinstance(inode, GoferInode)
+        if self.host.quota is not None:
+            inode.recount()
         self.host.flush_dead()
         self.host.client.unlink(self.fid(), name)
         self._removed(name)
@@ -438,6 +451,8 @@ class GoferDir(GoferInode):
         self._check_writable()
         assert isinstance(inode, GoferDir)
         self.host.client.rmdir(self.fid(), name)
+        if self.host.quota is not None:
+            self.host.quota.removed_directory()
         self._removed(name)
         self.nlink = max(self.nlink - 1, 0)
         inode.nlink = 1  # lost_name subtracts one
@@ -462,6 +477,8 @@ class GoferDir(GoferInode):
         is_exchange = flags & RENAME_EXCHANGE != 0
         moved_fid = inode.known_fid() if isinstance(inode, GoferDir) else 0
         other_fid = target.known_fid() if is_exchange and isinstance(target, GoferDir) else 0
+        if self.host.quota is not None and target is not None and not is_exchange:
+            target.recount()
         self.host.flush_dead()
         self.host.client.rename(self.fid(), name, new_dir.fid(), new_name, flags, moved_fid, other_fid)
         self._removed(name)
@@ -474,6 +491,8 @@ class GoferDir(GoferInode):
             if isinstance(target, GoferDir):
                 target.nlink = 1
                 target.drop_fid()
+                if self.host.quota is not None:
+                    self.host.quota.removed_directory()
             target.lost_name(new_dir, new_name)
             if target.openers == 0 and not target.has_address:
                 self.host.unpark(target)

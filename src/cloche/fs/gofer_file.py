@@ -7,6 +7,7 @@ from cloche.abi.errno import (
     EACCES,
     EAGAIN,
     EBADF,
+    EDQUOT,
     EFAULT,
     EFBIG,
     EIO,
@@ -15,9 +16,11 @@ from cloche.abi.errno import (
     LinuxError,
 )
 from cloche.abi.fcntl import O_APPEND
+from cloche.abi.fs import FALLOC_FL_PUNCH_HOLE
 from cloche.abi.mman import MAP_SHARED, PROT_WRITE
 from cloche.abi.uio import RWF_APPEND, RWF_NOWAIT
-from cloche.fs.gofer_inode import GoferInode
+from cloche.fs.gofer_inode import GoferInode, fill_holes
+from cloche.fs.volume_quota import VolumeQuota
 from cloche.kernel.host_wait import HostWait
 from cloche.kernel.timers import monotonic_ns
 from cloche.mm.text import PatchedText
@@ -109,6 +112,35 @@ class GoferFile(FileDescription):
             raise
 
     def pwrite(self, ctx: Context, src: IovIter, offset: int, flags: int = 0) -> int:
+        quota = self._node.host.quota
+        length = src.remaining()
+        if quota is None or length == 0:
+            return self._pwrite(ctx, src, offset, length, flags)
+        node = self._node
+        fd, charge = node.fd_to_write(), node.charges()
+        st = quota.begin(charge, fd)
+        at = st.st_size if flags & RWF_APPEND else offset
+        if charge.is_mapped and at > st.st_size:
+            # it would leave a hole that guests could fill through their mappings
+            quota.settle(charge, fd, 0)
+            self._fill(quota, fd, at)
+            st = quota.begin(charge, fd)
+        length, reserved = quota.affordable(fd, st, at, length)
+        if length == 0:
+            quota.settle(charge, fd, reserved)
+            return -EDQUOT
+        try:
+            count = self._pwrite(ctx, src, offset, length, flags)
+        except HostWait:
+            quota.abandon(charge, reserved)
+            raise
+        except LinuxError:
+            quota.settle(charge, fd, reserved)
+            raise
+        quota.settle(charge, fd, reserved)
+        return count
+
+    def _pwrite(self, ctx: Context, src: IovIter, offset: int, length: int, flags: int) -> int:
         node = self._node
         client = node.host.client
         host = node.host
@@ -117,7 +149,6 @@ class GoferFile(FileDescription):
         if not is_patient:
             start_ns = host.looked_ns if client.may_wait() else monotonic_ns()
             client.commit()  # the questions after this cannot be asked twice
-        length = src.remaining()
         limit = ctx.file_size_limit
         if limit >= 0:
             at = offset
@@ -242,9 +273,35 @@ class GoferFile(FileDescription):
         return self.pos
 
     def fallocate(self, ctx: Context, mode: int, offset: int, length: int) -> int:
-        node = self._node
         if not self.is_writable():
             return -EBADF
+        node = self._node
+        quota = node.host.quota
+        if quota is None:
+            return self._fallocate(ctx, mode, offset, length)
+        fd, charge = node.fd_to_write(), node.charges()
+        st = quota.begin(charge, fd)
+        room, reserved = length, 0
+        if mode & FALLOC_FL_PUNCH_HOLE == 0:
+            room, reserved = quota.affordable(fd, st, offset, length)
+        elif charge.is_mapped:
+            room = -1  # guests could fill the hole through their mappings
+        if room < length:
+            quota.settle(charge, fd, reserved)
+            return -EDQUOT if room >= 0 else -EOPNOTSUPP
+        try:
+            result = self._fallocate(ctx, mode, offset, length)
+        except HostWait:
+            quota.abandon(charge, reserved)
+            raise
+        except LinuxError:
+            quota.settle(charge, fd, reserved)
+            raise
+        quota.settle(charge, fd, reserved)
+        return result
+
+    def _fallocate(self, ctx: Context, mode: int, offset: int, length: int) -> int:
+        node = self._node
         client = node.host.client
         if client.may_wait():
             node.fd_to_write()
@@ -292,12 +349,29 @@ class GoferFile(FileDescription):
         if flags & MAP_SHARED and self.is_writable():
             # mprotect may add PROT_WRITE later: the file's access mode decides.
             node.is_stale = True
-            return node.fd_to_write()
+            fd, quota = node.fd_to_write(), node.host.quota
+            if quota is not None and not node.charges().is_mapped:
+                self._fill(quota, fd, 0)
+            return fd
         if flags & MAP_SHARED and prot & PROT_WRITE:
             raise LinuxError(EACCES)
         if flags & MAP_SHARED == 0 and not node.has_address and node.read_fd < 0:
             return node.fd_to_read()  # unlinked; a private mapping cannot write to it
         return node.fd_to_map()
+
+    def _fill(self, quota: VolumeQuota, fd: int, upto: int) -> None:
+        """Before guests may write through a mapping, which nobody sees: leave no hole in the file or below `upto`.
+
+        Raises LinuxError(EDQUOT).
+        """
+        charge = self._node.charges()
+        size = max(os.fstat(fd).st_size, upto)
+        reserved = quota.fill(charge, fd, size)
+        try:
+            fill_holes(fd, size)
+            charge.is_mapped = True
+        finally:
+            quota.settle(charge, fd, reserved)
 
     def patched_text(self) -> PatchedText | None:
         return self._node.patched_text()

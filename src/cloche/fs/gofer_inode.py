@@ -22,6 +22,7 @@ from cloche.abi.errno import (
     ESTALE,
     LinuxError,
 )
+from cloche.abi.fs import FALLOC_FL_KEEP_SIZE
 from cloche.abi.magic import REMOTE_MAGICS
 from cloche.abi.stat import S_IFMT, S_IFREG
 from cloche.abi.xattr import USER_PREFIX
@@ -29,11 +30,12 @@ from cloche.fs.gofer_client import GoferClient
 from cloche.fs.gofer_link import ChangeObserver
 from cloche.fs.gofer_watch import KnownChild
 from cloche.fs.text import open_text
+from cloche.fs.volume_quota import GONE, NAMELESS, FileCharge, VolumeQuota
 from cloche.kernel.host_wait import HostWait
 from cloche.kernel.task import Task
 from cloche.mm.content import CONTENT_KEYS
 from cloche.mm.text import PatchedText
-from cloche.platform import slow
+from cloche.platform import hostsys, slow
 from cloche.vfs.devices import open_special
 from cloche.vfs.objects import Context, FileDescription, FileSystem, Inode, Path
 from cloche.vfs.records import (
@@ -62,6 +64,15 @@ _OTHER_DEVICE_SHIFT: Final = 56  # inode numbers stay below it on every file sys
 
 def _fail(error: OSError) -> LinuxError:
     return LinuxError(error.errno or EIO)
+
+
+def fill_holes(fd: int, size: int) -> None:
+    """Have the host allocate all of a file. Raises LinuxError."""
+    if size > 0:
+        try:
+            hostsys.fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, size)
+        except OSError as error:
+            raise _fail(error)
 
 
 class OwnerMap:
@@ -115,6 +126,7 @@ class GoferHost(FileSystem, ChangeObserver):
         self.looked_ns: int = 0  # when the clock was last read for `quick_ns`
         self.away: int = 0  # host calls on its files that are taking long (kernel.lanes)
         self.root_attr: Attr = root.attr
+        self.quota: VolumeQuota | None = None  # of a named volume that has a size
         client.observers.append(self)
 
     def change_lost(self) -> None:
@@ -157,6 +169,8 @@ class GoferHost(FileSystem, ChangeObserver):
         out.files = row[5]
         out.files_free = row[6]
         out.name_max = row[7]
+        if self.quota is not None:
+            self.quota.show(out)
         return out
 
     def sync(self) -> int:
@@ -280,6 +294,7 @@ class GoferInode(Inode, KnownChild):
         self.text_key: tuple[int, int, int] = (-1, -1, -1)
         self.checked_ns: int = 0  # when the gofer was last asked (CLOCK_MONOTONIC)
         self.owner_ctime_ns: int = 0  # the ctime when the gofer last reported its owner
+        self.charge: FileCharge | None = None  # with a quota, once it is changed
         self.update(attr)
 
     # -- identity --------------------------------------------------------------------------------------
@@ -328,6 +343,8 @@ class GoferInode(Inode, KnownChild):
         self._drop_name(parent, name)
         if self.nlink == 0:
             self.host.forget(self)
+            if self.host.quota is not None and not self.is_dir():
+                self.charges().state = NAMELESS
         self.ctime_ns = time.time_ns()
 
     def moved(self, parent: "GoferInode", name: bytes, new_parent: "GoferInode", new_name: bytes) -> None:
@@ -426,10 +443,44 @@ class GoferInode(Inode, KnownChild):
         if self.host.is_shared and self.ctime_ns != self.owner_ctime_ns:
             self._ask()
 
+    def charges(self) -> FileCharge:
+        """What was entered in the volume's account for this file."""
+        if self.charge is None:
+            self.charge = FileCharge()
+        return self.charge
+
     def setattr(self, ctx: Context, attr: SetAttr) -> None:
         host = self.host
         if host.is_readonly:
             raise LinuxError(EROFS)
+        quota = host.quota
+        if quota is None or attr.valid & ATTR_SIZE == 0 or self.is_dir():
+            self._setattr(ctx, attr)
+            return
+        fd, charge = self.fd_to_write(), self.charges()
+        reserved = 0
+        if charge.is_mapped:
+            # a longer file has a hole that guests could fill through their mappings
+            reserved = quota.fill(charge, fd, attr.size)
+        else:
+            quota.begin(charge, fd)
+        try:
+            self._setattr(ctx, attr)
+            if charge.is_mapped:
+                host.client.commit()
+                fill_holes(fd, attr.size)
+        except HostWait:
+            quota.abandon(charge, reserved)
+            raise
+        except LinuxError:
+            quota.settle(charge, fd, reserved)
+            raise
+        quota.settle(charge, fd, reserved)
+        if self.openers == 0:
+            host.park(self)
+
+    def _setattr(self, ctx: Context, attr: SetAttr) -> None:
+        host = self.host
         valid = attr.valid & (ATTR_MODE | ATTR_UID | ATTR_GID | ATTR_SIZE | ATTR_ATIME | ATTR_MTIME)
         if valid & ATTR_SIZE:
             valid &= ~ATTR_MTIME  # the host's truncate sets it
@@ -505,18 +556,33 @@ class GoferInode(Inode, KnownChild):
     def setxattr(self, ctx: Context, name: bytes, value: bytes, flags: int) -> None:
         if name == USER_PREFIX:
             raise LinuxError(EINVAL)
+        quota = self.host.quota
+        if quota is not None:
+            quota.check()
+            self._ask()
+        before = self.blocks
         fid, own = self.address()
         self.host.client.setxattr(fid, own, name, value, flags)
         self.is_stale = True  # ctime
+        if quota is not None:
+            self._ask()
+            quota.changed(before, self.blocks)
 
     def listxattr(self, ctx: Context) -> list[bytes]:
         fid, own = self.address()
         return self.host.client.listxattr(fid, own)
 
     def removexattr(self, ctx: Context, name: bytes) -> None:
+        quota = self.host.quota
+        if quota is not None:
+            self._ask()
+        before = self.blocks
         fid, own = self.address()
         self.host.client.removexattr(fid, own, name)
         self.is_stale = True
+        if quota is not None:
+            self._ask()
+            quota.changed(before, self.blocks)
 
     # -- descriptors -----------------------------------------------------------------------------------
     def fd_to_read(self) -> int:
@@ -630,6 +696,22 @@ class GoferInode(Inode, KnownChild):
             return None, False
         return (open_text(fd) if fd >= 0 else None), lasts
 
+    def _leave_account(self, quota: VolumeQuota, charge: FileCharge) -> None:
+        """It has no name and is about to be closed: take its blocks out of the volume's account."""
+        fd = self.write_fd if self.write_fd >= 0 else self.read_fd
+        if fd >= 0:
+            self._update_from_fd(fd)
+        charge.state = GONE
+        quota.changed(self.blocks, 0)
+
+    def recount(self) -> None:
+        """Before a name is removed on a volume that has a size: see what the file takes."""
+        fd = self.write_fd if self.write_fd >= 0 else self.read_fd
+        if fd >= 0:
+            self._update_from_fd(fd)
+        else:
+            self._ask()
+
     def close_write_fd(self) -> None:
         """Close the descriptor for writing, after its attributes were taken over."""
         if self.write_fd >= 0:
@@ -646,6 +728,9 @@ class GoferInode(Inode, KnownChild):
 
     def close_fds(self) -> None:
         """Close both descriptors."""
+        quota, charge = self.host.quota, self.charge
+        if quota is not None and charge is not None and charge.state == NAMELESS:
+            self._leave_account(quota, charge)
         self.close_write_fd()
         if self.read_fd >= 0:
             self.host.client.close_fd(self.read_fd)

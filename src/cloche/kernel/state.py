@@ -43,6 +43,7 @@ REBUILT: Final[dict[str, str]] = {
     "fs.gofer_watch.NameWatch": "events of a gofer that is started anew; what they were about is asked for again",
     "fs.gofer_inode.GoferInode.read_fd": "`fd_to_read` asks the gofer again, by the inode's number there",
     "fs.gofer_inode.GoferInode.write_fd": "`fd_to_write` asks the gofer again, by the inode's number there",
+    "fs.volume_quota.VolumeQuota": "the account of a volume, which is opened anew; what is in it is on the disk",
     "fs.gofer_link.GoferRequest.fds": "on the way with a request or its answer; the call asks again",
     "fs.text.OpenText._fd": "a patched copy, asked of the analyst again",
     "wire.imagetree.TreeFile.fd": "the tree of an image, opened anew by its name in the attach point",
