@@ -3,6 +3,7 @@
 What a registry sends is checked by its digest; only the meaning of a tag is taken on trust. Logins are sent to the
 registry, and to the server that it names for tokens if that is reached by TLS (or is this machine), never to a server
 to which a download is redirected. A download that breaks off is continued from there, by this process or a later one.
+How long all of it may take depends on its size (`images.pace`).
 """
 
 import base64
@@ -22,6 +23,7 @@ from cloche import __version__
 from cloche.images.credentials import Credentials, find_credentials
 from cloche.images.errors import ImageError
 from cloche.images.image import Descriptor, Image, Progress, Source
+from cloche.images.pace import ANSWER_S, TooSlowError, allowed_s, watch, within
 from cloche.images.reference import DOCKER_HUB, Reference
 from cloche.images.store import INDEX_TYPES, MANIFEST_TYPES, MAX_DOCUMENT_BYTES, Store, digest_of
 
@@ -58,9 +60,13 @@ def _pool(url: str, host: str) -> urllib3.PoolManager:
     scheme = urllib.parse.urlsplit(url).scheme
     headers = {"User-Agent": f"cloche/{__version__}"}
     proxy = urllib.request.getproxies().get(scheme)
+    pool: urllib3.PoolManager
     if proxy and not is_loopback(host) and not urllib.request.proxy_bypass(host.rpartition(":")[0] or host):
-        return urllib3.ProxyManager(proxy, headers=headers, ssl_context=_tls(host), maxsize=8)
-    return urllib3.PoolManager(headers=headers, ssl_context=_tls(host), maxsize=8)
+        pool = urllib3.ProxyManager(proxy, headers=headers, ssl_context=_tls(host), maxsize=8)
+    else:
+        pool = urllib3.PoolManager(headers=headers, ssl_context=_tls(host), maxsize=8)
+    watch(pool)
+    return pool
 
 
 class Registry(Source):
@@ -79,10 +85,13 @@ class Registry(Source):
 
     def _try_plain(self) -> None:
         try:
-            answer = self.pool.request(
-                "GET", f"https://{self.host}/v2/", retries=False, timeout=_TIMEOUT, preload_content=False
-            )
-            _body(answer)
+            with within(ANSWER_S):
+                answer = self.pool.request(
+                    "GET", f"https://{self.host}/v2/", retries=False, timeout=_TIMEOUT, preload_content=False
+                )
+                _body(answer)
+        except TooSlowError:
+            raise self._too_slow() from None
         except HTTPError:
             self.url = f"http://{self.host}/v2/{self.name.path}"
 
@@ -178,10 +187,13 @@ class Registry(Source):
         for attempt in range(TRIES):
             is_last = attempt == TRIES - 1
             try:
-                answer = self._request(method, url, **settings)
-                if is_stream and answer.status in expected:
-                    return answer
-                said = _body(answer)
+                with within(ANSWER_S):
+                    answer = self._request(method, url, **settings)
+                    if is_stream and answer.status in expected:
+                        return answer
+                    said = _body(answer)
+            except TooSlowError:
+                raise self._too_slow() from None
             except HTTPError as error:
                 if is_last or _is_final(error):
                     raise ImageError(f"{self.name.host}: {_explain(error)}") from None
@@ -193,6 +205,9 @@ class Registry(Source):
                 raise self._refused(answer.status, said)
             _pause(attempt, answer.headers.get("Retry-After", ""))
         raise AssertionError
+
+    def _too_slow(self) -> ImageError:
+        return ImageError(f"{self.name.host} answers too slowly")
 
     def _refused(self, status: int, said: bytes) -> ImageError:
         if status == 404:
@@ -225,10 +240,13 @@ class Registry(Source):
         for attempt in range(TRIES):
             answer = self._ask("GET", url, (200,), headers=headers, is_stream=True)
             try:
-                data = answer.read(MAX_DOCUMENT_BYTES + 1)
+                with within(allowed_s(MAX_DOCUMENT_BYTES)):
+                    data = answer.read(MAX_DOCUMENT_BYTES + 1)
                 if len(data) > MAX_DOCUMENT_BYTES:
                     raise ImageError(f"{self.name.host} sends a document that is too long")
                 return data
+            except TooSlowError:
+                raise self._too_slow() from None
             except HTTPError as error:
                 if attempt == TRIES - 1:
                     raise ImageError(f"{self.name.host}: {_explain(error)}") from None
@@ -252,17 +270,24 @@ class Registry(Source):
             if file is None:
                 progress.fetched(layer.digest, layer.size)
                 return
-            for attempt in range(TRIES):
-                before = file.tell()
-                progress.fetched(layer.digest, before if attempt == 0 else 0)
-                try:
-                    self._continue(file, layer, progress)
-                    break
-                except (HTTPError, ConnectionError, TimeoutError) as error:
-                    if attempt == TRIES - 1 or _is_final(error):
-                        raise ImageError(f"{self.name.host}: {_explain(error)}") from None
-                    _pause(attempt, "")
+            try:
+                with within(allowed_s(layer.size)):
+                    self._fetch(file, layer, progress)
+            except TooSlowError:
+                raise self._too_slow() from None
             store.finish_partial(file, layer.digest)
+
+    def _fetch(self, file: IO[bytes], layer: Descriptor, progress: Progress) -> None:
+        """Fetch what the file has not got, however often the connection breaks. Raises ImageError, urllib3's errors."""
+        for attempt in range(TRIES):
+            progress.fetched(layer.digest, file.tell() if attempt == 0 else 0)
+            try:
+                self._continue(file, layer, progress)
+                return
+            except (HTTPError, ConnectionError, TimeoutError) as error:
+                if attempt == TRIES - 1 or _is_final(error):
+                    raise ImageError(f"{self.name.host}: {_explain(error)}") from None
+                _pause(attempt, "")
 
     def _continue(self, file: IO[bytes], layer: Descriptor, progress: Progress) -> None:
         """Fetch the rest of a blob, from the end of the file on.  Raises ImageError, urllib3's errors."""
@@ -325,8 +350,11 @@ class Registry(Source):
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(blob.size)}
         with open(store.blob_path(blob.digest), "rb") as file:
             try:
-                answer = self._request("PUT", place, body=file, headers=headers)
-                said = _body(answer)
+                with within(allowed_s(blob.size)):
+                    answer = self._request("PUT", place, body=file, headers=headers)
+                    said = _body(answer)
+            except TooSlowError:
+                raise self._too_slow() from None
             except HTTPError as error:
                 raise ImageError(f"{self.name.host}: {_explain(error)}") from None
         if answer.status != 201:
