@@ -11,6 +11,17 @@ from pathlib import Path
 
 import pytest
 
+try:
+    import hypothesis
+except ImportError:
+    pass  # a machine that runs only tests of other kinds
+else:
+    # A machine may stand still for seconds at any moment.
+    hypothesis.settings.register_profile(
+        "no clock", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    )
+    hypothesis.settings.load_profile("no clock")
+
 TESTS = Path(__file__).parent
 
 

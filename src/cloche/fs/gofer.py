@@ -32,11 +32,12 @@ from cloche.abi.errno import (
 )
 from cloche.abi.fcntl import RENAME_EXCHANGE, RENAME_NOREPLACE
 from cloche.abi.stat import S_IFDIR, S_IFIFO, S_IFMT, S_IFREG, S_IFSOCK
-from cloche.fs.gofer_client import GoferClient
+from cloche.fs.gofer_client import GoferClient, Listing
 from cloche.fs.gofer_file import GoferFile
 from cloche.fs.gofer_inode import GoferHost, GoferInode, OwnerMap
 from cloche.fs.gofer_watch import WATCH_AFTER, KnownNames, is_worth_it, refused
 from cloche.fs.volume_quota import NAMED, NAMELESS
+from cloche.kernel.host_wait import HostWait
 from cloche.vfs.attr import new_owner
 from cloche.vfs.objects import (
     Context,
@@ -52,6 +53,8 @@ SINGLE_LOOKUPS: Final = 6  # names of a directory that are asked for one by one 
 # Entries between one file that is asked for and the next: those opened ahead, directories, links.
 AHEAD_SKIP: Final = 48
 AHEAD_FIRST: Final = 4  # files that are opened ahead at first
+# The same for directories that are listed, which may be far apart among files.
+AHEAD_SKIP_DIRS: Final = 512
 
 
 class GoferFs(GoferHost):
@@ -128,14 +131,18 @@ class GoferDir(GoferInode):
         self._is_listed: bool = True
         # The only possible names (not shared): the gofer is not asked for others
         self.only: set[bytes] | None = None
+        # The names are numbers in hexadecimal, and the files are read in their order (the contents of an image)
+        self.has_numbers: bool = False
         self._children: dict[bytes, GoferInode] = {}  # inodes made so far (not shared)
         self._known: KnownNames = KnownNames()  # (shared)
         self._asked: int = 0  # names looked up one by one
         self._order: list[bytes] = []  # in the order in which it was listed to a guest
         self._position: int = 0  # position in it, after the file that was opened last
         self._run: int = 0  # files that were opened in that order
-        # the three fields above, before the last file
-        self._before: tuple[list[bytes], int, int] = ([], 0, 0)
+        self._dir_position: int = 0  # the same of directories in it that were listed
+        self._dir_run: int = 0
+        # the fields above, before the last prediction
+        self._before: tuple[list[bytes], int, int, int, int] = ([], 0, 0, 0, 0)
 
     def fid(self) -> int:
         """The gofer's number for it.  Raises LinuxError.
@@ -166,21 +173,47 @@ class GoferDir(GoferInode):
         return self._fid
 
     # -- reading ---------------------------------------------------------------------------------------
-    def _load(self) -> dict[bytes, int]:
-        """Fetch the whole directory, unless it was."""
+    def _load(self, *, is_listing: bool = False) -> dict[bytes, int]:
+        """Fetch the whole directory, unless it was; `is_listing`: because a guest lists it."""
         index = self._index
         if index is not None:
             return index
         parent = self.parent
         if self._fid == 0 and parent is not None and self.has_address:
-            listing = self.host.client.opendir(parent.fid(), self.name)
+            ahead = parent.next_dirs(self) if is_listing else []
+            listing = (
+                self._open_dirs(parent, ahead) if ahead else self.host.client.opendir(parent.fid(), self.name)
+            )
             self._fid = listing.fid
         else:
             listing = self.host.client.relist(self.fid())
+        self._take(listing)
+        return listing.index
+
+    def _take(self, listing: Listing) -> None:
         self._blob = listing.blob
         self._is_listed = listing.is_listed
         self._index = listing.index
-        return listing.index
+        if self.has_numbers and self.host.reads_ahead:
+            self._order = sorted(listing.index, key=_place_among_numbers)
+
+    def _open_dirs(self, parent: GoferInode, ahead: list[GoferInode]) -> Listing:
+        """Its listing, and those of directories beside it, by one request to the gofer."""
+        client = self.host.client
+        try:
+            listing, others = client.opendir_many(parent.fid(), [self.name, *[each.name for each in ahead]])
+        except HostWait:
+            parent.rewind()
+            raise
+        for index, other in others:
+            inode = ahead[index - 1]
+            assert isinstance(inode, GoferDir)
+            if inode._fid or other.attr.ino != inode.host_ino or other.attr.dev != inode.host_dev:
+                self.host.clunk(other.fid)
+                continue
+            inode._fid = other.fid
+            inode._take(other)
+        return listing
 
     def lookup(self, ctx: Context, name: bytes) -> Inode | None:
         if self.host.is_shared:
@@ -261,14 +294,14 @@ class GoferDir(GoferInode):
             blob = listing.blob
             is_listed = listing.is_listed
         else:
-            index = self._load()
+            index = self._load(is_listing=True)
             blob = self._blob
             is_listed = self._is_listed
         if not is_listed:
             raise LinuxError(EACCES)
         if host.reads_ahead:
             self._order = list(index)
-            self._position = self._run = 0
+            self._position = self._run = self._dir_position = self._dir_run = 0
         for name, offset in index.items():
             if offset >= 0:
                 dev, ino, mode = ino_and_mode_at(blob, offset)
@@ -285,16 +318,12 @@ class GoferDir(GoferInode):
         Otherwise empty.
         """
         order, index = self._order, self._index
-        self._before = (order, self._position, self._run)
+        self._remember()
         if not order or index is None or opened.nlink > 1:
             return []
-        at = -1
-        for here in range(self._position, min(self._position + AHEAD_SKIP, len(order))):
-            if order[here] == opened.name:
-                at = here
-                break
+        at = self._place_of(opened.name, self._position, AHEAD_SKIP)
         if at < 0:
-            self._order = []  # no prediction until it is listed again
+            self._run = 0
             return []
         self._position = at + 1
         self._run += 1
@@ -316,8 +345,59 @@ class GoferDir(GoferInode):
                 break
         return out
 
+    def next_dirs(self, listed: GoferInode) -> list[GoferInode]:
+        """The directories in this one that a guest is likely to list next: if it has listed this one and at least two
+        of them in that order.
+
+        Otherwise empty.
+        """
+        order, index = self._order, self._index
+        self._remember()
+        if not order or index is None:
+            return []
+        at = self._place_of(listed.name, self._dir_position, AHEAD_SKIP_DIRS)
+        if at < 0:
+            self._dir_run = 0
+            return []
+        self._dir_position = at + 1
+        self._dir_run += 1
+        if self._dir_run < 2:
+            return []
+        out: list[GoferInode] = []
+        want = min(1 << min(self._dir_run, 4), MAX_AHEAD)
+        for here in range(at + 1, min(at + 1 + AHEAD_SKIP_DIRS, len(order))):
+            name = order[here]
+            offset = index.get(name, -1)
+            if offset < 0 or ino_and_mode_at(self._blob, offset)[2] & S_IFMT != S_IFDIR:
+                continue
+            inode = self._children.get(name)
+            if inode is None:
+                inode = self.host.make(self, entry_at(self._blob, offset))
+                self._children[name] = inode
+            if isinstance(inode, GoferDir) and inode._fid == 0 and inode._index is None and inode.has_address:
+                out.append(inode)
+                if len(out) >= want:
+                    break
+        return out
+
+    def _place_of(self, name: bytes, position: int, room: int) -> int:
+        """Where a name is in the order of the listing, a little after `position` or, for a program that begins anew, at
+        the beginning; else -1.
+        """
+        order = self._order
+        for here in range(position, min(position + room, len(order))):
+            if order[here] == name:
+                return here
+        for here in range(min(position, room, len(order))):
+            if order[here] == name:
+                return here
+        return -1
+
+    def _remember(self) -> None:
+        self._before = (self._order, self._position, self._run, self._dir_position, self._dir_run)
+
     def rewind(self) -> None:
-        self._order, self._position, self._run = self._before
+        self._order, self._position, self._run, self._dir_position, self._dir_run = self._before
 
     # -- changing --------------------------------------------------------------------------------------
     def _added(self, name: bytes, inode: GoferInode) -> None:
@@ -506,6 +586,10 @@ class GoferDir(GoferInode):
     def sync_dir(self) -> None:
         """fsync of the directory on the host."""
         self.host.client.fsync(self.fid(), b"")
+
+
+def _place_among_numbers(name: bytes) -> tuple[int, bytes]:
+    return len(name), name
 
 
 class GoferDirDescription(DirectoryDescription):

@@ -9,7 +9,7 @@ import socket
 from typing import Final
 
 from cloche.abi.errno import EIO, ENFILE, LinuxError
-from cloche.fs.gofer_link import GoferLink, GoferRequest
+from cloche.fs.gofer_link import GoferLink, GoferRequest, skip_listings
 from cloche.kernel.host_wait import HostWait
 from cloche.wire.frame import ProtocolError
 from cloche.wire.gofer import (
@@ -31,6 +31,7 @@ from cloche.wire.gofer import (
     OP_OPEN,
     OP_OPEN_MANY,
     OP_OPENDIR,
+    OP_OPENDIR_MANY,
     OP_READ,
     OP_REMOVEXATTR,
     OP_RENAME,
@@ -137,6 +138,36 @@ class GoferClient(GoferLink):
         """A child directory with all its entries, in one round trip."""
         return self._listing(OP_OPENDIR, pack_target(fid, name), fid)
 
+    def opendir_many(self, fid: int, names: list[bytes]) -> tuple[Listing, list[tuple[int, Listing]]]:
+        """Several child directories, at most 1 + MAX_AHEAD, in one round trip.
+
+        The first as `opendir` gives it; of those others that could be read (index, listing).
+        """
+        parts = [pack_u64(fid), pack_u32(len(names))]
+        for name in names:
+            parts.append(pack_string(name))
+        frame = self._exchange(OP_OPENDIR_MANY, b"".join(parts), fid, 0)
+        if frame.code < 0:
+            raise LinuxError(-frame.code)
+        try:
+            reader = Reader(frame.body)
+            others: list[tuple[int, Listing]] = []
+            for index, other, is_listed, attr, blob in skip_listings(reader):
+                if not 0 < index < len(names):
+                    raise ProtocolError("a directory that was not asked for")
+                others.append((index, Listing(other, attr, blob, index_entries(blob), is_listed=is_listed)))
+            return self._one_listing(reader), others
+        except ProtocolError:
+            raise self._broken()
+
+    @staticmethod
+    def _one_listing(reader: Reader) -> Listing:
+        fid = reader.u64()
+        is_listed = reader.u8() != 0
+        attr = reader.attr()
+        blob = reader.rest()
+        return Listing(fid, attr, blob, index_entries(blob), is_listed=is_listed)
+
     def relist(self, fid: int) -> Listing:
         """The entries of a directory as they are now."""
         return self._listing(OP_LIST, pack_u64(fid), fid)
@@ -146,12 +177,7 @@ class GoferClient(GoferLink):
         if frame.code < 0:  # the directory may not have been readable to its end
             raise LinuxError(-frame.code)
         try:
-            reader = Reader(frame.body)
-            own_fid = reader.u64()
-            is_listed = reader.u8() != 0
-            attr = reader.attr()
-            blob = reader.rest()
-            return Listing(own_fid, attr, blob, index_entries(blob), is_listed=is_listed)
+            return self._one_listing(Reader(frame.body))
         except ProtocolError:
             raise self._broken()
 

@@ -50,7 +50,7 @@ from cloche.vfs.records import (
 )
 from cloche.wire.gofer import Attr, Entry
 
-MAX_IDLE_FDS: Final = 512
+MAX_IDLE_FDS: Final = 16384
 MAX_SHARED_INODES: Final = 32768
 CLUNK_BATCH: Final = 64
 # A lookup has just asked the gofer; within this time the same call need not ask again for the attributes.
@@ -372,8 +372,12 @@ class GoferInode(Inode, KnownChild):
         """For a directory: the files that a guest which reads them in order will open next."""
         return []
 
+    def next_dirs(self, listed: "GoferInode") -> list["GoferInode"]:
+        """For a directory: those in it that a guest which lists them in order will list next."""
+        return []
+
     def rewind(self) -> None:
-        """The call that has used `next_files` will be run again: undo its effect."""
+        """The call that has used `next_files` or `next_dirs` will be run again: undo its effect."""
 
     # -- attributes ------------------------------------------------------------------------------------
     def update(self, attr: Attr) -> None:

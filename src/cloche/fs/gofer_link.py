@@ -35,6 +35,7 @@ from cloche.platform import slow
 from cloche.vfs.objects import FileDescription
 from cloche.wire.frame import FLAG_MORE, MAX_IDENT, Frame, FrameChannel, ProtocolError
 from cloche.wire.gofer import (
+    MAX_AHEAD,
     MAX_REPLY_BYTES,
     OP_ALLOCATE,
     OP_ATTACH,
@@ -45,6 +46,7 @@ from cloche.wire.gofer import (
     OP_MKNOD,
     OP_OPEN,
     OP_OPENDIR,
+    OP_OPENDIR_MANY,
     OP_REMOVEXATTR,
     OP_RENAME,
     OP_RMDIR,
@@ -511,10 +513,10 @@ class GoferLink(HostServer, FdWatcher):
         if request.was_taken:
             return
         if request.code == 0 and not self._is_broken:
-            fid = _fid_in_reply(request.op, b"".join(request.parts))
-            if fid:
+            fids = _fids_in_reply(request.op, b"".join(request.parts))
+            if fids:
                 try:
-                    self.forget([fid])
+                    self.forget(fids)
                 except LinuxError:
                     pass
             if request.is_change:
@@ -569,15 +571,36 @@ class GoferLink(HostServer, FdWatcher):
             self._send(OP_FORGET, 0, pack_u64(*fids[start : start + 1024]))
 
 
-def _fid_in_reply(op: int, body: bytes) -> int:
-    """The fid that a reply gives, 0 for none."""
+def skip_listings(reader: Reader) -> list[tuple[int, int, bool, Attr, bytes]]:
+    """The directories of a reply to OPENDIR_MANY but the first: index, fid, whether it is listed, attributes, entries.
+
+    Raises ProtocolError.
+    """
+    out: list[tuple[int, int, bool, Attr, bytes]] = []
+    count = reader.u32()
+    if count > MAX_AHEAD:
+        raise ProtocolError("more than was asked for")
+    for _each in range(count):
+        index, fid = reader.u32(), reader.u64()
+        is_listed = reader.u8() != 0
+        attr = reader.attr()
+        out.append((index, fid, is_listed, attr, reader.blob()))
+    return out
+
+
+def _fids_in_reply(op: int, body: bytes) -> list[int]:
+    """The fids that a reply gives."""
     try:
         reader = Reader(body)
         if op in (OP_OPEN, OP_CREATE, OP_TMPFILE):
             reader.attr()
-            return reader.u64()
+            fid = reader.u64()
+            return [fid] if fid else []
         if op in (OP_WALK, OP_OPENDIR, OP_ATTACH):
-            return reader.u64()
+            return [reader.u64()]
+        if op == OP_OPENDIR_MANY:
+            others = skip_listings(reader)
+            return [reader.u64(), *[each[1] for each in others]]
     except ProtocolError:
         pass
-    return 0
+    return []

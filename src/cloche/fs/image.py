@@ -2,7 +2,8 @@
 
 Names and attributes come from the image's tree (`wire.imagetree`), which the gofer opened; owners, modes, links and
 devices are those of the image although an ordinary user may have unpacked it.  Contents are plain files with numbers
-for names, in a directory for each layer, which the gofer opens as it opens any file of the host (`fs.gofer`).
+for names, in a directory for each layer, which the gofer opens as it opens any file of the host (`fs.gofer`). The
+numbers are in the order of the layer; so files that are read in turn mostly have numbers in turn, and are opened ahead.
 
 The tree is not trusted: rows are checked when they are read, blocks have a bounded size, and the names in a directory
 are read when they are needed.
@@ -13,7 +14,7 @@ import os
 from cloche.abi.errno import EINVAL, EIO, ENODATA, LinuxError
 from cloche.abi.magic import EROFS_SUPER_MAGIC_V1
 from cloche.abi.stat import S_IFDIR, S_IFMT, S_IFREG, dtype
-from cloche.fs.gofer import GoferFs
+from cloche.fs.gofer import GoferDir, GoferFs
 from cloche.fs.gofer_client import GoferClient
 from cloche.vfs.devices import open_special
 from cloche.vfs.objects import (
@@ -67,6 +68,8 @@ class ImageFs(FileSystem):
             self.layers[row.layer] = layer
         group, name = content_name(row.number)
         directory = layer.lookup(ctx, group) if layer is not None else None
+        if isinstance(directory, GoferDir):
+            directory.has_numbers = True
         found = directory.lookup(ctx, name) if directory is not None else None
         if found is None or not found.is_regular():
             raise LinuxError(EIO)  # it was removed from the store

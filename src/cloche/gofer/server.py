@@ -33,6 +33,7 @@ from cloche.gofer.watches import Watches
 from cloche.wire.frame import FLAG_MORE, Frame, FrameChannel, ProtocolError
 from cloche.wire.gofer import (
     MAX_AHEAD,
+    MAX_AHEAD_BYTES,
     MAX_READ_BYTES,
     MAX_REQUEST_BYTES,
     MAX_WRITE_BYTES,
@@ -52,6 +53,7 @@ from cloche.wire.gofer import (
     OP_OPEN,
     OP_OPEN_MANY,
     OP_OPENDIR,
+    OP_OPENDIR_MANY,
     OP_READ,
     OP_REMOVEXATTR,
     OP_RENAME,
@@ -155,6 +157,9 @@ class Server:
             if op in (OP_OPEN, OP_CREATE, OP_TMPFILE):
                 self._donate(op, reader)
                 return
+            if op == OP_OPENDIR_MANY:
+                self._listings(reader)
+                return
             if op == OP_OPEN_MANY:
                 self._donate_many(reader)
                 return
@@ -229,14 +234,16 @@ class Server:
         else:
             node = self._node(reader)
             reader.end()
+        self._send_listing(b"", *self._begin_listing(node))
+
+    def _begin_listing(self, node: Node) -> tuple[bytes, ListingCursor | None]:
+        """What precedes the entries, and the entries. Raises LinuxError, OSError."""
         fd = self._table.dir_fd(node)
         status = os.fstat(fd)
         head_attr = pack_stat(status)
         skeleton, path = node.attach.skeleton, path_of(node)
         if skeleton is not None and not skeleton.is_open(path, status.st_mode):
-            self._channel.send(0, 0, pack_u64(node.fid) + b"\1" + head_attr)  # a new directory is empty
-            return
-        cursor: ListingCursor | None = None
+            return pack_u64(node.fid) + b"\1" + head_attr, None  # a new directory is empty
         try:
             cursor = ListingCursor(
                 fd,
@@ -246,19 +253,68 @@ class Server:
                 path=path,
             )
         except PermissionError:
-            pass  # searchable only
-        head = pack_u64(node.fid) + (b"\1" if cursor is not None else b"\0") + head_attr
+            return pack_u64(node.fid) + b"\0" + head_attr, None  # searchable only
+        return pack_u64(node.fid) + b"\1" + head_attr, cursor
+
+    def _send_listing(self, before: bytes, head: bytes, cursor: ListingCursor | None) -> None:
         if cursor is None:
-            self._channel.send(0, 0, head)
+            self._channel.send(0, 0, before + head)
             return
         try:
-            chunk = head + cursor.next_chunk()
+            chunk = before + head + cursor.next_chunk()
             while not cursor.is_done:
                 self._channel.send(0, FLAG_MORE, chunk)
                 chunk = cursor.next_chunk()
         finally:
             cursor.close()
         self._channel.send(0, 0, chunk)
+
+    def _listings(self, reader: Reader) -> None:
+        """A directory, and others beside it that may be needed next, as far as they can be read and are not large."""
+        parent, count = self._node(reader), reader.u32()
+        if not 0 < count <= 1 + MAX_AHEAD:
+            raise ProtocolError(f"{count} directories at once")
+        names = [reader.string() for _ in range(count)]
+        reader.end()
+        if not check_name(names[0]):
+            raise LinuxError(EINVAL)
+        if not self._table.is_visible(parent, names[0]):
+            raise LinuxError(ENOENT)
+        first = self._table.walk(parent, names[0])
+        parts = [b""]
+        size = 0
+        for index in range(1, count):
+            part = self._listing_ahead(parent, names[index])
+            if part:
+                parts += [pack_u32(index), part]
+                size += len(part)
+                if size >= MAX_AHEAD_BYTES:
+                    break
+        parts[0] = pack_u32(len(parts) // 2)
+        self._send_listing(b"".join(parts), *self._begin_listing(first))
+
+    def _listing_ahead(self, parent: Node, name: bytes) -> bytes:
+        """The listing of a directory if it can be read and is not large, else nothing."""
+        try:
+            if not check_name(name) or not self._table.is_visible(parent, name):
+                return b""
+            node = self._table.walk(parent, name)
+        except (LinuxError, OSError):
+            return b""
+        try:
+            head, cursor = self._begin_listing(node)
+            if cursor is None:
+                return head + pack_u32(0)
+            try:
+                entries = cursor.next_chunk()
+                if cursor.is_done:
+                    return head + pack_u32(len(entries)) + entries
+            finally:
+                cursor.close()
+        except (LinuxError, OSError):
+            pass
+        self._table.clunk(node.fid)
+        return b""
 
     def _donate(self, op: int, reader: Reader) -> None:
         if op == OP_TMPFILE:

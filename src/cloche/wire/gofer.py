@@ -47,6 +47,9 @@ itself (or the attached file). A fid is a number that the gofer chose, never reu
     WATCH        fid                                                 wd u32 + the worker's inotify descriptor, which
                                                                      tells of names in it that come, go or change
     UNWATCH      wd u32                                              none: it is not answered
+    OPENDIR_MANY fid, count u32, name …                              count u32, for each: index u32, what OPENDIR
+                                                                     replies, with the length u32 of the entries before
+                                                                     them; then the reply of OPENDIR for the first name
 
 FSYNC, SYNCFS, READ, SEEK, WRITE and ALLOCATE take long: their replies may come after those to later requests.
 With `pin` 1 OPEN and CREATE on a writable attach point also give a fid for the file itself (0: there are too many),
@@ -100,9 +103,13 @@ OP_ALLOCATE: Final = 31
 OP_SEEK: Final = 32
 OP_WATCH: Final = 33
 OP_UNWATCH: Final = 34
-OP_LAST: Final = 34
+OP_OPENDIR_MANY: Final = 35
+OP_LAST: Final = 35
 
-MAX_AHEAD: Final = 16  # files that one OP_OPEN_MANY opens besides the first
+MAX_AHEAD: Final = (
+    16  # files that one OP_OPEN_MANY opens besides the first, and directories of one OP_OPENDIR_MANY
+)
+MAX_AHEAD_BYTES: Final = 256 * 1024  # of the entries of those directories
 
 # SETATTR's `valid`, as linux/fs.h numbers them.
 SET_MODE: Final = 1

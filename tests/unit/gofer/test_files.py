@@ -316,3 +316,18 @@ def test_several_files_are_opened_at_once(rig: Rig) -> None:
     os.close(fd)
     os.close(others[0][1])
     assert errno_of(rig.client.open_many, rig.ro, [(b"gone", 0, 0), (b"file", 0, 0)]) == errno.ENOENT
+
+
+def test_several_directories_are_listed_at_once(rig: Rig) -> None:
+    (rig.read_only / "other").mkdir()
+    (rig.read_only / "other" / "x").write_bytes(b"x")
+    (rig.read_only / "empty").mkdir()
+    names = [b"dir", b"file", b"other", b"gone", b"way-out", b"../outside", b"empty"]
+    listing, others = rig.client.opendir_many(rig.ro, names)
+    assert list(listing.index) == [b"deep"] and listing.is_listed
+    assert [(index, list(each.index)) for index, each in others] == [(2, [b"x"]), (6, [])]
+    found = rig.client.stat(others[0][1].fid, b"x")
+    assert isinstance(found, Entry) and found.attr.size == 1
+    for first in (b"gone", b"way-out", b"../outside", b"file"):
+        assert errno_of(rig.client.opendir_many, rig.ro, [first, b"dir"]) != 0
+    assert rig.client.relist(listing.fid).index.keys() == {b"deep"}

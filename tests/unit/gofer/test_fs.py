@@ -1,5 +1,6 @@
 """The file system of the gofer under the real path walk, with a real gofer; the host is the oracle."""
 
+import builtins
 import mmap
 import os
 import shutil
@@ -14,7 +15,7 @@ from cloche.abi import errno
 from cloche.abi.errno import LinuxError
 from cloche.abi.fcntl import RENAME_EXCHANGE, RENAME_NOREPLACE
 from cloche.abi.mman import MAP_PRIVATE, MAP_SHARED
-from cloche.fs.gofer import SINGLE_LOOKUPS, GoferFs
+from cloche.fs.gofer import SINGLE_LOOKUPS, GoferDir, GoferFs
 from cloche.fs.gofer_client import GoferClient
 from cloche.fs.gofer_inode import GoferInode, OwnerMap
 from cloche.gofer.launch import spawn_gofer
@@ -86,10 +87,16 @@ class View:
             file.put()
 
     def list(self, name: bytes) -> set[bytes]:
+        return set(self.order(name))
+
+    def order(self, name: bytes) -> builtins.list[bytes]:
+        """The names in a directory, in its order."""
         file = self.open(name, os.O_DIRECTORY)
-        names = {row[0] for row in entries(file, self.ctx)}
+        names = []
+        while rows := entries(file, self.ctx):
+            names += [row[0] for row in rows if row[0] not in (b".", b"..")]
         file.put()
-        return names - {b".", b".."}
+        return names
 
     def stat(self, name: bytes) -> Inode:
         inode = self.lookup(name, 0)
@@ -506,6 +513,63 @@ def test_who_reads_file_after_file_does_not_wait_for_each(rig: Rig) -> None:
     view.open(b"/many/" + names[40]).put()
     inode = view.lookup(b"/many/" + names[41])
     assert isinstance(inode, GoferInode) and inode.read_fd < 0
+
+
+def test_who_reads_it_all_again_does_not_wait_for_each_either(rig: Rig) -> None:
+    many = rig.ro / "many"
+    many.mkdir()
+    for number in range(60):
+        (many / f"f{number}").write_bytes(b"%d" % number)
+    view = rig.view(RO)
+    view.fs.max_idle_fds = 24
+    names = view.order(b"/many")
+    for _again in range(2):  # the second time without a listing: an overlay above knows the names
+        before = view.fs.client.calls
+        for name in names:
+            assert view.read(b"/many/" + name) == name[1:]
+        assert view.fs.client.calls - before < 20
+
+
+def test_who_lists_directory_after_directory_does_not_wait_for_each(rig: Rig) -> None:
+    many = rig.ro / "many"
+    for number in range(60):
+        (many / f"d{number}" / "below").mkdir(parents=True)
+        (many / f"d{number}" / f"f{number}").write_bytes(b"")
+        (many / f"x{number}").write_bytes(b"")
+    for number in range(3000):
+        (many / "d30" / f"{number:200}").write_bytes(b"")
+    view = rig.view(RO)
+    names = [each for each in view.order(b"/many") if each.startswith(b"d")]
+    before = view.fs.client.calls
+    for name in names:
+        found = view.list(b"/many/" + name)
+        expected = {b"below", b"f" + name[1:]}
+        assert found >= expected and (len(found) == 2) == (name != b"d30")
+        assert not view.list(b"/many/" + name + b"/below")
+    # one for each directory below, and few for those in `many`; a large one comes alone
+    assert view.fs.client.calls - before < 60 + 20
+    # who looks into one of them gets no other
+    view = rig.view(RO)
+    view.list(b"/many")
+    view.list(b"/many/" + names[7])
+    inode = view.lookup(b"/many/" + names[8])
+    assert isinstance(inode, GoferDir) and inode.known_fid() == 0
+
+
+def test_a_directory_that_was_replaced_is_not_taken_for_what_was_listed(rig: Rig) -> None:
+    many = rig.ro / "many"
+    for number in range(8):
+        (many / f"d{number}" / "old").mkdir(parents=True)
+    view = rig.view(RO)
+    names = view.order(b"/many")
+    view.list(b"/many/" + names[0])
+    for name in names[2:]:
+        path = many / os.fsdecode(name)
+        shutil.move(path, rig.ro / f"gone-{os.fsdecode(name)}")
+        (path / "new").mkdir(parents=True)
+    assert view.list(b"/many/" + names[1]) == {b"old"}
+    inode = view.lookup(b"/many/" + names[2])
+    assert isinstance(inode, GoferDir) and inode.known_fid() == 0
 
 
 def test_what_was_opened_ahead_is_given_up_in_time(rig: Rig) -> None:

@@ -83,7 +83,11 @@ def test_a_layer(tmp_path: Path) -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n"
     store = Store(str(tmp_path))
     with dripping(head) as host, pytest.raises(ImageError, match="too slowly"):
-        connect(host).fetch(store, Descriptor({"mediaType": "application/octet-stream", "digest": DIGEST, "size": 1000000}), Progress())
+        connect(host).fetch(
+            store,
+            Descriptor({"mediaType": "application/octet-stream", "digest": DIGEST, "size": 1000000}),
+            Progress(),
+        )
 
 
 def test_a_large_layer_may_take_longer() -> None:
