@@ -1,12 +1,16 @@
 """Images: `run --image`, `load`, `save`, `images`, `inspect`, `rmi`, `prune`."""
 
 import json
+import os
+import pwd
+import shutil
+import subprocess
 import tarfile
 from pathlib import Path
 
 import pytest
 
-from tests.cli.harness import CLOCHE, is_one_line, run_words
+from tests.cli.harness import CLOCHE, IS_ROOT, USER, is_one_line, run_words
 from tests.cli.images import Images, LayerTar, Maker, busybox_layer
 
 
@@ -195,6 +199,67 @@ def test_an_ordinary_user_has_images_too(as_user: list[str], tmp_path: Path, pro
     script = "stat -c %u:%g /home/app /etc/passwd; touch /home/app/x; id -u; touch /etc/x || echo no"
     done = run_words([*words, script], cwd=project, XDG_DATA_HOME=str(project / "data"))
     assert done.out == "1000:1000\n0:0\n1000\nno\n", done
+
+
+def without_user_namespaces(words: list[str]) -> list[str]:
+    """The same command line in a user namespace that root has made, and in which nobody can make another."""
+    unshare = shutil.which("unshare")
+    if not IS_ROOT or unshare is None:
+        pytest.skip("only root can take them away")
+    ids = ["--map-users=0,0,65536", "--map-groups=0,0,65536"]
+    script = 'echo 0 >/proc/sys/user/max_user_namespaces && exec "$0" "$@"'
+    made = [unshare, "--user", *ids, "sh", "-c", script]
+    if subprocess.run([*made, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("this unshare cannot map ids so")
+    return [*made, *words]
+
+
+@pytest.mark.parametrize("has_namespaces", [True, False])
+def test_owners_are_the_image_s_for_an_ordinary_user(
+    as_user: list[str], tmp_path: Path, project: Path, has_namespaces: bool
+) -> None:
+    """All that one does with images: the owners are kept in indexes, and seen inside, but are not the host's."""
+    layout = Maker(tmp_path / "user-layout")
+    layout.image([busybox_layer()], {"Cmd": ["/bin/sh"]}, "tool:1")
+    user = as_user if has_namespaces else without_user_namespaces(as_user)
+    words = [*user, *CLOCHE, "--root", str(project / "root")]
+
+    def cloche(*args: str) -> str:
+        done = run_words([*words, *args], cwd=project, XDG_DATA_HOME=str(project / "data"))
+        assert done.status == 0, done
+        return done.out
+
+    (project / "to").mkdir()
+    os.chown(project / "to", pwd.getpwnam(USER).pw_uid if IS_ROOT else -1, -1)
+    assert cloche("load", "-i", str(layout.path)) == "tool:1\n"
+    assert cloche("run", "--image", "tool:1", "--", "stat", "-c", "%u:%g", "/home/app") == "1000:1000\n"
+    script = (
+        "chown 5:6 /etc/group; echo new >/new; chown 77:78 /new; chmod 4755 /new; mknod /null c 1 3; "
+        "rm /bin/ls; touch /ready; exec sleep 1000"
+    )
+    cloche("run", "-d", "--name", "n", "--image", "tool:1", "--", "/bin/sh", "-c", script)
+    try:
+        cloche("exec", "n", "/bin/sh", "-c", "until test -e /ready; do sleep 0.05; done")
+        assert cloche("diff", "--name-status", "n").split() == [
+            "D", "/bin/ls", "M", "/etc/group", "A", "/new", "A", "/null", "A", "/ready"]  # fmt: skip
+        cloche("cp", "n:/new", "out")
+        made = (project / "out").stat()
+        assert made.st_uid != 77 and made.st_mode & 0o7777 == 0o755
+        assert cloche("cp", "out", "n:/in") == "" and cloche("exec", "n", "stat", "-c", "%u", "/in") == "0\n"
+        cloche("apply", "n", "--to", "to", "/new")
+        assert (project / "to" / "new").stat().st_uid == made.st_uid
+        digest = cloche("commit", "n", "made:1")
+        cloche("save", "-o", "made.tar", "made:1")
+    finally:
+        cloche("rm", "-f", "n")
+    cloche("rmi", "made:1")
+    cloche("load", "-i", "made.tar", "--name", "again:1")
+    shown = cloche(
+        "run", "--image", "again:1", "--", "stat", "-c", "%u:%g %a %F", "/etc/group", "/new", "/null"
+    )
+    assert shown.splitlines() == ["5:6 644 regular file", "77:78 4755 regular file",
+                                  "0:0 644 character special file"]  # fmt: skip
+    assert cloche("inspect", "again:1").count(digest.strip()) == 1
 
 
 def test_a_root_file_system_becomes_an_image(images: Images, layout: Maker, rootfs: Path) -> None:

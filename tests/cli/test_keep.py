@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.crashes import crash_rounds
 from tests.cli.harness import (
     CLOCHE,
     TIMEOUT_S,
@@ -382,3 +383,8 @@ def test_a_layer_has_one_user_at_a_time(keeper: Keeper) -> None:
         assert done.status == 125 and "in use" in done.err and is_one_line(done.err), done
     keeper("rm", "-f", "k")
     wait_until(lambda: keeper("run", "--from", "k", "--", "true").status == 0, "the layer is free")
+
+
+def test_sqlite_and_git_survive_what_is_killed_under_them(tmp_path: Path) -> None:
+    """The short form of `python -m tests.cli.crashes`."""
+    crash_rounds(tmp_path / "crashes", 3, random.Random(14))
