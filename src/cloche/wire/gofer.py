@@ -106,9 +106,8 @@ OP_UNWATCH: Final = 34
 OP_OPENDIR_MANY: Final = 35
 OP_LAST: Final = 35
 
-MAX_AHEAD: Final = (
-    16  # files that one OP_OPEN_MANY opens besides the first, and directories of one OP_OPENDIR_MANY
-)
+# Files that one OP_OPEN_MANY opens besides the first, and directories of one OP_OPENDIR_MANY
+MAX_AHEAD: Final = 16
 MAX_AHEAD_BYTES: Final = 256 * 1024  # of the entries of those directories
 
 # SETATTR's `valid`, as linux/fs.h numbers them.
