@@ -3,6 +3,7 @@ dependence").
 """
 
 import ast
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -124,6 +125,7 @@ def imports(path: Path, name: str, modules: set[str]) -> set[str]:
     return out
 
 
+@cache
 def graph(source: Path) -> dict[str, set[str]]:
     paths = {module_name(path, source): path for path in sorted(source.rglob("*.py"))}
     return {name: imports(path, name, set(paths)) for name, path in paths.items()}
