@@ -12,6 +12,7 @@ int main(void) {
     struct rlimit none = {0, 0};
     setrlimit(RLIMIT_NICE, &none);
     setpgid(0, 0);
+    setpriority(PRIO_PROCESS, 0, 0); /* whoever runs the tests may be nice */
     T(syscall(SYS_getpriority, PRIO_PROCESS, 0));
     T(setpriority(PRIO_PROCESS, 0, 5));
     T(syscall(SYS_getpriority, PRIO_PROCESS, 0));
