@@ -280,7 +280,8 @@ class Server:
             raise LinuxError(EINVAL)
         if not self._table.is_visible(parent, names[0]):
             raise LinuxError(ENOENT)
-        first = self._table.walk(parent, names[0])
+        # first: if it fails there is no reply, and nobody would know of the others
+        head, cursor = self._begin_listing(self._table.walk(parent, names[0]))
         parts = [b""]
         size = 0
         for index in range(1, count):
@@ -291,7 +292,7 @@ class Server:
                 if size >= MAX_AHEAD_BYTES:
                     break
         parts[0] = pack_u32(len(parts) // 2)
-        self._send_listing(b"".join(parts), *self._begin_listing(first))
+        self._send_listing(b"".join(parts), head, cursor)
 
     def _listing_ahead(self, parent: Node, name: bytes) -> bytes:
         """The listing of a directory if it can be read and is not large, else nothing."""
