@@ -141,7 +141,7 @@ def test_what_no_list_allows(policy: Policy) -> None:
         sentry_policy(),
         broker_policy(),
         egress_policy(),
-        connector_policy(5),
+        connector_policy(5, 6),
         netns_policy(),
         guarded_policy(5, 6),
     ],
@@ -252,7 +252,7 @@ def test_who_parses_makes_no_socket_and_who_makes_them_reads_none() -> None:
     egress = compile_policy(egress_policy())
     for name in ("socket", "connect", "bind", "listen", "accept4", "sendmmsg", "execve", "clone", "ptrace"):
         assert run(egress, getattr(nr, "SYS_" + name)) == dead, name
-    connector = compile_policy(connector_policy(7))
+    connector = compile_policy(connector_policy(7, 9))
     for family in (2, 10):
         for kind in (1, 2):
             assert run(connector, nr.SYS_socket, (family, kind | flags, 0)) == SECCOMP_RET_ALLOW
@@ -261,6 +261,8 @@ def test_who_parses_makes_no_socket_and_who_makes_them_reads_none() -> None:
     for call in (nr.SYS_recvfrom, nr.SYS_sendmsg):
         assert run(connector, call, (7, 0, 0, 0, 0)) == SECCOMP_RET_ALLOW
         assert run(connector, call, (8, 0, 0, 0, 0)) == dead
+    assert run(connector, nr.SYS_sendmsg, (9, 0, 0, 0, 0)) == SECCOMP_RET_ALLOW
+    assert run(connector, nr.SYS_recvfrom, (9, 0, 0, 0, 0)) == dead
     for name in ("sendto", "read", "recvmsg", "setsockopt", "bind", "listen", "accept4", "shutdown", "setns"):
         assert run(connector, getattr(nr, "SYS_" + name)) == dead, name
     assert run(connector, nr.SYS_write, (2,)) == SECCOMP_RET_ALLOW
