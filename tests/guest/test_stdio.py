@@ -88,6 +88,31 @@ def test_waiting_for_input_that_comes_late(tmp_path: Path) -> None:
         assert run.stdout.read() == b"[0] late\n"
 
 
+POLL = "p = select.poll(); p.register(0, 1); p.poll()"
+POLL_TWICE = "p = select.poll(); p.register(0, 1); p.register(os.dup(0), 1); p.poll()"
+SELECT = "select.select([0], [], [])"
+TELL_WHEN_IT_WAITS = """
+import os, select
+waiting = os.getpid()
+if os.fork() == 0:
+    while open(f"/proc/{waiting}/stat").read().split()[2] != "S":
+        pass
+    print("waiting", flush=True)
+    os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("wait", [POLL, POLL_TWICE, SELECT])
+def test_a_wait_sees_input_that_comes_late(tmp_path: Path, wait: str) -> None:
+    code = f"{TELL_WHEN_IT_WAITS}{wait}; print(os.read(0, 9))"
+    with start(["python3", "-c", code], tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as run:
+        assert run.stdin is not None and run.stdout is not None
+        assert run.stdout.readline() == b"waiting\n"
+        run.stdin.write(b"late\n")
+        run.stdin.flush()
+        assert run.communicate(timeout=TIMEOUT_S)[0] == b"b'late\\n'\n"
+
+
 def test_dev_stdout(tmp_path: Path) -> None:
     done = subprocess.run(
         [

@@ -34,9 +34,8 @@ class WaitQueue:
 
     def widen(self, waiter: Waiter, mask: int) -> bool:
         """Register for `mask` beside what it is registered for; whether it was not."""
-        entries = self._entries
-        before = entries.get(waiter)
-        entries[waiter] = mask | _ALWAYS if before is None else mask | before
+        before = self._entries.get(waiter)
+        self.add(waiter, mask if before is None else mask | before)
         return before is None
 
     def remove(self, waiter: Waiter) -> None:
