@@ -24,6 +24,12 @@ def run_block(page: str, number: int, given: dict[str, object]) -> None:
     exec(compile(code, f"{page}, example {number + 1}", "exec"), {"__name__": "example", **given})
 
 
+@pytest.fixture(autouse=True)
+def _own_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What examples keep is kept here."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+
+
 @pytest.mark.parametrize("number", range(len(blocks("README.md"))))
 def test_the_examples_run(number: int) -> None:
     run_block("README.md", number, {} if number == 0 else {"Sandbox": __import__("cloche").Sandbox})
