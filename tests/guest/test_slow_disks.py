@@ -201,6 +201,41 @@ def test_streams_that_are_files_keep_nobody_else(kinds: str, tmp_path: Path) -> 
         stop_and_go_on(made, "ended 0 0")
 
 
+KILLED = r"""
+def is_waiting(pid):
+    return open(f"/proc/{pid}/stat").read().split()[2] in "SD"
+writer = os.fork()
+while writer == 0:
+    os.write(2, b"12345678")
+    if os.lseek(2, 0, 1) > 8 << 20:  # the disk is small
+        os.lseek(2, 0, 0)
+while os.fstat(2).st_size < 1000:
+    pass
+say("begun")
+hear()
+while not open(f"/proc/{writer}/stat").read().split()[2] == "D":
+    pass
+os.kill(writer, 9)
+killed = os.waitpid(writer, 0)[1]
+seeker = os.fork()
+if seeker == 0:
+    os.lseek(2, 0, 1)
+    os._exit(0)
+while not is_waiting(seeker):
+    pass
+say("others", others())
+say("killed", killed)
+hear()
+say("ended", os.waitpid(seeker, 0)[1])
+"""
+
+
+def test_a_position_is_not_free_before_the_call_of_who_was_killed_is_over(tmp_path: Path) -> None:
+    """The host has locked it; the sentry would wait there."""
+    with Frozen(tmp_path, KILLED, "-e", "A=b", words=f"2>{tmp_path}/place/errors") as made:
+        stop_and_go_on(made, "ended 0")
+
+
 def test_a_worker_that_is_stopped_keeps_nobody_else(tmp_path: Path) -> None:
     folder = tmp_path / "volume"
     folder.mkdir()

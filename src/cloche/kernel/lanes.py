@@ -12,7 +12,8 @@ While only one lane is left, calls of that kind wait before they begin (`HostWai
 are made by the gofer.
 
 As in Linux (state D) no signal ends the wait. A fatal one does: the task ends at once, and when the call is over
-`Abandoned` unwinds the rest of its handler.
+`Abandoned` unwinds the rest of its handler. Until then the file and its position stay the call's: the host has locked
+the position as well, and who asked for it would wait there with the turn.
 """
 
 import os
@@ -59,7 +60,7 @@ class AwayCall(Blocked):
         self.file: FileDescription | None = lent.file
         self.inner: Blocked | None = None
         self.holds_position: bool = False
-        self.is_over: bool = False
+        self.is_abandoned: bool = False  # its task has died
 
     def begin(self) -> None:
         """The turn has been taken from the lane."""
@@ -77,9 +78,8 @@ class AwayCall(Blocked):
             if task.phase == KERNEL:
                 task.enter(WAITING)
 
-    def end(self) -> None:
-        """The call is over, or its task has died."""
-        self.is_over = True
+    def _let_go(self) -> None:
+        """The call is over."""
         file = self.file
         if file is None:
             return
@@ -93,10 +93,11 @@ class AwayCall(Blocked):
 
     def come_back(self) -> None:
         """Its lane has the turn again.  Raises Abandoned."""
-        if self.is_over:
+        if not self.is_abandoned:
+            self.kernel.host_waits.take_back(self.lent)
+        self._let_go()
+        if self.is_abandoned:
             raise Abandoned
-        self.kernel.host_waits.take_back(self.lent)
-        self.end()
         task = self.task
         if task is not None:
             task.blocked = self.inner
@@ -120,7 +121,7 @@ class AwayCall(Blocked):
 
     def finished(self, task: TaskBase) -> None:
         """The task was killed: the call goes on without it."""
-        self.end()
+        self.is_abandoned = True
         forget_all(self.lent.journal)
         self.lent.journal = []
         self.task = None
