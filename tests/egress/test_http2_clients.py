@@ -1,7 +1,6 @@
 """Others' clients of HTTP/2 against others' servers, through inspected rules: gRPC as it comes from PyPI, and WebSockets
 within HTTP/2 (RFC 8441) of node."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -144,7 +143,7 @@ def test_grpc(world: InspectedWorld) -> None:
         + '[[allow.requests]]\ndeny = true\npaths = ["/demo.Greeter/Secret"]\n'
         + '[[allow.secrets]]\nname = "TOKEN"\nfrom = "file:token"\nheader = "authorization"\n'
     )
-    python = os.path.realpath(sys.executable)
+    python = f"{sys.base_prefix}/bin/python{sys.version_info.major}.{sys.version_info.minor}"
     seen = {sys.base_prefix, sysconfig.get_path("purelib")}
     shown = [word for path in sorted(seen) for word in ("-v", f"{path}:{path}:ro")]
     told = ["-e", f"PYTHONPATH={sysconfig.get_path('purelib')}"]

@@ -27,13 +27,21 @@ def standard(module: str, name: str) -> object:
 
 
 def leave() -> None:
-    """From now on imports find the standard modules, and packages that are installed elsewhere than cloche."""
+    """From now on imports find the standard modules, and packages that are installed elsewhere than cloche.
+
+    The standard modules take the places of the light ones at once: compiled modules look there for what others have
+    imported, and import nothing that has been imported by one of them.
+    """
     here = __file__.rpartition("/")[0]
     sys.path[:] = [each for each in sys.path if each != here]
+    names = ["collections.abc"] if "collections.abc" in sys.modules else []
     for name, module in list(sys.modules.items()):
         path = getattr(module, "__file__", None)
         if path is not None and path.rpartition("/")[0] == here and name != __name__:
-            del sys.modules[name]
-    sys.modules.pop("collections.abc", None)
+            names.append(name)
+    for name in names:
+        del sys.modules[name]
     if "site" not in sys.modules:
         import_module("site").main()
+    for name in names:
+        import_module(name)
