@@ -81,57 +81,34 @@ def within(seconds: float) -> Iterator[None]:
         limits.remove(limit)
 
 
-class _Watched:
+class _Plain(HTTPConnection):
     """A connection that `within` can end. Its twin is the same socket, also while TLS is set up on it."""
 
-    twin: socket.socket | None = None
+    _twin: socket.socket | None = None
 
-    def watch(self, sock: socket.socket) -> None:
-        self.twin = sock.dup()
-        _active[threading.get_ident()] = self.twin
+    def _new_conn(self) -> socket.socket:
+        sock = super()._new_conn()
+        self._twin = sock.dup()
+        _active[threading.get_ident()] = self._twin
+        return sock
 
-    def use(self) -> None:
-        """This thread makes a request by it."""
-        if self.twin is not None:
-            _active[threading.get_ident()] = self.twin
+    def putrequest(self, *args: Any, **settings: Any) -> None:
+        if self._twin is not None:
+            _active[threading.get_ident()] = self._twin
+        super().putrequest(*args, **settings)
 
-    def forget(self) -> None:
-        twin, self.twin = self.twin, None
+    def close(self) -> None:
+        twin, self._twin = self._twin, None
         if twin is not None:
             for thread, sock in list(_active.items()):
                 if sock is twin:
                     _active.pop(thread, None)
             twin.close()
-
-
-class _Plain(_Watched, HTTPConnection):
-    def _new_conn(self) -> socket.socket:
-        sock = super()._new_conn()
-        self.watch(sock)
-        return sock
-
-    def putrequest(self, *args: Any, **settings: Any) -> None:
-        self.use()
-        super().putrequest(*args, **settings)
-
-    def close(self) -> None:
-        self.forget()
         super().close()
 
 
-class _Secure(_Watched, HTTPSConnection):
-    def _new_conn(self) -> socket.socket:
-        sock = super()._new_conn()
-        self.watch(sock)
-        return sock
-
-    def putrequest(self, *args: Any, **settings: Any) -> None:
-        self.use()
-        super().putrequest(*args, **settings)
-
-    def close(self) -> None:
-        self.forget()
-        super().close()
+class _Secure(_Plain, HTTPSConnection):
+    """The same with TLS."""
 
 
 class _PlainPool(urllib3.HTTPConnectionPool):
