@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cloche import AsyncSandbox, Mount, Sandbox
+from cloche.runtime import volumes
 from cloche.sdk import InvalidArgument, SandboxError, StartError
 from tests.cli.harness import descendants, run, wait_until
 from tests.cli.images import Maker, busybox_layer
@@ -130,3 +131,14 @@ def test_mistakes(root: str, layers: Path) -> None:
     assert (
         issubclass(StartError, SandboxError) and os.listdir(layers) == ["k"] and not Sandbox.list(root=root)
     )
+
+
+def test_a_volume_keeps_its_size(root: str, layers: Path) -> None:
+    volumes.create("small")
+    volumes.set_size("small", 1 << 20)
+    assert not layers.exists()
+    with Sandbox.create(root=root, name="with-volume", keep=True, mounts=["small:/v:rw"]):
+        pass
+    with Sandbox.create(root=root, template="with-volume") as sandbox:
+        done = sandbox.commands.run("dd if=/dev/zero of=/v/large bs=1M count=2")
+        assert done.exit_code and "Disk quota exceeded" in done.stderr

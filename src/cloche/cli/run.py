@@ -496,8 +496,18 @@ def make_spec(options: Any, base: SandboxSpec | None = None) -> tuple[SandboxSpe
 
 
 def _show_again(spec: SandboxSpec, base: SandboxSpec) -> None:
-    """Show what `base` did, whose root the spec has already.  The resolver's address depends on the network."""
+    """Show what `base` did, whose root the spec has already.  The resolver's address depends on the network.
+
+    Raises UsageError.
+    """
+    from cloche.runtime import volumes
+
     is_view = not base.root_source
+    for mount in base.mounts:
+        name = volumes.name_of(mount.source) if mount.is_volume else ""
+        if name:  # it is in use from now on, and has an account where it has a size
+            mount.source, account = _named_volume(name, name, is_writable=mount.mode == RW)
+            mount.account_source, mount.account_slot = account
     spec.mounts += [mount for mount in base.mounts if is_view or mount.is_volume]
     if is_view:
         spec.symlinks, spec.directories = base.symlinks, base.directories

@@ -103,6 +103,13 @@ def use(name: str) -> str:
         os.close(lock)
 
 
+def name_of(path: str) -> str:
+    """The volume whose files this directory holds; empty: that of none."""
+    parent, last = os.path.split(path)
+    top, name = os.path.split(parent)
+    return name if last == "data" and top == default_directory() else ""
+
+
 def _open_lock(path: str) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
