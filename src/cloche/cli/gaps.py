@@ -1,4 +1,4 @@
-"""Fills the gaps of this process's memory, so that what its forks allocate lies together.
+"""Makes a process's memory ready for its forks: they shall write to few of the pages that they share with it.
 
 After a process has imported its modules, free blocks are everywhere between objects that stay. A fork would take just
 these blocks for its first objects, and for each touch another page that it shares until then: the host copies the
@@ -7,8 +7,13 @@ page, which takes time, and memory for good. Once the gaps are full, a fork's ob
 That holds for CPython's allocator of objects (Objects/obmalloc.c: pools of 16 KiB with blocks of one size, for objects
 up to 512 bytes) and for malloc(3) of glibc. With other allocators the functions find no end of the gaps, and keep
 nothing.
+
+CPython's cache of attribute look-ups (Objects/typeobject.c) holds a reference to each name in it. A fork that looks up
+something else in a name's place counts that reference down, on whatever page the name is: so the cache is emptied once.
 """
 
+import gc
+import sys
 from collections.abc import Callable
 from typing import Final
 
@@ -21,6 +26,16 @@ _RUN: Final = 3  # so many blocks one behind the other, from its beginning: nobo
 _MOST_OBJECTS: Final = 1 << 13  # of one size
 _MOST_CHUNK: Final = 1 << 16
 _CHUNK_STEP: Final = 16  # sizes of chunks go down by one part in so many
+
+
+def make_ready() -> list[object]:
+    """Do all that this module knows, before the first fork; the caller keeps the result."""
+    gc.collect()
+    # (the former name is deprecated since CPython 3.13)
+    getattr(sys, "_clear_internal_caches", sys._clear_type_cache)()
+    gaps = fill_gaps()
+    gc.freeze()
+    return gaps
 
 
 def fill_gaps() -> list[object]:

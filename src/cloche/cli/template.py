@@ -40,7 +40,7 @@ from cloche.boot.keeper import attach_points, fork_keeper
 from cloche.boot.spawn import TEMPLATE_FD
 from cloche.boot.spec import dump, load
 from cloche.cli import hosted
-from cloche.cli.gaps import fill_gaps
+from cloche.cli.gaps import make_ready
 from cloche.runtime.records import State
 from cloche.runtime.template import READY, Place
 from cloche.wire import timing
@@ -233,9 +233,7 @@ def main(*, is_again: bool = False) -> NoReturn:
         listener.setblocking(False)
         template = Template(listener, Place(sys.argv[1]))
         _rehearse()
-        gc.collect()
-        _gaps.extend(fill_gaps())
-        gc.freeze()
+        _gaps.extend(make_ready())
         template.serve(pending)
     finally:
         os._exit(status)

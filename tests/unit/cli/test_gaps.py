@@ -55,3 +55,30 @@ def test_other_allocators_do_no_harm() -> None:
             words, capture_output=True, text=True, timeout=150, check=False, env={"PYTHONMALLOC": name}
         )
         assert done.stdout == "True\n", done.stderr
+
+
+LOOKED_UP = """
+import sys
+from cloche.cli.gaps import make_ready
+
+class Names:
+    pass
+
+names = [sys.intern(f"name_{number}") for number in range(1000)]
+alone = sum(map(sys.getrefcount, names))
+for name in names:
+    setattr(Names, name, 1)  # which is one reference
+    getattr(Names, name)
+del name
+held = sum(map(sys.getrefcount, names)) - alone - len(names)
+kept = make_ready()
+left = sum(map(sys.getrefcount, names)) - alone - len(names)
+print(held > 300, left)
+"""
+
+
+def test_no_name_is_held_by_the_cache_of_look_ups() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LOOKED_UP], capture_output=True, text=True, timeout=150, check=False
+    )
+    assert done.stdout == "True 0\n", done.stdout + done.stderr
