@@ -83,6 +83,7 @@ ROWS = [
         r"(True\n){2}", SYSTEM_PYTHON),
     Row("find /usr", "find /usr >/dev/null\nbegin\nfind /usr | wc -l >n\nend\n(( $(cat n) > 3000 )) && echo ok",
         r"ok\n", "find"),
+    Row("tar to /dev/null", "begin\ntar cf /dev/null /usr/share 2>/dev/null || true\nend\necho ok", r"ok\n", "tar"),
     Row("tar /usr/share", "begin\ntar c /usr/share 2>/dev/null | wc -c >n || true\nend\n"
         "(( $(cat n) > 10000000 )) && echo ok",
         r"ok\n", "tar"),
@@ -135,6 +136,12 @@ awk '/tps = / { printf "#seconds %.6f\\n", 1000 / $3 } /processed: 600/ { print 
         r"done\n", "bash"),
     Row("8 processes on pipes", "begin\n$DATA/hammer pipes\nend", r"8 processes\n", "gcc", "programs"),
     Row("8 threads on a mutex", "begin\n$DATA/hammer mutex\nend", r"2000000 turns\n", "gcc", "programs"),
+    *[Row(f"dd to wc, {size} KiB", f"begin\ndd if=/dev/zero bs={size}k count={1 << 20}k iflag=count_bytes 2>/dev/null | "
+          "wc -c\nend", r"1073741824\n", "dd wc") for size in (4, 10, 64)],
+    Row("1 GB written", "begin\ndd if=/dev/zero of=big bs=1M count=1000 2>/dev/null\nend\nwc -c <big",
+        r"1048576000\n", "dd wc"),
+    Row("100,000 small files", "begin\n$DATA/files 100000\nend\ncat d77/f77 | wc -c", r"100000 files\n100\n",
+        "gcc", "programs"),
     Row("unix round trip, 64 B", "begin\n$DATA/net unix-ping 20000\nend",
         r"20000 served, status 0\n", "gcc", "programs"),
     Row("tcp round trip, 64 B", "begin\n$DATA/net tcp-ping 20000\nend", r"20000 served, status 0\n", "gcc", "programs"),

@@ -142,3 +142,55 @@ def test_a_volume_in_use_gets_no_first_size(images: Images) -> None:
         images("rm", "-f", "one")
     refused = images("volume", "create", "--size", "much", "v")
     assert refused.status == 125 and is_one_line(refused.err)
+
+
+def test_only_so_many_files(images: Images) -> None:
+    assert images("volume", "create", "--inodes", "10", "v").status == 0
+    out = python(
+        images,
+        """
+def files():
+    st = os.statvfs("/data")
+    return st.f_files, st.f_ffree
+say(*files())
+for name in range(12):
+    error = attempt(lambda: open(str(name), "x").close())
+    if error:
+        break
+say(name, error, *files())
+say(attempt(lambda: os.mkdir("dir")), attempt(lambda: os.symlink("a", "b")), attempt(lambda: os.mkfifo("fifo")))
+say(attempt(lambda: os.link("0", "again")), attempt(lambda: open("0", "w").write("x" * 100000)))
+for name in range(4):
+    os.unlink(str(name))                     # 0 has another name
+say(*files())
+held = open("8")
+os.unlink("8")
+say(*files())
+held.close()
+os.rename("4", "5")
+say(*files())
+fd = os.open(".", os.O_TMPFILE | os.O_RDWR)
+say(*files())
+os.close(fd)
+say(*files())
+""",
+        "-v",
+        "v:/data",
+    )
+    quota = errno.EDQUOT
+    assert out == [
+        "10 9", f"9 {quota} 10 0", f"{quota} {quota} {quota}", "0 0", "10 3", "10 3", "10 5", "10 4", "10 5",
+    ]  # fmt: skip
+    row = json.loads(images("volume", "ls", "--json").out)[0]
+    assert (row["inodes"], row["inode_limit"], row["limit"]) == (5, 10, None)
+    # more from now on, and a size beside it; the next sandbox counts them anew
+    (Path(row["path"]) / "of the host").touch()
+    assert images("volume", "create", "--inodes", "11", "--size", "1m", "v").status == 0
+    program = """
+st = os.statvfs("/data")
+say(st.f_files, st.f_ffree, st.f_blocks * st.f_frsize)
+say(*fill("full", 2 << 20))
+"""
+    assert python(images, program, "-v", "v:/data") == [f"11 5 {MIB}", f"{MIB - (100 << 10)} {quota}"]
+    refused = images("volume", "create", "--inodes", "0", "v")
+    assert refused.status == 125 and is_one_line(refused.err)

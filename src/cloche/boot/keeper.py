@@ -601,6 +601,7 @@ def _read_request(fd: int) -> dict[str, Any]:
 def attach_points(spec: SandboxSpec) -> "list[AttachPoint]":
     """The gofer's attach points; the root's first."""
     from cloche.gofer.nodes import AttachPoint
+    from cloche.wire.volume import ACCOUNT_NAME
 
     points: list[AttachPoint] = []
     if spec.root_source:
@@ -614,6 +615,8 @@ def attach_points(spec: SandboxSpec) -> "list[AttachPoint]":
             point.is_public_only = mount.is_public_only
             point.keeps_suid = mount.keeps_suid
             point.has_worker = mount.has_worker
+            if mount.inodes_source:
+                point.count_files(mount.inodes_source, mount.account_slot)
             if mount.skeleton:
                 point.show_directories(mount.skeleton, mount.people)
             points.append(point)
@@ -623,7 +626,7 @@ def attach_points(spec: SandboxSpec) -> "list[AttachPoint]":
         points.append(layer)
     for mount in spec.mounts:
         if mount.account_source:
-            points.append(AttachPoint(mount.account_source, is_writable=True))
+            points.append(AttachPoint(mount.account_source, is_writable=True, only=[ACCOUNT_NAME]))
     return points
 
 

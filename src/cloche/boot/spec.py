@@ -63,6 +63,7 @@ class MountSpec:
         # `launch` fills in, and the slot there
         self.account_source: str = ""
         self.account_index: int = -1
+        self.inodes_source: str = ""  # the account of its files, which only the gofer has
         self.account_slot: int = -1
 
 
@@ -201,6 +202,7 @@ _MOUNT_FIELDS: Final = (
     "has_worker",
     "is_public_only", "keeps_suid", "skeleton", "people", "attach_index",
     "flags", "data", "copies_up", "volume", "account_source", "account_index", "account_slot",
+    "inodes_source",
 )  # fmt: skip
 _PUBLISH_FIELDS: Final = ("text", "host_ip", "host_port", "port", "is_any_port")
 _PLAIN_FIELDS: Final = (
@@ -342,7 +344,12 @@ def dump_bare(spec: SandboxSpec) -> bytes:
     for name in ("net_address", "net_address6", "net_resolver"):
         fields[name] = b""
     # its slot in a volume's account is another's by then
-    no_account: Fields = {"account_source": b"", "account_index": -1, "account_slot": -1}
+    no_account: Fields = {
+        "account_source": b"",
+        "account_index": -1,
+        "account_slot": -1,
+        "inodes_source": b"",
+    }
     fields["mounts"] = [{**_pack(mount, _MOUNT_FIELDS), **no_account} for mount in spec.mounts]
     for name in (
         "has_terminal",

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from cloche.cli.plain import PlainParser
     from cloche.runtime.layers import KeptLayer
     from cloche.runtime.records import Record
+    from cloche.runtime.volumes import Places
 
 
 def add_arguments(parser: "argparse.ArgumentParser | PlainParser") -> None:
@@ -256,9 +257,9 @@ def parse_volume(text: str) -> MountSpec:
             parts = []
     if len(parts) != 2 or not parts[0] or not parts[1].startswith("/"):
         raise UsageError(f"-v {text}: write SRC:DST[:ro|:rw|:rw,suid|:cow] with an absolute DST")
-    account = ("", -1)
+    places = None
     if is_named:
-        source, account = _named_volume(text, parts[0], is_writable=mode == RW)
+        source, places = _named_volume(text, parts[0], is_writable=mode == RW)
     else:
         source = os.path.abspath(parts[0])
     if not os.path.exists(source):
@@ -268,8 +269,14 @@ def parse_volume(text: str) -> MountSpec:
     mount.keeps_suid = keeps_suid
     mount.is_file = not os.path.isdir(source)
     mount.is_volume = mount.has_worker = True
-    mount.account_source, mount.account_slot = account
+    if places is not None:
+        _use_accounts(mount, places)
     return mount
+
+
+def _use_accounts(mount: MountSpec, places: "Places") -> None:
+    """The accounts of a volume that is mounted."""
+    mount.account_source, mount.inodes_source, mount.account_slot = places.sizes, places.inodes, places.slot
 
 
 def _destination(option: str, text: str) -> bytes:
@@ -279,8 +286,8 @@ def _destination(option: str, text: str) -> bytes:
     return os.fsencode(destination)
 
 
-def _named_volume(text: str, name: str, *, is_writable: bool) -> tuple[str, tuple[str, int]]:
-    """The directory of a named volume, which is made if it does not exist, and its account and slot, if it has a size.
+def _named_volume(text: str, name: str, *, is_writable: bool) -> "tuple[str, Places]":
+    """The directory of a named volume, which is made if it does not exist, and its accounts, if it has limits.
 
     Raises UsageError.
     """
@@ -293,7 +300,7 @@ def _named_volume(text: str, name: str, *, is_writable: bool) -> tuple[str, tupl
                 f"-v {text}: {name} is here, and is no volume yet; write ./{name} for it, "
                 f"or cloche volume create {name}"
             )
-        return volumes.use(name), volumes.use_account(name) if is_writable else ("", -1)
+        return volumes.use(name), volumes.use_account(name) if is_writable else volumes.Places()
     except RecordError as refusal:
         raise UsageError(f"-v {text}: {refusal}") from None
     except OSError as problem:
@@ -506,8 +513,8 @@ def _show_again(spec: SandboxSpec, base: SandboxSpec) -> None:
     for mount in base.mounts:
         name = volumes.name_of(mount.source) if mount.is_volume else ""
         if name:  # it is in use from now on, and has an account where it has a size
-            mount.source, account = _named_volume(name, name, is_writable=mount.mode == RW)
-            mount.account_source, mount.account_slot = account
+            mount.source, places = _named_volume(name, name, is_writable=mount.mode == RW)
+            _use_accounts(mount, places)
     spec.mounts += [mount for mount in base.mounts if is_view or mount.is_volume]
     if is_view:
         spec.symlinks, spec.directories = base.symlinks, base.directories

@@ -7,9 +7,10 @@ import os
 
 from cloche.cli.client import report_errors
 from cloche.cli.imagenames import human
-from cloche.cli.options import parse_size
+from cloche.cli.options import UsageError, parse_size
 from cloche.runtime import volumes
 from cloche.runtime.records import RecordError
+from cloche.wire.volume import Account
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                 metavar="SIZE",
                 help="what their files may take, e.g. 2g; of one that exists: from now on",
             )
+            each.add_argument(
+                "--inodes", metavar="N", type=int, help="how many files and directories they may have"
+            )
         each.add_argument("names", nargs="+", metavar="NAME")
 
 
@@ -39,7 +43,9 @@ def _list(options: argparse.Namespace) -> None:
                 "name": name,
                 "path": os.path.join(top, name, "data"),
                 "size": volumes.size(name),
-                "limit": _limit(name),
+                "limit": _limit(volumes.account(name)),
+                "inodes": volumes.file_count(name),
+                "inode_limit": _limit(volumes.inodes(name)),
             }
             for name in names
         ]
@@ -49,14 +55,13 @@ def _list(options: argparse.Namespace) -> None:
         if options.quiet:
             print(name)
         else:
-            limit = _limit(name)
+            limit = _limit(volumes.account(name))
             of = f" of {human(limit)}" if limit else ""
             print(f"{human(volumes.size(name)):>10}  {name}{of}")
 
 
-def _limit(name: str) -> int | None:
-    """The size of a volume that has one."""
-    known = volumes.account(name)
+def _limit(known: Account | None) -> int | None:
+    """The limit of an account, if there is one."""
     return known.limit if known is not None else None
 
 
@@ -65,10 +70,14 @@ def _run(options: argparse.Namespace) -> int:
         _list(options)
     elif options.action == "create":
         size = parse_size(options.size, "--size") if options.size is not None else 0
+        if options.inodes is not None and options.inodes <= 0:
+            raise UsageError("--inodes: write a positive number")
         for name in options.names:
             volumes.create(name)
             if size:
                 volumes.set_size(name, size)
+            if options.inodes is not None:
+                volumes.set_inodes(name, options.inodes)
     elif options.action == "rm":
         for name in options.names:
             volumes.remove(name)

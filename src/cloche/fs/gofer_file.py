@@ -118,27 +118,14 @@ class GoferFile(FileDescription):
             return self._pwrite(ctx, src, offset, length, flags)
         node = self._node
         fd, charge = node.fd_to_write(), node.charges()
-        st = quota.begin(charge, fd)
-        at = st.st_size if flags & RWF_APPEND else offset
-        if charge.is_mapped and at > st.st_size:
+        if charge.is_mapped and flags & RWF_APPEND == 0 and offset > os.fstat(fd).st_size:
             # it would leave a hole that guests could fill through their mappings
-            quota.settle(charge, fd, 0)
-            self._fill(quota, fd, at)
-            st = quota.begin(charge, fd)
-        length, reserved = quota.affordable(fd, st, at, length)
-        if length == 0:
-            quota.settle(charge, fd, reserved)
-            return -EDQUOT
-        try:
-            count = self._pwrite(ctx, src, offset, length, flags)
-        except HostWait:
-            quota.abandon(charge, reserved)
-            raise
-        except LinuxError:
-            quota.settle(charge, fd, reserved)
-            raise
-        quota.settle(charge, fd, reserved)
-        return count
+            self._fill(quota, fd, offset)
+        with quota.change(charge, fd) as change:
+            length = change.afford(change.st.st_size if flags & RWF_APPEND else offset, length)
+            if length == 0:
+                return -EDQUOT
+            return self._pwrite(ctx, src, offset, length, flags)
 
     def _pwrite(self, ctx: Context, src: IovIter, offset: int, length: int, flags: int) -> int:
         node = self._node
@@ -280,25 +267,13 @@ class GoferFile(FileDescription):
         if quota is None:
             return self._fallocate(ctx, mode, offset, length)
         fd, charge = node.fd_to_write(), node.charges()
-        st = quota.begin(charge, fd)
-        room, reserved = length, 0
-        if mode & FALLOC_FL_PUNCH_HOLE == 0:
-            room, reserved = quota.affordable(fd, st, offset, length)
-        elif charge.is_mapped:
-            room = -1  # guests could fill the hole through their mappings
-        if room < length:
-            quota.settle(charge, fd, reserved)
-            return -EDQUOT if room >= 0 else -EOPNOTSUPP
-        try:
-            result = self._fallocate(ctx, mode, offset, length)
-        except HostWait:
-            quota.abandon(charge, reserved)
-            raise
-        except LinuxError:
-            quota.settle(charge, fd, reserved)
-            raise
-        quota.settle(charge, fd, reserved)
-        return result
+        with quota.change(charge, fd) as change:
+            if mode & FALLOC_FL_PUNCH_HOLE:
+                if charge.is_mapped:
+                    return -EOPNOTSUPP  # guests could fill the hole through their mappings
+            elif change.afford(offset, length) < length:
+                return -EDQUOT
+            return self._fallocate(ctx, mode, offset, length)
 
     def _fallocate(self, ctx: Context, mode: int, offset: int, length: int) -> int:
         node = self._node
@@ -365,13 +340,11 @@ class GoferFile(FileDescription):
         Raises LinuxError(EDQUOT).
         """
         charge = self._node.charges()
-        size = max(os.fstat(fd).st_size, upto)
-        reserved = quota.fill(charge, fd, size)
-        try:
+        with quota.change(charge, fd) as change:
+            size = max(change.st.st_size, upto)
+            change.fill(size)
             fill_holes(fd, size)
             charge.is_mapped = True
-        finally:
-            quota.settle(charge, fd, reserved)
 
     def patched_text(self) -> PatchedText | None:
         return self._node.patched_text()

@@ -462,24 +462,14 @@ class GoferInode(Inode, KnownChild):
             self._setattr(ctx, attr)
             return
         fd, charge = self.fd_to_write(), self.charges()
-        reserved = 0
-        if charge.is_mapped:
-            # a longer file has a hole that guests could fill through their mappings
-            reserved = quota.fill(charge, fd, attr.size)
-        else:
-            quota.begin(charge, fd)
-        try:
+        with quota.change(charge, fd) as change:
+            if charge.is_mapped:
+                # a longer file has a hole that guests could fill through their mappings
+                change.fill(attr.size)
             self._setattr(ctx, attr)
             if charge.is_mapped:
                 host.client.commit()
                 fill_holes(fd, attr.size)
-        except HostWait:
-            quota.abandon(charge, reserved)
-            raise
-        except LinuxError:
-            quota.settle(charge, fd, reserved)
-            raise
-        quota.settle(charge, fd, reserved)
         if self.openers == 0:
             host.park(self)
 

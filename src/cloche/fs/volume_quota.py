@@ -15,6 +15,7 @@ from typing import Final
 
 from cloche.abi.errno import EDQUOT, EIO, LinuxError
 from cloche.fs.quota import PAGE, page_count
+from cloche.kernel.host_wait import HostWait
 from cloche.vfs.records import StatFs
 from cloche.wire.volume import (
     ACCOUNT_BYTES,
@@ -103,58 +104,9 @@ class VolumeQuota:
         out.blocks_avail = min(out.blocks_avail, free)
 
     # -- changes of a file -------------------------------------------------------------------------------
-    def begin(self, charge: FileCharge, fd: int) -> os.stat_result:
-        """Before a change of an open file: bring `charge` up to date. Raises LinuxError."""
-        st = _fstat(fd)
-        if charge.in_flight == 0 and not charge.is_waiting:
-            charge.counted = st.st_blocks
-            if st.st_nlink == 0 and charge.state == NAMED:
-                # another sandbox has removed its name, and taken it out of the account
-                charge.state = NAMELESS
-                self.charge(st.st_blocks * _BLOCK)
-        charge.is_waiting = False
-        charge.in_flight += 1
-        return st
-
-    def settle(self, charge: FileCharge, fd: int, reserved: int) -> None:
-        """After the change: enter what it has really added or freed, in place of what was reserved."""
-        charge.in_flight -= 1
-        blocks = _fstat(fd).st_blocks
-        added = blocks - charge.counted
-        charge.counted = blocks
-        self.charge(added * _BLOCK - reserved)
-
-    def abandon(self, charge: FileCharge, reserved: int) -> None:
-        """The call will be run again, once the gofer has made the change."""
-        charge.in_flight -= 1
-        charge.is_waiting = True
-        self.charge(-reserved)
-
-    def affordable(self, fd: int, st: os.stat_result, offset: int, length: int) -> tuple[int, int]:
-        """How much of a write there is room for, and the bytes that were reserved for it.
-
-        A file takes no more than all pages up to its end, so one without holes grows at the end only.
-        """
-        end = offset + length
-        most = page_count(max(st.st_size, end)) * PAGE - st.st_blocks * _BLOCK
-        want = min((page_count(end) - offset // PAGE) * PAGE, max(most, 0))
-        if want == 0:
-            return length, 0
-        got = self.reserve(want)
-        if got == want:
-            return length, got
-        return _reach(fd, offset, end, got) - offset, got
-
-    def fill(self, charge: FileCharge, fd: int, size: int) -> int:
-        """What is needed to leave no hole in a file, reserved. Raises LinuxError(EDQUOT)."""
-        st = self.begin(charge, fd)
-        want = max(page_count(size) * PAGE - st.st_blocks * _BLOCK, 0)
-        got = self.reserve(want)
-        if got < want:
-            charge.in_flight -= 1
-            self.charge(-got)
-            raise LinuxError(EDQUOT)
-        return got
+    def change(self, charge: FileCharge, fd: int) -> "Change":
+        """A change of an open file, for a `with` statement. Raises LinuxError."""
+        return Change(self, charge, fd)
 
     # -- names -------------------------------------------------------------------------------------------
     def check(self) -> None:
@@ -171,6 +123,70 @@ class VolumeQuota:
 
     def removed_directory(self) -> None:
         self.charge(-DIRECTORY_BYTES)
+
+
+class Change:
+    """One change of an open file: a context manager. What it may add is entered before it, and what it has really
+    added or freed after it.
+
+    A call that has to wait for the gofer (HostWait) is run again, and enters everything then.
+    """
+
+    def __init__(self, quota: VolumeQuota, charge: FileCharge, fd: int) -> None:
+        """Raises LinuxError."""
+        self._quota: VolumeQuota = quota
+        self._charge: FileCharge = charge
+        self._fd: int = fd
+        self._reserved: int = 0
+        self.st: os.stat_result = _fstat(fd)  # before the change
+        if charge.in_flight == 0 and not charge.is_waiting:
+            charge.counted = self.st.st_blocks
+            if self.st.st_nlink == 0 and charge.state == NAMED:
+                # another sandbox has removed its name, and taken it out of the account
+                charge.state = NAMELESS
+                quota.charge(self.st.st_blocks * _BLOCK)
+        charge.is_waiting = False
+        charge.in_flight += 1
+
+    def __enter__(self) -> "Change":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        charge = self._charge
+        charge.in_flight -= 1
+        if isinstance(error, HostWait):
+            charge.is_waiting = True
+            self._quota.charge(-self._reserved)
+            return
+        blocks = _fstat(self._fd).st_blocks
+        added = blocks - charge.counted
+        charge.counted = blocks
+        self._quota.charge(added * _BLOCK - self._reserved)
+
+    def afford(self, offset: int, length: int) -> int:
+        """How much of a write there is room for; what that takes is reserved.
+
+        A file takes no more than all pages up to its end, so one without holes grows at the end only.
+        """
+        st = self.st
+        end = offset + length
+        most = page_count(max(st.st_size, end)) * PAGE - st.st_blocks * _BLOCK
+        want = min((page_count(end) - offset // PAGE) * PAGE, max(most, 0))
+        if want == 0:
+            return length
+        got = self._quota.reserve(want)
+        self._reserved += got
+        if got == want:
+            return length
+        return _reach(self._fd, offset, end, got) - offset
+
+    def fill(self, size: int) -> None:
+        """Reserve what is needed to leave no hole in the file. Raises LinuxError(EDQUOT)."""
+        want = max(page_count(size) * PAGE - self.st.st_blocks * _BLOCK, 0)
+        got = self._quota.reserve(want)
+        self._reserved += got
+        if got < want:
+            raise LinuxError(EDQUOT)
 
 
 def _fstat(fd: int) -> os.stat_result:

@@ -46,6 +46,10 @@ from cloche.wire.gofer import (
     STATFS,
 )
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cloche.gofer.counts import FileCounts
+
 _PIN_FLAGS: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 # No side effects on open; O_LARGEFILE is implied on 64-bit hosts.
 _OPEN_FLAGS: Final = os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
@@ -201,14 +205,18 @@ class Files:
 
     def statfs(self, node: Node) -> bytes:
         fs = hostsys.fstatfs(self._table.own_fd(node))
+        files, files_free = fs.files, fs.files_free
+        if node.attach.counts is not None:  # as ext4_statfs_project
+            files, left = node.attach.counts.figures()
+            files_free = min(files_free, left) if fs.files else left
         return STATFS.pack(
             fs.magic,
             fs.block_size,
             fs.blocks,
             fs.blocks_free,
             fs.blocks_avail,
-            fs.files,
-            fs.files_free,
+            files,
+            files_free,
             fs.name_max,
         )
 
@@ -301,7 +309,9 @@ class Files:
             raise LinuxError(EINVAL)
         dir_fd = self.writable_dir(node, name)
         create_flags = flags | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | _OPEN_FLAGS
-        fd = os.open(name, create_flags, mode & 0o777, dir_fd=dir_fd)
+        with _Making(node) as making:
+            fd = os.open(name, create_flags, mode & 0o777, dir_fd=dir_fd)
+            making.is_done = True
         try:
             _chown_new(fd, b"", uid, gid)
             mode = _allowed_mode(node, stat_module.S_IFREG, mode)
@@ -313,7 +323,7 @@ class Files:
             return fd, os.fstat(fd), fid
         except BaseException:
             os.close(fd)
-            os.unlink(name, dir_fd=dir_fd)
+            self.unlink(node, name)
             raise
 
     def tmpfile(self, node: Node, mode: int, uid: int, gid: int) -> tuple[int, os.stat_result, int]:
@@ -322,9 +332,10 @@ class Files:
             raise LinuxError(EINVAL)
         if not node.attach.is_writable:
             raise LinuxError(EROFS)
-        fd = os.open(
-            b".", os.O_TMPFILE | os.O_RDWR | _OPEN_FLAGS, mode & 0o777, dir_fd=self._table.dir_fd(node)
-        )
+        flags = os.O_TMPFILE | os.O_RDWR | _OPEN_FLAGS
+        with _Making(node) as making:
+            fd = os.open(b".", flags, mode & 0o777, dir_fd=self._table.dir_fd(node))
+            making.is_done = True
         try:
             _chown_new(fd, b"", uid, gid)
             mode = _allowed_mode(node, stat_module.S_IFREG, mode)
@@ -334,8 +345,11 @@ class Files:
             if not pin:
                 raise LinuxError(ENFILE)
             self._keep_writer(self._table.get(pin), fd)
-            return fd, os.fstat(fd), pin
+            st = os.fstat(fd)
+            self._lost_name(node, st)
+            return fd, st, pin
         except BaseException:
+            self._lost_name(node, os.fstat(fd))
             os.close(fd)
             raise
 
@@ -380,7 +394,9 @@ class Files:
         if mode & ~0o7777:
             raise LinuxError(EINVAL)
         dir_fd = self.writable_dir(node, name)
-        os.mkdir(name, mode & 0o777, dir_fd=dir_fd)
+        with _Making(node) as making:
+            os.mkdir(name, mode & 0o777, dir_fd=dir_fd)
+            making.is_done = True
         try:
             _chown_new(dir_fd, name, uid, gid)
             st = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
@@ -390,7 +406,7 @@ class Files:
                 st = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
             return st
         except BaseException:
-            os.rmdir(name, dir_fd=dir_fd)
+            self.rmdir(node, name)
             raise
 
     def mknod(self, node: Node, name: bytes, mode: int, uid: int, gid: int) -> os.stat_result:
@@ -401,25 +417,29 @@ class Files:
         if kind not in (stat_module.S_IFIFO, stat_module.S_IFSOCK):
             raise LinuxError(EPERM)
         dir_fd = self.writable_dir(node, name)
-        os.mknod(name, kind | mode & 0o777, dir_fd=dir_fd)
+        with _Making(node) as making:
+            os.mknod(name, kind | mode & 0o777, dir_fd=dir_fd)
+            making.is_done = True
         try:
             _chown_new(dir_fd, name, uid, gid)
             if mode & 0o7000:
                 self._chmod(dir_fd, name, stat_module.S_IMODE(mode))
             return os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
         except BaseException:
-            os.unlink(name, dir_fd=dir_fd)
+            self.unlink(node, name)
             raise
 
     def symlink(self, node: Node, name: bytes, target: bytes, uid: int, gid: int) -> os.stat_result:
         if not target or b"\0" in target or len(target) >= 4096:
             raise LinuxError(EINVAL)
         dir_fd = self.writable_dir(node, name)
-        os.symlink(target, name, dir_fd=dir_fd)
+        with _Making(node) as making:
+            os.symlink(target, name, dir_fd=dir_fd)
+            making.is_done = True
         try:
             _chown_new(dir_fd, name, uid, gid)
         except BaseException:
-            os.unlink(name, dir_fd=dir_fd)
+            self.unlink(node, name)
             raise
         return os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
 
@@ -436,17 +456,51 @@ class Files:
             if stat_module.S_ISDIR(st.st_mode):
                 raise LinuxError(EPERM)
             dir_fd = self._table.dir_fd(new_node)
-            # The source is the magic link of what was inspected, not the name.
-            os.link(str(pinned), new_name, dst_dir_fd=dir_fd, follow_symlinks=True)
+            counts = node.attach.counts
+            if counts is not None and st.st_nlink == 0:
+                counts.has_name(st.st_dev, st.st_ino)
+            try:
+                # The source is the magic link of what was inspected, not the name.
+                os.link(str(pinned), new_name, dst_dir_fd=dir_fd, follow_symlinks=True)
+            except BaseException:
+                if st.st_nlink == 0:
+                    self._lost_name(node, st)
+                raise
             return os.stat(new_name, dir_fd=dir_fd, follow_symlinks=False)
         finally:
             os.close(pinned)
 
     def unlink(self, node: Node, name: bytes) -> None:
-        os.unlink(name, dir_fd=self.writable_dir(node, name))
+        dir_fd = self.writable_dir(node, name)
+        before = self._before(node, name)
+        os.unlink(name, dir_fd=dir_fd)
+        self._lost(node, before)
 
     def rmdir(self, node: Node, name: bytes) -> None:
         os.rmdir(name, dir_fd=self.writable_dir(node, name))
+        if node.attach.counts is not None:
+            node.attach.counts.give()
+
+    # -- how many there are ----------------------------------------------------------------------------
+    def _before(self, node: Node, name: bytes) -> os.stat_result | None:
+        """What a name stands for that is going to be removed or replaced, if that has to be counted."""
+        if node.attach.counts is None:
+            return None
+        try:
+            return os.stat(name, dir_fd=self._table.dir_fd(node), follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+
+    def _lost(self, node: Node, before: os.stat_result | None) -> None:
+        """A name of this was removed, or replaced."""
+        if before is not None and (before.st_nlink == 1 or stat_module.S_ISDIR(before.st_mode)):
+            self._lost_name(node, before)
+
+    @staticmethod
+    def _lost_name(node: Node, st: os.stat_result) -> None:
+        """A file has no name (any more)."""
+        if node.attach.counts is not None:
+            node.attach.counts.lost_name(st.st_dev, st.st_ino)
 
     def rename(self, node: Node, name: bytes, new_node: Node, new_name: bytes, flags: int) -> None:
         if flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE):
@@ -458,8 +512,15 @@ class Files:
         # Duplicated because the second look-up may evict the first.
         from_fd = os.dup(self._table.dir_fd(node))
         try:
+            replaced = moved = None
+            if flags & RENAME_EXCHANGE == 0:
+                replaced = self._before(new_node, new_name)
+                moved = self._before(node, name) if replaced is not None else None
             to_fd = self._table.dir_fd(new_node)
             hostsys.renameat2(from_fd, name, to_fd, new_name, flags)
+            # Names of the same file are left as they are.
+            if replaced is not None and moved is not None and replaced.st_ino != moved.st_ino:
+                self._lost(new_node, replaced)
         finally:
             os.close(from_fd)
 
@@ -567,6 +628,24 @@ class Files:
             os.removexattr(str(pinned), xattr)
         finally:
             os.close(pinned)
+
+
+class _Making:
+    """A file is made: a context manager. It counts before it is made, and does not if it is not (`is_done`)."""
+
+    def __init__(self, node: Node) -> None:
+        """Raises LinuxError(EDQUOT)."""
+        self._counts: FileCounts | None = node.attach.counts
+        self.is_done: bool = False
+        if self._counts is not None:
+            self._counts.take()
+
+    def __enter__(self) -> "_Making":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if self._counts is not None and not self.is_done:
+            self._counts.give()
 
 
 def _set_id_bits(mode: int) -> int:

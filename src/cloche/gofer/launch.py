@@ -159,7 +159,7 @@ def _prepare(
             )
             if asker is not None:
                 asker.close()
-            _let_go(point)
+            point.let_go()
     if links:
         signal.signal(signal.SIGCHLD, _worker_ended)
     texts = Texts(cache_fd, askers[0] if askers else None)
@@ -167,12 +167,6 @@ def _prepare(
     if is_confined:
         report.in_force(confine.SECCOMP)
     return server
-
-
-def _let_go(point: AttachPoint) -> None:
-    """Close an attach point that another process serves."""
-    os.close(point.fd)
-    point.fd = -1
 
 
 def _serve_here(
@@ -229,7 +223,7 @@ def _fork_worker(
             sock.close()
         for number, point in enumerate(attach_points):
             if number != index and point.fd >= 0:
-                _let_go(point)
+                point.let_go()
         server: Server | None = None
         if confine.die_with(parent):
             texts = Texts(cache_fd, analyst)

@@ -53,6 +53,10 @@ from cloche.abi.stat import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG
 from cloche.gofer.skeleton import Skeleton
 from cloche.platform import hostsys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cloche.gofer.counts import FileCounts
+
 CONFIGFS_MAGIC: Final = 0x62656570  # linux/magic.h does not list it (fs/configfs)
 FUSECTL_MAGIC: Final = 0x65735543  # fs/fuse/control.c
 
@@ -95,6 +99,9 @@ class AttachPoint:
         self.only: frozenset[bytes] | None = frozenset(only) if only is not None else None
         self.is_public_only: bool = False  # show only what every user of the host may read
         self.skeleton: Skeleton | None = None  # show only some directories
+        self.counts: FileCounts | None = None  # of a volume that may have only so many files
+        self.counts_source: str = ""
+        self.counts_slot: int = -1
         self.keeps_suid: bool = False  # set-user-ID and set-group-ID bits may be made in it
         self.has_worker: bool = False  # it is served by a process of its own
         self.path: str = path
@@ -108,6 +115,10 @@ class AttachPoint:
         """Show only the directories of a `Skeleton`."""
         self.skeleton = Skeleton(kind, frozenset(people))
 
+    def count_files(self, source: str, slot: int) -> None:
+        """Limit the number of files by an account (`gofer.counts`)."""
+        self.counts_source, self.counts_slot = source, slot
+
     def hold(self) -> None:
         """Open it for the gofer's life.  Raises OSError; PermissionError for procfs."""
         self.fd = os.open(self.path, os.O_PATH | os.O_CLOEXEC)
@@ -119,6 +130,18 @@ class AttachPoint:
             os.close(self.fd)
             self.fd = -1
             raise PermissionError(EPERM, "procfs cannot be attached: it shows the gofer itself", self.path)
+        if self.counts_source:
+            from cloche.gofer.counts import FileCounts
+
+            self.counts = FileCounts(self.counts_source, self.counts_slot)
+
+    def let_go(self) -> None:
+        """Another process serves it."""
+        os.close(self.fd)
+        self.fd = -1
+        if self.counts is not None:
+            self.counts.close()
+            self.counts = None
 
 
 def is_public(mode: int) -> bool:
@@ -234,6 +257,8 @@ class NodeTable:
         node.is_pin = True
         node.fd = fd
         self._pins += 1
+        if attach.counts is not None:
+            attach.counts.pinned(node.dev, node.ino)
         return node.fid
 
     def keep_writer(self, node: Node, fd: int) -> None:
@@ -324,6 +349,8 @@ class NodeTable:
     def _drop_fd(self, node: Node) -> None:
         if node.is_pin:
             self._pins -= 1
+            if node.attach.counts is not None:
+                node.attach.counts.unpinned(node.dev, node.ino)
         if node.write_fd >= 0:
             self._writers -= 1
             self.unused_writers.append(node.write_fd)

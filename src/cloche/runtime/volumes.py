@@ -3,7 +3,8 @@
     NAME/data     what sandboxes see: plain files
     NAME/lock     flock: shared by the monitor of each sandbox that uses it, exclusive for a process that removes it
     NAME/account/sizes   of a volume that has a size: what it may take, and what it takes (`wire.volume`)
-    NAME/slots    N for each slot of the account: flock, exclusive for the monitor of the sandbox that has it; `count`:
+    NAME/inodes   of a volume that may have only so many files: an account of them, which only gofers see
+    NAME/slots    N for each slot of the accounts: flock, exclusive for the monitor of the sandbox that has it; `count`:
                   exclusive for a process that looks for a slot or counts the files
 
 They are below $XDG_DATA_HOME/cloche/volumes; without that, below ~/.local/share, or of root below /var/lib.
@@ -125,20 +126,42 @@ def _try_lock(path: str) -> int:
     return lock
 
 
-def _account_path(name: str) -> str:
+class Places:
+    """What a sandbox needs to take part in a volume's accounts."""
+
+    def __init__(self, sizes: str = "", inodes: str = "", slot: int = -1) -> None:
+        self.sizes: str = sizes  # the directory of the account of bytes; empty: the volume has no size
+        self.inodes: str = inodes  # the account of files; empty: there is none
+        self.slot: int = slot
+
+
+def _sizes_path(name: str) -> str:
     return os.path.join(_path(name), "account", ACCOUNT_NAME.decode())
 
 
+def _inodes_path(name: str) -> str:
+    return os.path.join(_path(name), "inodes")
+
+
 def account(name: str) -> Account | None:
-    """What a volume may take and takes; None if it has no size. Raises RecordError, OSError."""
+    """What a volume may take and takes, in bytes; None if it has no size. Raises RecordError, OSError."""
+    return _read_account(name, _sizes_path(name))
+
+
+def inodes(name: str) -> Account | None:
+    """How many files a volume may have and has; None if there is no limit. Raises RecordError, OSError."""
+    return _read_account(name, _inodes_path(name))
+
+
+def _read_account(name: str, path: str) -> Account | None:
     try:
-        with open(_account_path(name), "rb") as file:
+        with open(path, "rb") as file:
             return unpack_account(file.read(ACCOUNT_BYTES + 1))
     except FileNotFoundError:
         return None
     except ValueError:
         raise RecordError(
-            f"the account of the volume {name} is damaged; create --size makes a new one"
+            f"the account of the volume {name} is damaged; create --size or --inodes makes a new one"
         ) from None
 
 
@@ -147,6 +170,15 @@ def set_size(name: str, limit: int) -> None:
 
     The size may change while sandboxes use it, but they must have begun with one. Raises RecordError, OSError.
     """
+    _set_limit(name, _sizes_path(name), limit)
+
+
+def set_inodes(name: str, limit: int) -> None:
+    """Limit how many files a volume may have; for the rest as `set_size`."""
+    _set_limit(name, _inodes_path(name), limit)
+
+
+def _set_limit(name: str, place: str, limit: int) -> None:
     path = _path(name)
     data = os.open(os.path.join(path, "data"), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -156,11 +188,11 @@ def set_size(name: str, limit: int) -> None:
     if magic in REMOTE_MAGICS:
         raise RecordError(f"the volume {name} is on a file system that cannot say what files take")
     try:
-        known = account(name)
+        known = _read_account(name, place)
     except RecordError:
         known = None
     if known is not None:
-        fd = os.open(_account_path(name), os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fd = os.open(place, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
             os.pwrite(fd, pack_account(Account(limit, known.slots))[:16], 0)
         finally:
@@ -170,21 +202,25 @@ def set_size(name: str, limit: int) -> None:
     try:
         for folder in ("account", "slots"):
             os.makedirs(os.path.join(path, folder), 0o700, exist_ok=True)
-        _write_account(name, Account(limit, [_count(name), *([0] * (SLOTS - 1))]))
+        _write_account(place, limit, 0)  # the first sandbox counts
     finally:
         os.close(lock)
 
 
-def _write_account(name: str, made: Account) -> None:
-    new = f"{_account_path(name)}.new"
-    with open(new, "wb") as file:
-        file.write(pack_account(made))
-    os.rename(new, _account_path(name))
+def _write_account(place: str, limit: int, total: int) -> None:
+    new = f"{place}.new"
+    with open(new, "wb", opener=_private) as file:
+        file.write(pack_account(Account(limit, [total, *([0] * (SLOTS - 1))])))
+    os.rename(new, place)
 
 
-def _count(name: str) -> int:
-    """What all files of a volume take, in bytes."""
-    total = 0
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+
+
+def _count(name: str) -> tuple[int, int]:
+    """What all files of a volume take, in bytes, and how many there are."""
+    total, count = 0, 1
     seen: set[tuple[int, int]] = set()
     for folder, folders, files in os.walk(os.path.join(_path(name), "data")):
         for each in [*folders, *files]:
@@ -192,22 +228,22 @@ def _count(name: str) -> int:
                 st = os.lstat(os.path.join(folder, each))
                 if stat.S_ISDIR(st.st_mode):
                     total += DIRECTORY_BYTES
+                    count += 1
                 elif st.st_nlink == 1 or (st.st_dev, st.st_ino) not in seen:
                     total += st.st_blocks * 512
+                    count += 1
                     if st.st_nlink > 1:
                         seen.add((st.st_dev, st.st_ino))
-    return total
+    return total, count
 
 
-def use_account(name: str) -> tuple[str, int]:
-    """The directory of the account of a volume that is in use by this process, and a slot for its sandbox.
+def use_account(name: str) -> Places:
+    """The accounts of a volume that is in use by this process, and a slot in them for its sandbox.
 
-    ("", -1) if the volume has no size. The slot is held until this process and its children have ended. Raises
-    RecordError, OSError.
+    The slot is held until this process and its children have ended. Raises RecordError, OSError.
     """
-    known = account(name)
-    if known is None:
-        return "", -1
+    if account(name) is None and inodes(name) is None:
+        return Places()
     slots = os.path.join(_path(name), "slots")
     counting = _open_lock(os.path.join(slots, "count"))
     free: dict[int, int] = {}
@@ -219,12 +255,20 @@ def use_account(name: str) -> tuple[str, int]:
                 free[number] = lock
         if not free:
             raise RecordError(f"{SLOTS} sandboxes use the volume {name}; no more can while it has a size")
+        sizes, files = account(name), inodes(name)
         if len(free) == SLOTS:
-            known = account(name) or known
-            _write_account(name, Account(known.limit, [_count(name), *([0] * (SLOTS - 1))]))
+            total, count = _count(name)
+            if sizes is not None:
+                _write_account(_sizes_path(name), sizes.limit, total)
+            if files is not None:
+                _write_account(_inodes_path(name), files.limit, count)
         slot = min(free)
         _LOCKS.append(free.pop(slot))
-        return os.path.join(_path(name), "account"), slot
+        return Places(
+            os.path.join(_path(name), "account") if sizes is not None else "",
+            _inodes_path(name) if files is not None else "",
+            slot,
+        )
     finally:
         for lock in free.values():
             os.close(lock)
@@ -271,3 +315,8 @@ def size(name: str) -> int:
             with contextlib.suppress(OSError):
                 total += os.lstat(os.path.join(folder, each)).st_blocks * 512
     return total
+
+
+def file_count(name: str) -> int:
+    """How many files a volume has, with its directories."""
+    return _count(name)[1]

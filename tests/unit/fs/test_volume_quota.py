@@ -3,7 +3,12 @@
 import os
 from pathlib import Path
 
+import pytest
+
+from cloche.abi.errno import LinuxError
+from cloche.fs.kept_disk import InFlight
 from cloche.fs.volume_quota import FileCharge, VolumeQuota
+from cloche.kernel.host_wait import HostWait
 from cloche.wire.volume import SLOTS, Account, pack_account, unpack_account
 
 PAGE = 4096
@@ -34,20 +39,38 @@ def test_a_write_reaches_as_far_as_there_is_room_for_its_holes(tmp_path: Path) -
     for page in (0, 1, 4, 5, 6):
         os.pwrite(fd, bytes(PAGE), page * PAGE)
     charge = FileCharge()
-    st = quota.begin(charge, fd)
-    assert st.st_blocks == 5 * PAGE // 512
-    # holes: 2 3, then 7 8 of 7 to 15
-    length, reserved = quota.affordable(fd, st, 100, 16 * PAGE - 100)
-    assert (length, reserved) == (9 * PAGE - 100, 4 * PAGE)
-    quota.settle(charge, fd, reserved)
+    with quota.change(charge, fd) as change:
+        assert change.st.st_blocks == 5 * PAGE // 512
+        # holes: 2 3, then 7 8 of 7 to 15
+        assert change.afford(100, 16 * PAGE - 100) == 9 * PAGE - 100
+        assert quota.room() == 0
     assert quota.room() == 4 * PAGE
     # what is there already may be written to although nothing is left
     quota.charge(4 * PAGE)
-    st = quota.begin(charge, fd)
-    assert quota.affordable(fd, st, 10, 2 * PAGE - 10) == (2 * PAGE - 10, 0)
-    assert quota.affordable(fd, st, PAGE, 3 * PAGE) == (PAGE, 0)
-    assert quota.affordable(fd, st, 2 * PAGE, 10) == (0, 0)
-    quota.settle(charge, fd, 0)
+    for offset, length, room in (
+        (10, 2 * PAGE - 10, 2 * PAGE - 10),
+        (PAGE, 3 * PAGE, PAGE),
+        (2 * PAGE, 10, 0),
+    ):
+        with quota.change(charge, fd) as change:
+            assert change.afford(offset, length) == room
+
+
+def test_a_change_that_fails_or_waits_keeps_nothing_reserved(tmp_path: Path) -> None:
+    quota = VolumeQuota(account(tmp_path, 4 * PAGE), 0)
+    fd = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+    charge = FileCharge()
+    with pytest.raises(LinuxError), quota.change(charge, fd) as change:
+        change.fill(5 * PAGE)
+    assert quota.room() == 4 * PAGE
+    with pytest.raises(HostWait), quota.change(charge, fd) as change:
+        assert change.afford(0, 2 * PAGE) == 2 * PAGE
+        raise HostWait(InFlight())
+    assert quota.room() == 4 * PAGE
+    os.pwrite(fd, bytes(2 * PAGE), 0)  # by the gofer, before the call is run again
+    with quota.change(charge, fd):
+        pass
+    assert quota.room() == 2 * PAGE
 
 
 def test_what_another_has_removed_is_entered_once_it_is_written_to(tmp_path: Path) -> None:
@@ -57,6 +80,6 @@ def test_what_another_has_removed_is_entered_once_it_is_written_to(tmp_path: Pat
     os.unlink(tmp_path / "file")
     charge = FileCharge()
     for _ in range(2):
-        quota.begin(charge, fd)
-        quota.settle(charge, fd, 0)
+        with quota.change(charge, fd):
+            pass
         assert quota.room() == 7 * PAGE
