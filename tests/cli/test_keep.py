@@ -286,6 +286,75 @@ def test_whatever_is_killed_what_was_synchronised_is_kept(keeper: Keeper) -> Non
         known = kept
 
 
+# Changes the same 64 files again and again, a MiB of the journal each time, and makes and removes others; says the number
+# of what is on the disk.
+CHURN = """
+import os, sys
+first = int(sys.argv[1])
+for turn in range(first, first + int(sys.argv[2])):
+    for n in range(64):
+        with open(f"f{n}", "w") as file:
+            file.write(f"{turn:7} " * 2000)
+        os.close(os.open(f"t{turn}.{n}", os.O_CREAT | os.O_WRONLY))
+        os.unlink(f"t{turn}.{n}")
+    os.sync()
+    print(turn, flush=True)
+"""
+CHURNED = """
+import os
+texts = [open(f"f{n}").read() for n in range(64)]
+turns = sorted({text.split()[0] for text in texts}, key=int)
+assert len(turns) <= 2 and all(len(set(text.split())) == 1 and len(text) == 16000 for text in texts), turns
+assert sum(name.startswith("t") for name in os.listdir()) <= 1
+print(turns[0])
+"""
+
+
+def test_the_journal_stays_short(keeper: Keeper) -> None:
+    """Whatever `--disk` limits, the journal must not grow with the number of changes."""
+    (keeper.project / "churn.py").write_text(CHURN)
+    (keeper.project / "churned.py").write_text(CHURNED)
+    process = keeper.popen("run", *NEW, "--disk", "8m", "--", "python3", "churn.py", "0", "120")
+    assert process.stdout is not None
+    sizes = []
+    for line in process.stdout:
+        files = keeper.journal("k").parent
+        sizes.append(sum(path.stat().st_size for path in files.glob("journal*")))
+        last = int(line)
+    assert process.wait(60) == 0 and last == 119
+    assert max(sizes) < 60 << 20, sizes
+    assert keeper.journal("k").stat().st_size < 60 << 20
+    assert keeper.run("python3 churned.py", *AGAIN) == "119\n"
+
+
+def test_a_kill_while_the_journal_is_written_anew(keeper: Keeper) -> None:
+    dice = random.Random(14)
+    (keeper.project / "churn.py").write_text(CHURN)
+    (keeper.project / "churned.py").write_text(CHURNED)
+    options, known, was_anew = NEW, 0, 0
+    for _round in range(8):
+        process = keeper.popen("run", *options, "--", "python3", "churn.py", str(known + 1), "1000")
+        assert process.stdout is not None
+        new = keeper.journal("k").parent / "journal.new"
+        known = int(process.stdout.readline())
+        after = dice.choice((0, 0, 1, 2, 5))
+        while after >= 0:  # the rewriting, then a few turns more
+            known = int(process.stdout.readline())
+            if after or new.exists():
+                after -= 1
+        was_anew += new.exists()
+        os.kill(dice.choice([process.pid, *_parts(process.pid)]), signal.SIGKILL)
+        for rest in process.stdout.read().splitlines():
+            known = int(rest)
+        process.wait(60)
+        wait_until(lambda: keeper("run", "--from", "k", "--", "true").status == 0, "the layer is free")
+        options = AGAIN
+        kept = int(keeper.run("python3 churned.py", *AGAIN))
+        assert kept >= known, (kept, known)
+        known = kept + 1
+    assert was_anew
+
+
 def _parts(pid: int) -> list[int]:
     """The processes of cloche itself below a monitor."""
     found = []

@@ -13,13 +13,13 @@ that a file has for the life of the journal; 1 is a layer's root):
         xattrs, contents]    a file with these attributes.  `origin`: 0 new, 1 it was at `path` when the sandbox
                              started (the host's, or made by the start).  `xattrs`: pairs, or null: as below.
                              `contents`: bytes, the number of a file, or true: as below, null: not a regular file
-    [1, layer, label of a directory, name, label]    a name; label 0: it was removed
+    [1, layer, label of a directory, name, label]    a name; label 0: it was removed; -1: and there is none below
     [2, layer, label]                                the file was removed
     [3, layer, 1, path, mode, uid, gid, size, mtime_ns, ctime_ns]    the host's file at `path` when it was first looked
                              at, for a file that was changed or removed: so later changes by the host are recognized
 
 Later rows override earlier ones; replaying all of them gives the layer.  At each start the log is written anew, short,
-as `journal.new`, and renamed.
+as `journal.new`, and renamed; while the sandbox runs, too, once it has become long (`fs.kept_rewrite`).
 
 Guarantees: the journal is written between two calls of guests, at most about FLUSH_NS after a change, so a crash of
 any process loses no more, and once more at the orderly end of the container (`close`), which loses nothing; with
@@ -29,16 +29,34 @@ stays valid as it is, and `close` reports it. Everything that is read here is ch
 """
 
 import os
-from binascii import crc32
 from collections.abc import Callable
-from struct import Struct
 from typing import Final
 
-from cloche.abi.errno import EFBIG, EIO, ENOENT, ENOSPC, LinuxError
+from cloche.abi.errno import EIO, ENOENT, ENOSPC, LinuxError
 from cloche.abi.stat import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, dtype
 from cloche.fs.dir_entry import DirEntry
 from cloche.fs.gofer_client import GoferClient
-from cloche.fs.kept_disk import JOURNAL, MODE, LayerDisk
+from cloche.fs.kept_disk import JOURNAL, JOURNAL_NEW, MODE, LayerDisk
+from cloche.fs.kept_rewrite import SPARE_BYTES, Rewriter
+from cloche.fs.kept_rows import (
+    FORGOTTEN,
+    MAX_FRAME_BYTES,
+    NOT_THERE,
+    ORIGIN_NEW,
+    ORIGIN_STARTED,
+    READ_BYTES,
+    ROOT_LABEL,
+    ROW_FILE,
+    ROW_FIRST,
+    ROW_GONE,
+    ROW_NAME,
+    Frames,
+    bytes_at,
+    first_row,
+    number_at,
+    pack_frame,
+    read_rows,
+)
 from cloche.fs.overlay import OverlayDir, OverlayFile
 from cloche.fs.tmpfs import TmpfsDir, TmpfsFile
 from cloche.fs.tmpfs_inode import LayerLog, MemoryFs, TmpfsInode, TmpfsLink
@@ -48,24 +66,13 @@ from cloche.kernel.task import Kernel
 from cloche.kernel.timers import LAYER_FLUSH, TimerOwner, monotonic_ns
 from cloche.vfs.layers import First, Keeping, Layer
 from cloche.vfs.objects import Context, Inode
-from cloche.wire.cbor import CborError, decode, encode
+from cloche.wire.cbor import CborError
 
 FLUSH_NS: Final = 200_000_000
 MANY: Final = 64  # changed files and names after which they are written
 INLINE_BYTES: Final = 1 << 14
-MAX_FRAME_BYTES: Final = 64 << 20
-ROOT_LABEL: Final = 1
-_HEAD: Final = Struct("<II")
-_READ_BYTES: Final = 1 << 20
 _UNLINKS: Final = 32  # numbers that are freed at a time
 _MAX_UNLINKS: Final = 128  # unanswered requests to remove files
-_FILE: Final = 0
-_NAME: Final = 1
-_GONE: Final = 2
-_FIRST: Final = 3
-_NEW: Final = 0
-_STARTED: Final = 1
-_JOURNAL_NEW: Final = b"journal.new"
 
 
 class _State:
@@ -110,13 +117,11 @@ class LayerStore(LayerDisk, TimerOwner, LayerLog, Keeping):
         self.known_firsts: list[set[bytes]] = []  # the paths of such rows from before, by layer
         self.next_label: int = ROOT_LABEL + 1
         self.doomed: list[int] = []  # numbers to free
-        self.fd: int = -1
-        self.end: int = 0  # of the journal
+        self.rewriter: Rewriter | None = None
         self.is_armed: bool = False
         self.is_chore_queued: bool = False
         self.flusher: _Flusher = _Flusher(self)
         self.is_closed: bool = False
-        self.error: int = 0  # the journal cannot be written any more
         self.unknown: int = 0  # after an error: numbers from here on are in no journal
         self.progress: Callable[[], None] | None = None  # called while the rest is written
 
@@ -204,6 +209,7 @@ class LayerStore(LayerDisk, TimerOwner, LayerLog, Keeping):
             return
         if not self.error:
             self._flush_changes(is_chore=is_chore)
+            self._rewrite()
         client = self.client
         if self.progress is not None or client.late_count() < _MAX_UNLINKS:
             for number in self.doomed[:_UNLINKS]:
@@ -219,6 +225,17 @@ class LayerStore(LayerDisk, TimerOwner, LayerLog, Keeping):
         if self.doomed:
             self._arm()
 
+    def _rewrite(self) -> None:
+        """Begin to write the journal anew if it has become long, or go on with that."""
+        rewriter = self.rewriter
+        if rewriter is not None and rewriter.is_over:
+            rewriter = self.rewriter = None
+        if rewriter is None and self.progress is None and self.end > 2 * self.short + SPARE_BYTES:
+            rewriter = self.rewriter = Rewriter(self, len(self.layers))
+            self.kernel.chores.append(rewriter)
+        if rewriter is not None:
+            rewriter.keep_up()
+
     def _go_on(self) -> None:
         if self.progress is not None:
             self.progress()
@@ -232,14 +249,18 @@ class LayerStore(LayerDisk, TimerOwner, LayerLog, Keeping):
                 for name in names[directory]:
                     entry = directory.entries.get(name)
                     inode = entry.inode if entry is not None and not entry.is_lower else None
-                    label = 0
+                    label = NOT_THERE
+                    if entry is None and not (
+                        isinstance(directory, OverlayDir) and name in directory.removed
+                    ):
+                        label = FORGOTTEN
                     if isinstance(inode, TmpfsInode):
                         if inode.label == 0:
                             more.append(inode)
                         label = self._label(inode)
                     if directory.label == 0:
                         more.append(directory)
-                    rows.append([_NAME, self._number(directory), self._label(directory), name, label])
+                    rows.append([ROW_NAME, self._number(directory), self._label(directory), name, label])
             files = self.changed_files
             self.changed_files = {}
             for inode in more:
@@ -252,7 +273,7 @@ class LayerStore(LayerDisk, TimerOwner, LayerLog, Keeping):
                     rows.append(row)
                 self._go_on()
             for number, label in self.gone:
-                rows.append([_GONE, number, label])
+                rows.append([ROW_GONE, number, label])
             rows += self.firsts
             self.gone, self.firsts = [], []
         if rows and not self.error:  # otherwise the contents of a file might be lost
@@ -275,7 +296,7 @@ class LayerStore(LayerDisk, TimerOwner, LayerLog, Keeping):
                 if entry.is_lower or not isinstance(inode, TmpfsInode):
                     continue
                 is_new = inode.label == 0
-                rows.append([_NAME, self._number(each), self._label(each), entry.name, self._label(inode)])
+                rows.append([ROW_NAME, self._number(each), self._label(each), entry.name, self._label(inode)])
                 if is_new:
                     row = self._row(inode)
                     if row is not None:
@@ -307,7 +328,13 @@ class LayerStore(LayerDisk, TimerOwner, LayerLog, Keeping):
         if inode.xattrs is not None:
             xattrs = [[name, value] for name, value in inode.xattrs.items()]
         return [
-            *(_FILE, number, self._label(inode), _NEW if path is None else _STARTED, path or b""),
+            *(
+                ROW_FILE,
+                number,
+                self._label(inode),
+                ORIGIN_NEW if path is None else ORIGIN_STARTED,
+                path or b"",
+            ),
             *(inode.mode, inode.uid, inode.gid, inode.rdev, inode.nlink, inode.size),
             *(inode.atime_ns, inode.mtime_ns, inode.ctime_ns, inode.btime_ns, target, xattrs, contents),
         ]
@@ -355,10 +382,7 @@ class LayerStore(LayerDisk, TimerOwner, LayerLog, Keeping):
         young = self.next_number
         start_ns = monotonic_ns()
         try:
-            data = encode(rows)
-            if len(data) > MAX_FRAME_BYTES:
-                raise OSError(EFBIG, "")  # a reader would refuse it
-            frame = _HEAD.pack(len(data), crc32(data)) + data
+            frame = pack_frame(rows)
             at = self.end
             self.end += len(frame)  # a later write goes after it
             if is_chore:
@@ -366,10 +390,12 @@ class LayerStore(LayerDisk, TimerOwner, LayerLog, Keeping):
             else:
                 done = 0
                 while done < len(frame):
-                    done += os.pwrite(self.fd, frame[done : done + _READ_BYTES], at + done)
+                    done += os.pwrite(self.fd, frame[done : done + READ_BYTES], at + done)
                     self._go_on()
             self.unknown = max(self.unknown, young)
             self.changed_since(start_ns)
+            if self.rewriter is not None:
+                self.rewriter.written(frame)
         except (OSError, CborError) as failure:
             self._fail((failure.errno or EIO) if isinstance(failure, OSError) else EIO)
 
@@ -388,6 +414,8 @@ class LayerStore(LayerDisk, TimerOwner, LayerLog, Keeping):
                 client.fsync(self.fid, b"%d" % inode.storage.number, is_data_only=True)
             if self.fd >= 0:
                 client.fsync(self.fid, JOURNAL, is_data_only=True)
+            if self.rewriter is not None:
+                self.rewriter.sync()
         except LinuxError as error:
             return -error.errno
         finally:
@@ -402,6 +430,8 @@ class LayerStore(LayerDisk, TimerOwner, LayerLog, Keeping):
         self.flush()
         while self.doomed:
             self.flush()
+        if self.rewriter is not None:
+            self.rewriter.stop()
         self.progress = None
         self.is_closed = True  # files that are dropped from now on are not deleted
         if self.fd >= 0:
@@ -451,25 +481,10 @@ class LayerStore(LayerDisk, TimerOwner, LayerLog, Keeping):
                 return
             raise
         try:
-            buffer = bytearray()
-            at = 0
+            frames = Frames(fd)
             while True:
-                data = os.pread(fd, _READ_BYTES, at)
-                at += len(data)
-                buffer += data
-                used = 0
-                while len(buffer) - used >= _HEAD.size:
-                    length, check = _HEAD.unpack_from(buffer, used)
-                    if length > MAX_FRAME_BYTES:
-                        return
-                    if len(buffer) - used - _HEAD.size < length:
-                        break
-                    body = bytes(buffer[used + _HEAD.size : used + _HEAD.size + length])
-                    if crc32(body) != check or not self._take(body, states):
-                        return
-                    used += _HEAD.size + length
-                del buffer[:used]
-                if not data:
+                body = frames.next()
+                if body is None or not self._take(body, states):
                     return
         except OSError as failure:
             raise LinuxError(failure.errno or EIO)
@@ -478,55 +493,40 @@ class LayerStore(LayerDisk, TimerOwner, LayerLog, Keeping):
 
     def _take(self, body: bytes, states: list[_State]) -> bool:
         """Apply one frame; False if it is malformed."""
-        try:
-            rows = decode(body)
-        except CborError:
-            return False
-        if not isinstance(rows, list):
+        rows = read_rows(body, len(states))
+        if rows is None:
             return False
         for row in rows:
-            if not isinstance(row, list) or len(row) < 3:
-                return False
-            kind, number, label = row[0], row[1], row[2]
-            if not isinstance(kind, int) or not isinstance(number, int) or not isinstance(label, int):
-                return False
-            if not 0 <= number < len(states) or label < ROOT_LABEL:
-                return False
-            state = states[number]
+            kind, label = number_at(row, 0), number_at(row, 2)
+            state = states[number_at(row, 1)]
             self.next_label = max(self.next_label, label + 1)
-            if kind == _FILE and is_file_row(row):
+            if kind == ROW_FILE:
                 state.files[label] = row
-            elif kind == _NAME and len(row) == 5:
-                name, child = row[3], row[4]
-                if not isinstance(name, bytes) or not isinstance(child, int) or not is_name(name):
-                    return False
+            elif kind == ROW_NAME:
                 names = state.names.get(label)
                 if names is None:
                     names = {}
                     state.names[label] = names
-                names[name] = child
-            elif kind == _FIRST:
-                path = row[3]
-                if not isinstance(path, bytes) or not (path == b"" or is_path(path)):
-                    return False
-                if not are_numbers(row[4:], 6):
-                    return False
-                n = [_number_at(row, index) for index in range(4, 10)]
-                state.firsts.setdefault(path, First(n[0], n[1], n[2], n[3], n[4], n[5]))
-            elif kind == _GONE:
+                name, child = bytes_at(row, 3), number_at(row, 4)
+                if child == FORGOTTEN:
+                    names.pop(name, None)
+                else:
+                    names[name] = child
+            elif kind == ROW_FIRST:
+                n = [number_at(row, index) for index in range(4, 10)]
+                state.firsts.setdefault(bytes_at(row, 3), First(n[0], n[1], n[2], n[3], n[4], n[5]))
+            else:
                 state.files.pop(label, None)
                 state.names.pop(label, None)
-            else:
-                return False
         return True
 
     def _begin(self, states: list[_State]) -> None:
         """Write the journal anew, and open it for appending. Raises LinuxError."""
         try:
-            self.client.unlink(self.fid, _JOURNAL_NEW)
+            self.client.unlink(self.fid, JOURNAL_NEW)
         except LinuxError:
             pass
-        self.fd = self.client.create(self.fid, _JOURNAL_NEW, os.O_RDWR, MODE)[0]
+        self.fd = self.client.create(self.fid, JOURNAL_NEW, os.O_RDWR, MODE)[0]
         self.end = 0
         for number, state in enumerate(states):
             rows: list[object] = []
@@ -535,12 +535,12 @@ class LayerStore(LayerDisk, TimerOwner, LayerLog, Keeping):
                 rows.append(row)
                 contents = row[17]
                 size += 256 + (len(contents) if isinstance(contents, bytes) else 0)
-                if size > _READ_BYTES:
+                if size > READ_BYTES:
                     self._write(rows)
                     rows, size = [], 0
             for label, names in state.names.items():
                 for name, child in names.items():
-                    rows.append([_NAME, number, label, name, child])
+                    rows.append([ROW_NAME, number, label, name, child])
                 if len(rows) > 4096:
                     self._write(rows)
                     rows = []
@@ -560,60 +560,10 @@ class LayerStore(LayerDisk, TimerOwner, LayerLog, Keeping):
             os.fdatasync(self.fd)
         except OSError as failure:
             raise LinuxError(failure.errno or EIO)
-        self.client.rename(self.fid, _JOURNAL_NEW, self.fid, JOURNAL)
+        self.client.rename(self.fid, JOURNAL_NEW, self.fid, JOURNAL)
         self.client.fsync(self.fid, b"")  # the name, too
         self.unknown = self.next_number
-
-
-def is_name(name: bytes) -> bool:
-    """Whether a name can be in a directory."""
-    return 0 < len(name) <= 255 and name not in (b".", b"..") and b"/" not in name and b"\0" not in name
-
-
-def is_path(path: bytes) -> bool:
-    """Whether a file can be there, below a layer's root."""
-    return all(is_name(part) for part in path.split(b"/"))
-
-
-def are_numbers(items: list[object], count: int) -> bool:
-    """Whether this is a list of `count` integers."""
-    return len(items) == count and all(isinstance(each, int) and not isinstance(each, bool) for each in items)
-
-
-def first_row(number: int, path: bytes, first: First) -> list[object]:
-    """The row of the host's file."""
-    return [
-        *(_FIRST, number, ROOT_LABEL, path),
-        *(first.mode, first.uid, first.gid, first.size, first.mtime_ns, first.ctime_ns),
-    ]
-
-
-def is_file_row(row: list[object]) -> bool:
-    """Whether it is the row of a file."""
-    if len(row) != 18 or not are_numbers(row[5:15], 10):
-        return False
-    path, target, xattrs, contents = row[4], row[15], row[16], row[17]
-    if row[3] not in (_NEW, _STARTED) or not isinstance(path, bytes):
-        return False
-    if path and not is_path(path):
-        return False
-    if not (target is None or isinstance(target, bytes)):
-        return False
-    if xattrs is not None:
-        if not isinstance(xattrs, list):
-            return False
-        for pair in xattrs:
-            if not isinstance(pair, list) or len(pair) != 2:
-                return False
-            if not isinstance(pair[0], bytes) or not isinstance(pair[1], bytes):
-                return False
-    return contents is None or contents is True or isinstance(contents, (bytes, int))
-
-
-def _number_at(row: list[object], index: int) -> int:
-    found = row[index]
-    assert isinstance(found, int)
-    return found
+        self.short = self.end
 
 
 class _Replay:
@@ -639,7 +589,7 @@ class _Replay:
         for names in self.state.names.values():
             needed.update(names.values())
         for label, row in list(self.state.files.items()):
-            if row[3] == _NEW and label != ROOT_LABEL and label not in needed:
+            if row[3] == ORIGIN_NEW and label != ROOT_LABEL and label not in needed:
                 del self.state.files[label]  # it lost its last name
                 continue
             inode = root if label == ROOT_LABEL else self._find(row)
@@ -658,14 +608,14 @@ class _Replay:
                 self._name(directory, name, child)
         for label, row in self.state.files.items():
             inode = self.made[label]  # making names has changed link counts and sizes
-            inode.nlink = max(_number_at(row, 9), 1)
+            inode.nlink = max(number_at(row, 9), 1)
             if isinstance(inode, TmpfsDir):
-                inode.size = max(_number_at(row, 10), 0)
+                inode.size = max(number_at(row, 10), 0)
 
     def _find(self, row: list[object]) -> TmpfsInode | None:
         """The file that is there at the start; None if it is gone, or of another type."""
         path = row[4]
-        if row[3] != _STARTED or not isinstance(path, bytes):
+        if row[3] != ORIGIN_STARTED or not isinstance(path, bytes):
             return None
         at: TmpfsInode | None = None
         root = self.fs.root_inode
@@ -679,14 +629,14 @@ class _Replay:
             except LinuxError:
                 return None
             at = below if isinstance(below, TmpfsInode) else None
-        if at is None or at.mode & S_IFMT != _number_at(row, 5) & S_IFMT:
+        if at is None or at.mode & S_IFMT != number_at(row, 5) & S_IFMT:
             return None
         return at
 
     def _make(self, row: list[object]) -> TmpfsInode:
         """Make a new file. Raises LinuxError(ENOSPC)."""
         fs = self.fs
-        mode, uid, gid = _number_at(row, 5), _number_at(row, 6), _number_at(row, 7)
+        mode, uid, gid = number_at(row, 5), number_at(row, 6), number_at(row, 7)
         fs.account.charge_inode()
         kind = mode & S_IFMT
         inode: TmpfsInode
@@ -699,17 +649,17 @@ class _Replay:
             inode = TmpfsLink(fs, fs.alloc_ino(), target if isinstance(target, bytes) else b"?", uid, gid)
         else:
             inode = TmpfsInode(fs, fs.alloc_ino(), mode, uid, gid)
-        row[3] = _NEW
+        row[3] = ORIGIN_NEW
         inode.is_from_before = True
         return inode
 
     def _fill(self, inode: TmpfsInode, row: list[object]) -> None:
         """Restore attributes and contents. Raises LinuxError."""
-        inode.mode = inode.mode & S_IFMT | _number_at(row, 5) & 0o7777
-        inode.uid, inode.gid, inode.rdev = _number_at(row, 6), _number_at(row, 7), _number_at(row, 8)
+        inode.mode = inode.mode & S_IFMT | number_at(row, 5) & 0o7777
+        inode.uid, inode.gid, inode.rdev = number_at(row, 6), number_at(row, 7), number_at(row, 8)
         contents = row[17]
         if isinstance(inode, TmpfsFile) and contents is not True:
-            size = max(_number_at(row, 10), 0)
+            size = max(number_at(row, 10), 0)
             inode.take_over(self.ctx, 0)
             if isinstance(contents, bytes):
                 if inode.storage.write(0, contents, len(contents)) < 0:
@@ -726,8 +676,8 @@ class _Replay:
             inode.blocks = inode.storage.pages * 8
         elif isinstance(inode, OverlayFile) and contents is True:
             pass
-        inode.atime_ns, inode.mtime_ns = _number_at(row, 11), _number_at(row, 12)
-        inode.ctime_ns, inode.btime_ns = _number_at(row, 13), _number_at(row, 14)
+        inode.atime_ns, inode.mtime_ns = number_at(row, 11), number_at(row, 12)
+        inode.ctime_ns, inode.btime_ns = number_at(row, 13), number_at(row, 14)
         xattrs = row[16]
         if isinstance(xattrs, list):
             found: dict[bytes, bytes] = {}

@@ -20,6 +20,7 @@ from cloche.platform import slow
 from cloche.wire.gofer import MAX_READ_BYTES, SET_MODE
 
 JOURNAL: Final = b"journal"
+JOURNAL_NEW: Final = b"journal.new"
 MODE: Final = 0o600
 _QUICK_NS: Final = 1_000_000
 _WRITE_BYTES: Final = 1 << 20
@@ -45,6 +46,10 @@ class LayerDisk(FileMaker):
         self.kernel: Kernel = kernel
         self.client: GoferClient = client
         self.fid: int = client.attach(index).fid
+        self.fd: int = -1  # of the journal
+        self.end: int = 0  # of the journal
+        self.short: int = 0  # its length when it was last written anew
+        self.error: int = 0  # the journal cannot be written any more
         self.next_number: int = 1
         self.away: int = 0  # calls on the spot that are taking long
         self.quick_ns: int = 0  # when a change was last made at once
