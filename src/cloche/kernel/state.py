@@ -48,6 +48,8 @@ REBUILT: Final[dict[str, str]] = {
     "fs.text.OpenText._fd": "a patched copy, asked of the analyst again",
     "wire.imagetree.TreeFile.fd": "the tree of an image, opened anew by its name in the attach point",
     "fs.kept.LayerStore": "the directory of a kept layer, which is opened anew; what is in it is on the disk",
+    "fs.kept_disk.LayerDisk": "the directory of a kept layer, which is opened anew; what is in it is on the disk",
+    "fs.kept_rewrite.Rewriter": "the journal of a kept layer is as good without its being written anew",
     "mm.handle.HostHandle.fd": "`reopen` has it again, from the handle's other fields",
     "vfs.mapping.FileMapping.host_fd": "of the mapped file's inode, which has it",
     "net.published.Publisher": "the connection to the broker, which is started anew",
