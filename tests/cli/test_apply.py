@@ -63,6 +63,30 @@ WORK = (
 )
 
 
+def test_large_files_that_were_applied_are_shown_no_more(changed: Applied) -> None:
+    """Above 8 MiB contents are compared piece by piece: holes, 4 GiB and more."""
+    changed.start()
+    changed.sh(
+        "dd if=/dev/urandom of=large bs=1M count=20 2>/dev/null; truncate -s 30m large;"
+        "truncate -s 5g huge; echo end >>huge"
+    )
+    assert changed.apply().splitlines() == [f"A  {changed.project}/huge", f"A  {changed.project}/large"]
+    huge = (changed.project / "huge").stat()
+    assert huge.st_size == (5 << 30) + 4 and huge.st_blocks < 1000
+    assert changed("diff", "--exit-code", "box").status == 0 and changed.apply() == ""
+    for offset in (25 << 20, 3 << 20):  # in the hole, and in the data
+        with open(changed.project / "large", "r+b") as file:
+            file.seek(offset)
+            byte = file.read(1)
+            file.seek(offset)
+            file.write(bytes([byte[0] ^ 1]))
+        assert "conflict" in changed("diff", "--name-status", "box").out + changed("diff", "box").out
+        with open(changed.project / "large", "r+b") as file:
+            file.seek(offset)
+            file.write(byte)
+    assert changed("diff", "--exit-code", "box").status == 0
+
+
 def test_all_is_applied_and_all_is_undone(changed: Applied) -> None:
     project = changed.project
     before = snapshot(project)

@@ -212,6 +212,10 @@ class Collector:
         doubtful = [item for item in self.items if _may_be_there(item)]
         there = [item for item in doubtful if item.kind == files.DELETED or not _has_content(item)]
         rest = {item.path: item for item in doubtful if item.kind != files.DELETED and _has_content(item)}
+        for item in [item for item in rest.values() if item.entry.size > CONTENT_LIMIT]:
+            del rest[item.path]
+            if _has_large_content(self.client, item):
+                there.append(item)
         if rest:
             paths = list(rest) if len(rest) <= files.MAX_PATHS else self.wanted
             for item, new in contents_of(self.client, paths, rest):
@@ -309,6 +313,49 @@ def _host_content(item: Item) -> bytes | None:
         return None if found is None else read_host(tree, name, found, CONTENT_LIMIT)
     except OSError:
         return None
+
+
+def _has_large_content(client: FileClient, item: Item) -> bool:
+    """Whether the host's file has the contents of this one, which are compared piece by piece. Raises ControlError."""
+    place = item.place
+    if place is None:
+        return False
+    try:
+        fd = place.tree().open_file(place.host_name(item.path))
+    except OSError:
+        return False
+    is_same, at = True, 0
+    try:
+        for record in client.get([item.path]):
+            if not is_same or record.kind not in (files.DATA, files.END):
+                continue  # the rest of a stream has to be read
+            try:
+                is_same = _is_hole(fd, at, record.offset) and record.data == os.pread(
+                    fd, len(record.data), record.offset
+                )
+            except OSError:
+                is_same = False
+            at = record.offset + len(record.data)
+    finally:
+        os.close(fd)
+    return is_same
+
+
+def _is_hole(fd: int, at: int, end: int) -> bool:
+    """Whether a file has only zeros there.  Raises OSError."""
+    while at < end:
+        try:
+            at = os.lseek(fd, at, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            return True  # there is no more data
+        if at < end:
+            data = os.pread(fd, min(end - at, 1 << 20), at)
+            if data.count(0) != len(data):
+                return False
+            at += max(len(data), 1)
+    return True
 
 
 def read_host(tree: HostTree, name: bytes, found: os.stat_result, limit: int) -> bytes | None:
