@@ -54,7 +54,7 @@ def test_every_kind_of_connection_is_cut(world: InspectedWorld) -> None:
         assert (
             sandbox.tell(f"_ = k[{at}].sendall({data!r}); print(len(k[{at}].recv(65536)) > 0)") == "True"
         ), at
-    assert sandbox.net("set", "--allow", "good.test:7001/udp") == "1 rules; 5 connections were cut\n"
+    assert sandbox.net("set", "--allow", "good.test:7001/udp") == "1 rule; 5 connections were cut\n"
     over = (
         "\ndef over(s):\n    s.settimeout(60)\n    try:\n        while s.recv(65536): pass\n    except TimeoutError: return 'open'"
         "\n    except OSError: pass\n    return 'over'\n\nprint([over(each) for each in k])"

@@ -90,7 +90,7 @@ def test_rules_change_while_programs_run(world: World) -> None:
     assert sandbox.tell("_ = s.sendall(b'c'); print(s.recv(9))") == "b'c'"
     # Removed: the connection is cut, and the address that the program kept leads nowhere, not even by another name's
     # rule.
-    assert sandbox.net("remove", "--allow", "other.test:7000") == "3 rules; 1 connections were cut\n"
+    assert sandbox.net("remove", "--allow", "other.test:7000") == "3 rules; 1 connection was cut\n"
     cut = "\ntry: print(s.recv(9))\nexcept OSError as error: print(type(error).__name__)\n"
     assert sandbox.tell(cut) in ("ConnectionResetError", "b''")  # the latter if the sentry is slow
     assert sandbox.tell("print(socket.gethostbyname('evil.test'))") != old
@@ -98,15 +98,15 @@ def test_rules_change_while_programs_run(world: World) -> None:
         f"\ntry: print(socket.create_connection(('{old}', 7000)))\nexcept OSError as error: print(error)\n"
     )
     assert "Permission denied" in sandbox.tell(again)
-    assert sandbox.net("set", "--allow", "good.test:7001/udp") == "1 rules\n"
+    assert sandbox.net("set", "--allow", "good.test:7001/udp") == "1 rule\n"
     assert sandbox.tell("_ = u.send(b'd'); print(u.recv(9))") == "b'd'"
-    assert sandbox.net("set") == "0 rules; 1 connections were cut\n"
+    assert sandbox.net("set") == "0 rules; 1 connection was cut\n"
     assert is_one_line(sandbox.net("remove", "--allow", "nowhere.test"))
     lines = [json.loads(line) for line in sandbox.net("log").splitlines()]
     assert [line["activity_name"] for line in lines].count("cut") == 2
     assert {line.get("sandbox") for line in lines} == {"egress-test"}
     report = sandbox.end()
-    assert "allowed  other.test:7000  1 connections, 2 bytes in, 2 bytes out" in report, report
+    assert "allowed  other.test:7000  1 connection, 2 bytes in, 2 bytes out" in report, report
     written = log.read_text().splitlines()
     assert broken_line(written) == -1
     for number in (1, len(written) // 2):

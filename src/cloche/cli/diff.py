@@ -27,6 +27,7 @@ from cloche.cli.textdiff import counts, heading, hunk_lines, hunks, runs, split_
 from cloche.wire import files
 from cloche.wire.file_client import FileClient
 from cloche.wire.files import Base, FileEntry
+from cloche.wire.wording import counted
 
 _BOLD: Final = "\x1b[1m"
 _RED: Final = "\x1b[31m"
@@ -215,10 +216,6 @@ def count(item: Item, new: bytes | None) -> Counted:
     return row
 
 
-def _plural(number: int, word: str) -> str:
-    return f"{number} {word}{'' if number == 1 else 's'}"
-
-
 def write_stat(out: Output, rows: list[Counted]) -> None:
     """As git diff --stat."""
     if not rows:
@@ -241,11 +238,11 @@ def write_stat(out: Output, rows: list[Counted]) -> None:
         shown = printable_text(text) if out.is_escaping else text
         out.out.write((shown + graph).rstrip().encode(errors="surrogateescape") + b"\n")
     added, removed = sum(row.added for row in rows), sum(row.removed for row in rows)
-    parts = [_plural(len(rows), "file") + " changed"]
+    parts = [counted(len(rows), "file") + " changed"]
     if added or not removed:
-        parts.append(_plural(added, "insertion") + "(+)")
+        parts.append(counted(added, "insertion") + "(+)")
     if removed or not added:
-        parts.append(_plural(removed, "deletion") + "(-)")
+        parts.append(counted(removed, "deletion") + "(-)")
     out.line(" " + ", ".join(parts))
 
 

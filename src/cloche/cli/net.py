@@ -11,6 +11,7 @@ from cloche.egress.policy import Policy, PolicyError
 from cloche.wire import protocol
 from cloche.wire.control_client import ControlClient, ControlError, Ended
 from cloche.wire.requests import NET, STATUS_ENDED
+from cloche.wire.wording import counted
 
 OPERATIONS = ("show", "set", "add", "remove", "log", "approve")
 
@@ -83,8 +84,11 @@ def run_with(options: argparse.Namespace, connect_to: Connect) -> int:
         for secret in policy.secrets():  # programs that run already do not have its variable
             print(f"{secret.name}={secret.placeholder}")
     answer = client.call(NET, fields)
-    cut = answer.get("cut")
-    print(f"{answer.get('rules')} rules" + (f"; {cut} connections were cut" if cut else ""))
+    rules, cut = answer.get("rules"), answer.get("cut")
+    if not isinstance(rules, int) or not isinstance(cut, int):
+        raise ControlError("an answer that is not understood")
+    said = f"; {counted(cut, 'connection')} {'was' if cut == 1 else 'were'} cut" if cut else ""
+    print(counted(rules, "rule") + said)
     return 0
 
 

@@ -15,6 +15,7 @@ from collections import deque
 from typing import Any, Final
 
 from cloche.egress.hosts import address_text
+from cloche.wire.wording import counted
 
 __all__ = ["Audit", "broken_line"]
 
@@ -246,9 +247,8 @@ class Audit:
         """A summary as text."""
         lines = ["cloche: network report"]
         for where, tally in sorted(self.allowed.items()):
-            lines.append(
-                f"  allowed  {where}  {tally.count} connections, {tally.received} bytes in, {tally.sent} bytes out"
-            )
+            traffic = f"{counted(tally.received, 'byte')} in, {counted(tally.sent, 'byte')} out"
+            lines.append(f"  allowed  {where}  {counted(tally.count, 'connection')}, {traffic}")
         for (where, message), count in sorted(self.refused.items()):
             times = "" if count == 1 else f" ({count} times)"
             lines.append(f"  refused  {where}{times}: {message}")

@@ -217,6 +217,12 @@ class HttpRelay:
             raise BadRequest(400, "a request that is not understood") from None
 
 
+def _words(event: h11.InformationalResponse | h11.Response) -> set[bytes]:
+    """Those of the header `Connection`."""
+    values = [value for name, value in event.headers if name == b"connection"]
+    return {word.strip().lower() for value in values for word in value.split(b",")}
+
+
 class _Exchange:
     """One request that has passed, and its answer."""
 
@@ -408,10 +414,8 @@ class _Exchange:
         await relay._send_inside(begun[:length])
         if len(begun) < length:
             await relay.pour(length - len(begun), is_answer=True)
-        words = [value for name, value in self._answer(event).headers if name == b"connection"]
-        words += [value for name, value in event.headers if name == b"connection"]
         # A server that goes on without being asked has lost the thread.
-        self.may_follow &= len(begun) <= length and not any(b"close" in word.lower() for word in words)
+        self.may_follow &= len(begun) <= length and not self._is_last(event)
         return True
 
     async def _pump_answer(self) -> bool:
@@ -500,24 +504,23 @@ class _Exchange:
 
     def _kept(self, event: h11.InformationalResponse | h11.Response) -> list[tuple[bytes, bytes]]:
         """The headers of an answer that are not of one connection only."""
-        dropped = HOP | {
-            word.strip().lower()
-            for name, value in event.headers
-            if name == b"connection"
-            for word in value.split(b",")
-        }
+        dropped = HOP | _words(event)
         kept = [(name, value) for name, value in event.headers if name not in dropped - {b"content-length"}]
         return self.passage.blotted(kept)
 
+    def _is_last(self, event: h11.Response) -> bool:
+        """Whether the connection ends with this answer."""
+        if self.relay.is_single or not self.head.minor or self.client.their_http_version == b"1.0":
+            return True
+        if b"close" in _words(event):
+            return True
+        names = [name for name, _value in event.headers]
+        has_body = self.head.method != b"HEAD" and event.status_code not in (204, 304)
+        return has_body and b"content-length" not in names and b"transfer-encoding" not in names
+
     def _answer(self, event: h11.Response) -> h11.Response:
         kept = self._kept(event)
-        client = self.client
-        if (
-            self.relay.is_single
-            or client.their_state is h11.MUST_CLOSE
-            or not self.head.minor
-            or client.their_http_version == b"1.0"
-        ):
+        if self._is_last(event):
             kept.append((b"connection", b"close"))
         return h11.Response(status_code=event.status_code, headers=kept, reason=self._reason(event.reason))
 

@@ -39,6 +39,7 @@ from cloche.egress.tlsscreen import HELLO_S, finish, refuse_tls, screen_tls
 from cloche.wire import egress as wire
 from cloche.wire.channel import Channel
 from cloche.wire.descriptors import receive_with_descriptor
+from cloche.wire.wording import counted
 
 if TYPE_CHECKING:
     from cloche.egress.inspection import Inspector
@@ -673,7 +674,11 @@ class Server:
                 cut += 1
                 self._cut(flow)
         self._send(wire.message(wire.CHANGED, 0))
-        self.audit.record("policy", ALLOWED, message=f"{len(policy.rules)} rules, {cut} connections cut")
+        self.audit.record(
+            "policy",
+            ALLOWED,
+            message=f"{counted(len(policy.rules), 'rule')}, {counted(cut, 'connection')} cut",
+        )
         self.orders.tell_followers()
         return cut
 

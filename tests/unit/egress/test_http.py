@@ -26,6 +26,8 @@ def exchange(
     data: bytes,
     answer: bytes = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
     rule: Rule | None = None,
+    *,
+    is_answered_once: bool = False,
 ) -> tuple[bytes, bytes]:
     """The bytes sent upstream for `data`, and the bytes that the program gets."""
     flow = Flow(1, Target(TCP, bytes(4), 443 if rule is not None and rule.is_inspected else 80, 0, b""))
@@ -65,6 +67,8 @@ def exchange(
                         reader.receive_data(more)
                 buffer += reader.trailing_data[0]
                 await loop.sock_sendall(server, answer)
+                if is_answered_once:
+                    return
 
         async def serve_and_end() -> None:
             try:
@@ -117,6 +121,30 @@ def test_answers() -> None:
     assert exchange(GOOD + b"\r\n", early)[1].startswith(b"HTTP/1.1 103 ")
     assert b"502" in exchange(GOOD + b"\r\n", b"SSH-2.0-x\r\n\r\n")[1]
     assert b"101" not in exchange(GOOD + b"\r\n", b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\n\r\n")[1]
+
+
+@pytest.mark.parametrize(
+    ("answer", "ends"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", False),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok", True),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nconnection: x-a, Close\r\nX-A: 1\r\n\r\nok", True),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 70000\r\nConnection: close\r\n\r\n" + b"o" * 70000, True),
+        (b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n", True),
+        (b"HTTP/1.1 304 Not Modified\r\n\r\n", False),
+        (b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok", True),
+    ],
+)
+def test_a_connection_that_the_server_ends_is_said_to_end(answer: bytes, *, ends: bool) -> None:
+    _sent, got = exchange((GOOD + b"\r\n") * 2, answer)
+    heads = got.split(b"HTTP/1.1 ")[1:]
+    assert len(heads) == (1 if ends else 2)
+    assert all((b"connection: close\r\n" in head.lower()) is ends and b"x-a" not in head for head in heads)
+
+
+def test_an_answer_that_the_end_ends_is_said_to_end_the_connection() -> None:
+    _sent, got = exchange(GOOD + b"\r\n", b"HTTP/1.1 200 OK\r\n\r\nall of it", is_answered_once=True)
+    assert b"connection: close\r\n" in got.lower() and got.endswith(b"9\r\nall of it\r\n0\r\n\r\n")
 
 
 @pytest.mark.parametrize(
