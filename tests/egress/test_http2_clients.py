@@ -1,6 +1,7 @@
 """Others' clients of HTTP/2 against others' servers, through inspected rules: gRPC as it comes from PyPI, and WebSockets
-within HTTP/2 (RFC 8441) of node."""
+within HTTP/2 (RFC 8441) of node and of Chromium."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -103,6 +104,58 @@ page.resume();
 page.on('end', () => { console.log('offered', begun); if (!begun) session.close(); });
 """
 
+# The page is loaded when `/held.js` is, which comes when the page has said what became of its WebSocket.
+PAGE = """<title>-</title><p id=a>-</p><script>
+const say = word => { document.getElementById('a').textContent = word; fetch('/done'); };
+const socket = new WebSocket('wss://good.test:9700/chat');
+socket.onopen = () => socket.send('frames pass unread');
+socket.onmessage = event => say(event.data);
+socket.onerror = () => say('no websocket');
+</script><script src=/held.js></script>"""
+
+# Answers the first message with the way by which it came, and the message.
+PAGE_SERVER = """
+const http2 = require('http2'), fs = require('fs'), crypto = require('crypto');
+const offers = process.argv[3] === 'true';
+const server = http2.createSecureServer({key: fs.readFileSync('key.pem'), cert: fs.readFileSync('cert.pem'),
+    allowHTTP1: true, settings: {enableConnectProtocol: offers}});
+let held = null, done = false;
+const release = () => { if (held && done) { held.end(); } };
+const echo = (stream, way) => {
+    stream.on('error', () => {});
+    let got = Buffer.alloc(0);
+    stream.on('data', data => {
+        got = Buffer.concat([got, data]);
+        const size = got.length < 2 ? 0 : got[1] & 127;
+        if (got.length < 2 || got.length < 6 + size) return;
+        const text = got.subarray(6, 6 + size).map((byte, at) => byte ^ got[2 + at % 4]);
+        const said = Buffer.concat([Buffer.from(way + ': '), text]);
+        stream.write(Buffer.concat([Buffer.from([0x81, said.length]), said]));
+        got = Buffer.alloc(0);
+    });
+};
+server.on('stream', (stream, headers) => {
+    if (headers[':method'] !== 'CONNECT') return;
+    stream.respond({':status': 200});
+    echo(stream, 'HTTP/2 ' + headers[':protocol']);
+});
+server.on('upgrade', (request, socket) => {
+    const key = request.headers['sec-websocket-key'] + '258EAFA5-E914-47DA-95CA-C5AB0DC85B11';
+    const accept = crypto.createHash('sha1').update(key).digest('base64');
+    socket.write('HTTP/1.1 101 Switching Protocols\\r\\nUpgrade: websocket\\r\\nConnection: Upgrade\\r\\n'
+        + 'Sec-WebSocket-Accept: ' + accept + '\\r\\n\\r\\n');
+    echo(socket, 'HTTP/1.1');
+});
+server.on('request', (request, response) => {
+    if (request.method === 'CONNECT') return;
+    response.setHeader('content-type', request.url === '/' ? 'text/html' : 'text/javascript');
+    if (request.url === '/held.js') { held = response; release(); return; }
+    if (request.url === '/done') { done = true; release(); }
+    response.end(request.url === '/' ? fs.readFileSync('page.html') : '');
+});
+server.listen(9700, process.argv[2], () => console.log('ready'));
+"""
+
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InspectedWorld]:
@@ -174,3 +227,33 @@ def test_websockets_within_http2(world: InspectedWorld, is_allowed: bool) -> Non
         outcome = world.run(["node", "client.js"], "--net", rules)
     found = ["200", "frames pass unread", "offered true", "websocket /chat"]
     assert sorted(outcome.out.splitlines()) == (found if is_allowed else ["offered false"]), outcome
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    ("is_allowed", "is_offered", "says"),
+    [
+        (True, True, "HTTP/2 websocket: frames pass unread"),
+        (True, False, "HTTP/1.1: frames pass unread"),
+        (False, True, "no websocket"),
+    ],
+)
+def test_websockets_of_a_browser(
+    world: InspectedWorld, *, is_allowed: bool, is_offered: bool, says: str
+) -> None:
+    """Chromium's go through the page's own HTTP/2 connection if that offers it, else through one of HTTP/1.1."""
+    for program in ("node", "chromium"):
+        if shutil.which(program, path=os.environ.get("PATH", "") + ":/usr/bin") is None:
+            pytest.skip(f"{program} is not installed")
+    (world.folder / "pages.js").write_text(PAGE_SERVER)
+    (world.folder / "page.html").write_text(PAGE)
+    rules = world.rules(RULE + ('upgrade = ["websocket"]\n' if is_allowed else ""))
+    script = (
+        "HOME=/tmp timeout 600 chromium --headless --no-sandbox --disable-gpu --disable-dev-shm-usage"
+        " --ignore-certificate-errors --user-data-dir=/tmp/c --dump-dom https://good.test:9700/ 2>/tmp/err"
+        " || tail -20 /tmp/err"
+    )
+    with serving(world, ["node", "pages.js", PUBLIC, str(is_offered).lower()]):
+        outcome = world.run(["sh", "-c", script], "--net", rules, "--memory", "3g")
+    assert f'<p id="a">{says}</p>' in outcome.out, outcome

@@ -59,6 +59,8 @@ class Outcome:
 class World:
     """The namespaces and the servers."""
 
+    SERVERS = "tests.egress.servers"  # the module that is run outside
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._make_certificate()
@@ -73,7 +75,7 @@ class World:
             holder.stdout.readline()
         self._link()
         self.servers = subprocess.Popen(
-            [*self.enter(self.outside), sys.executable, "-m", "tests.egress.servers", str(folder)],
+            [*self.enter(self.outside), sys.executable, "-m", self.SERVERS, str(folder)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
