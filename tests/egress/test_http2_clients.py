@@ -134,10 +134,9 @@ const echo = (stream, way) => {
         got = Buffer.alloc(0);
     });
 };
-server.on('stream', (stream, headers) => {
-    if (headers[':method'] !== 'CONNECT') return;
-    stream.respond({':status': 200});
-    echo(stream, 'HTTP/2 ' + headers[':protocol']);
+server.on('connect', (request, response) => {
+    response.stream.respond({':status': 200});
+    echo(response.stream, 'HTTP/2 ' + request.headers[':protocol']);
 });
 server.on('upgrade', (request, socket) => {
     const key = request.headers['sec-websocket-key'] + '258EAFA5-E914-47DA-95CA-C5AB0DC85B11';
@@ -147,7 +146,6 @@ server.on('upgrade', (request, socket) => {
     echo(socket, 'HTTP/1.1');
 });
 server.on('request', (request, response) => {
-    if (request.method === 'CONNECT') return;
     response.setHeader('content-type', request.url === '/' ? 'text/html' : 'text/javascript');
     if (request.url === '/held.js') { held = response; release(); return; }
     if (request.url === '/done') { done = true; release(); }

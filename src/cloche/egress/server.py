@@ -155,7 +155,7 @@ class Server:
         elif message.kind == wire.QUERY:
             known = self.nameserver.known_answer(message.body)
             if known is not None:
-                self._send(wire.message(wire.REPLY, ident, known))
+                self._send(wire.message(wire.KNOWN, ident, known))
             elif len(self.questions) < MAX_QUESTIONS:
                 task = asyncio.create_task(self._answer_datagram(ident, message.body))
                 self.questions.add(task)

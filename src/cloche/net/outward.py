@@ -7,7 +7,8 @@ only.
 
 A connect(2) waits for the answer in SYN_SENT. UDP: the first datagram to an address causes a question, and waits with
 a few that follow it; a refusal is remembered until egress reports that its rules have changed, and until then
-sendto(2) fails. Datagrams to port 53, whatever the address, are questions that egress answers itself.
+sendto(2) fails. Datagrams to port 53, whatever the address, are questions that egress answers itself. An answer that it
+calls KNOWN is given again to whoever asks the same, byte by byte but for the number, until the rules change.
 """
 
 import resource
@@ -49,11 +50,14 @@ MAX_QUESTIONS: Final = 256  # of DNS, without an answer yet
 MAX_FLOWS: Final = 1024  # pairs of a UDP socket and an address outside
 MAX_FLOWS_EACH: Final = 128  # of one socket: the oldest makes room
 MAX_REFUSED: Final = 1024
+_MAX_KNOWN: Final = 256  # answers that are given again
+_KNOWN_BYTES: Final = 512  # of the question, or of the answer
 _MAX_WAITING: Final = 16  # datagrams of a flow that has no answer yet
 _MAX_OUTBOX: Final = 8192
 _MESSAGES: Final = 32  # taken in one turn of the loop
 _DATAGRAMS: Final = 16
 _DNS_PORT: Final = 53
+_ID_BYTES: Final = 2  # the number of a DNS message
 _UDP_BYTES: Final = 65536
 
 
@@ -215,8 +219,9 @@ class Flow(FdWatcher):
 class Question:
     """A DNS message that has no answer yet."""
 
-    def __init__(self, sock: UdpSocket, source: bytes, dest: bytes, port: int) -> None:
+    def __init__(self, sock: UdpSocket, text: bytes, source: bytes, dest: bytes, port: int) -> None:
         self.sock: UdpSocket = sock
+        self.text: bytes = text  # what is asked, without its number
         self.source: bytes = source
         self.dest: bytes = dest
         self.port: int = port
@@ -236,6 +241,7 @@ class Outside(Gateway, FdWatcher):
         self.by_socket: dict[UdpSocket, dict[tuple[bytes, int], Flow]] = {}
         self.questions: dict[int, Question] = {}
         self.refused: dict[tuple[bytes, int], int] = {}  # refused destinations of UDP: errno
+        self.known: dict[bytes, bytes] = {}  # answers by question, both without their numbers
         self.outbox: deque[bytes] = deque()
         self.is_closed: bool = False
         self.pid: int = 0  # of the sender, for the log
@@ -320,9 +326,13 @@ class Outside(Gateway, FdWatcher):
             raise LinuxError(ENETUNREACH)
         self.source(dest)
         if port == _DNS_PORT:
-            if len(data) <= wire.DNS_BYTES and len(self.questions) < MAX_QUESTIONS:
+            text = data[_ID_BYTES:]
+            known = self.known.get(text)
+            if known is not None:
+                self.deliver(sock, data[:_ID_BYTES] + known, source, dest, port)
+            elif len(data) <= wire.DNS_BYTES and len(self.questions) < MAX_QUESTIONS:
                 ident = self._new_ident()
-                self.questions[ident] = Question(sock, source, dest, port)
+                self.questions[ident] = Question(sock, text, source, dest, port)
                 self._send(wire.message(wire.QUERY, ident, data))
             return
         errno = self.refused.get((dest, port), 0)
@@ -405,13 +415,16 @@ class Outside(Gateway, FdWatcher):
             if message.kind == wire.ANSWER:
                 host = self._answer(message.ident, message.errno(), host)
             elif message.kind == wire.REPLY:
-                self._reply(message.ident, message.body)
+                self._reply(message.ident, message.body, is_known=False)
+            elif message.kind == wire.KNOWN:
+                self._reply(message.ident, message.body, is_known=True)
             elif message.kind == wire.SWITCH:
                 host = self._switch(message.ident, host)
             elif message.kind == wire.CUT:
                 self._cut(message.ident)
             elif message.kind == wire.CHANGED:
                 self.refused.clear()
+                self.known.clear()
         except ValueError:
             pass  # no message of egress: it is ignored
         if host is not None:
@@ -464,9 +477,13 @@ class Outside(Gateway, FdWatcher):
             sock.error = errno
             sock.queue.wake(STATE_WAKE)
 
-    def _reply(self, ident: int, data: bytes) -> None:
+    def _reply(self, ident: int, data: bytes, *, is_known: bool) -> None:
         question = self.questions.pop(ident, None)
         if question is not None:
+            if is_known and max(len(question.text), len(data)) <= _KNOWN_BYTES:
+                if len(self.known) >= _MAX_KNOWN:
+                    self.known.clear()
+                self.known[question.text] = data[_ID_BYTES:]
             self.deliver(question.sock, data, question.source, question.dest, question.port)
 
     def deliver(self, sock: UdpSocket, data: bytes, source: bytes, dest: bytes, port: int) -> None:

@@ -5,7 +5,9 @@
     QUERY    a DNS message (to port 53 of UDP)      REPLY   a DNS message
     CLOSED   bytes received, bytes sent             SWITCH  with another descriptor for the same connection
     GONE     no call waits for the answer any more  CUT     the connection is not allowed any more
-    SWITCHED  the answer to SWITCH                  CHANGED what was refused before may be allowed now
+    SWITCHED  the answer to SWITCH                  CHANGED what was refused before may be allowed now, and KNOWN
+                                                            answers are not known any more
+                                                    KNOWN   as REPLY; good for the same question until CHANGED
 
 Each has the number that the sentry gave the connection or question; it gives none twice.  An ANSWER's descriptor is a
 TCP or UDP socket of the host, or for what egress reads itself one end of a pair.  SWITCH: the sentry sends no more on
@@ -26,6 +28,7 @@ __all__ = [
     "CUT",
     "DNS_BYTES",
     "GONE",
+    "KNOWN",
     "MESSAGE_BYTES",
     "QUERY",
     "REPLY",
@@ -51,6 +54,7 @@ REPLY: Final = 18
 SWITCH: Final = 19
 CUT: Final = 20
 CHANGED: Final = 21
+KNOWN: Final = 22
 
 TCP: Final = 6  # IPPROTO_*
 UDP: Final = 17

@@ -301,6 +301,34 @@ def test_questions(net: Harness) -> None:
     assert net.recv(sock) == -EAGAIN
 
 
+def test_answers_that_are_known(net: Harness) -> None:
+    """Egress is not asked again what it has called known, until its rules change."""
+    sock = net.socket(AF_INET, SOCK_DGRAM)
+    assert sock.connect(net.task, pack_sockaddr_in(bytes([8, 8, 8, 8]), 53), is_nonblocking=False) == 0
+
+    def ask(question: bytes, kind: int, answer: bytes) -> None:
+        assert net.send(sock, question) == len(question)
+        message = net.asked()
+        assert (message.kind, message.body) == (wire.QUERY, question)
+        net.say(wire.message(kind, message.ident, answer))
+        assert net.recv(sock) == answer
+
+    ask(b"11question", wire.REPLY, b"11answer")
+    ask(b"12question", wire.KNOWN, b"12answer")
+    for number in (b"13", b"14"):
+        assert net.send(sock, number + b"question") == 10
+        assert net.recv(sock) == number + b"answer" and not net.is_asked()
+    ask(b"15Question", wire.REPLY, b"15other")
+    net.say(wire.message(wire.CHANGED, 0))
+    ask(b"16question", wire.REPLY, b"16none")
+    ask(b"17long" + bytes(600), wire.KNOWN, b"17answer")
+    ask(b"18long" + bytes(600), wire.KNOWN, b"18answer")
+    for number in range(300):
+        ask(b"19%03d" % number, wire.KNOWN, b"19%03d" % number)
+    assert len(net.outside.known) <= 256
+    assert net.send(sock, b"1") == 1 and net.asked().body == b"1"
+
+
 # -- an egress that lies -------------------------------------------------------------------------------------------
 def test_messages_that_no_egress_sends(net: Harness) -> None:
     sock, ident, other = net.connected()
