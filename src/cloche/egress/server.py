@@ -166,7 +166,9 @@ class Server:
                 return
             if message.kind == wire.CLOSED and found.protocol not in (HTTP, HTTPS):
                 found.received, found.sent = message.counts()
-            self._let_end(found)
+            # Later in this turn: a program that closes one connection often waits for the next, whose question has come
+            # along.
+            asyncio.get_running_loop().call_soon(self._let_end, found)
         elif message.kind == wire.SWITCHED:
             found = self.flows.get(ident)
             if found is not None:

@@ -10,6 +10,7 @@ import errno
 import gc
 import os
 import socket
+import time
 from array import array
 from typing import Final
 
@@ -22,13 +23,20 @@ from cloche.wire import connector as wire
 from cloche.wire import egress as egress_wire
 from cloche.wire.connector import ConnectAnswer, ConnectRequest
 
-__all__ = ["ConnectorProcess", "answer_one", "start_connector"]
+__all__ = ["Connector", "ConnectorProcess", "start_connector"]
 
 _NAMESPACES: Final = (confine.MOUNT_NAMESPACE, confine.IPC_NAMESPACE, confine.UTS_NAMESPACE)
 _DISCARD_PORT: Final = 9
 _FLAGS: Final = socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
 
+_FOREIGN_S: Final = 1.0  # for which an address counts as another's without another look
+_MAX_FOREIGN: Final = 1024
+
 Rights = list[tuple[int, int, "array[int]"]]
+
+
+class _Own(Exception):
+    """The address is one of the network's own."""
 
 
 class ConnectorProcess(Part):
@@ -75,47 +83,85 @@ def _run(
     if is_confined:
         seccomp.install(connector_policy(channel.fileno(), sentry.fileno()))
     try:
-        while answer_one(channel, sentry):
+        serving = Connector(channel, sentry)
+        while serving.answer_one():
             pass
     except (BrokenPipeError, ConnectionResetError):
         pass
     return 0
 
 
-def answer_one(channel: socket.socket, sentry: socket.socket) -> bool:
-    """Receive a request and answer it; False at the end. Raises OSError when egress is gone."""
-    data = channel.recv(wire.ASK_BYTES + 1)
-    if not data:
-        return False
-    try:
-        request = ConnectRequest.decode(data)
-    except ValueError:
-        return True  # a message that no correct egress sends
-    sock: socket.socket | None = None
-    is_own = False
-    try:
-        where = _text(request.addr), request.port
-        family = socket.AF_INET if len(request.addr) == 4 else socket.AF_INET6
-        if not request.may_be_own and _is_own(family, where[0]):
+class Connector:
+    """Makes the connections that egress asks for."""
+
+    def __init__(self, channel: socket.socket, sentry: socket.socket) -> None:
+        self.channel: socket.socket = channel
+        self.sentry: socket.socket = sentry
+        self.foreign: dict[bytes, float] = {}  # addresses that were not the network's own, and when
+
+    def answer_one(self) -> bool:
+        """Receive a request and answer it; False at the end. Raises OSError when egress is gone."""
+        data = self.channel.recv(wire.ASK_BYTES + 1)
+        if not data:
+            return False
+        try:
+            request = ConnectRequest.decode(data)
+        except ValueError:
+            return True  # a message that no correct egress sends
+        sock: socket.socket | None = None
+        is_own = False
+        try:
+            sock, failed = self._connect(request)
+        except _Own:
             is_own, failed = True, errno.EACCES
-        else:
-            kind = socket.SOCK_STREAM if request.transport == wire.TCP else socket.SOCK_DGRAM
-            sock = socket.socket(family, kind | _FLAGS)
-            failed = sock.connect_ex(where)
-    except OSError as error:
-        failed = error.errno or errno.EIO
-    gives = sock is not None and failed in (0, errno.EINPROGRESS)
-    rights = []
-    is_given = False
-    try:
-        if sock is not None and gives:
-            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [sock.fileno()]))]
-            is_given = request.sentry != 0 and _is_connected(sock) and _give(sentry, request.sentry, rights)
-        _answer(channel, ConnectAnswer(request.ident, failed, is_own=is_own, is_given=is_given), rights)
-    finally:
-        if sock is not None:
+        except OSError as error:
+            failed = error.errno or errno.EIO
+        gives = sock is not None and failed in (0, errno.EINPROGRESS)
+        rights = []
+        is_given = False
+        try:
+            if sock is not None and gives:
+                rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [sock.fileno()]))]
+                stands = request.sentry != 0 and (not failed or _is_connected(sock))
+                is_given = stands and _give(self.sentry, request.sentry, rights)
+            _answer(
+                self.channel, ConnectAnswer(request.ident, failed, is_own=is_own, is_given=is_given), rights
+            )
+        finally:
+            if sock is not None:
+                sock.close()
+        return True
+
+    def _connect(self, request: ConnectRequest) -> tuple[socket.socket, int]:
+        """A socket, and the errno of connecting it.  Raises _Own, OSError."""
+        text = _text(request.addr)
+        family = socket.AF_INET if len(request.addr) == 4 else socket.AF_INET6
+        is_tcp = request.transport == wire.TCP
+        if is_tcp and not request.may_be_own:
+            self._check_foreign(family, request.addr, text)
+        sock = socket.socket(family, (socket.SOCK_STREAM if is_tcp else socket.SOCK_DGRAM) | _FLAGS)
+        try:
+            failed = sock.connect_ex((text, request.port))
+            # For datagrams this is the look, as connecting sends nothing; for TCP it is another one: what was no own
+            # address before may have become one.
+            if not request.may_be_own and sock.getsockname()[0] == text:
+                raise _Own
+        except BaseException:
             sock.close()
-    return True
+            raise
+        return sock, failed
+
+    def _check_foreign(self, family: int, addr: bytes, text: str) -> None:
+        """Look before a packet is sent, unless that was done a moment ago.  Raises _Own."""
+        now = time.monotonic()
+        seen = self.foreign.get(addr)
+        if seen is not None and now - seen < _FOREIGN_S:
+            return
+        if _is_own(family, text):
+            raise _Own
+        if len(self.foreign) >= _MAX_FOREIGN:
+            self.foreign.clear()
+        self.foreign[addr] = now
 
 
 def _is_connected(sock: socket.socket) -> bool:

@@ -4,12 +4,13 @@ import asyncio
 import errno
 import os
 import socket
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from cloche.egress.sockets import OwnAddress, Sockets
-from cloche.netns.connector import ConnectorProcess, start_connector
+from cloche.netns.connector import Connector, ConnectorProcess, start_connector
 from cloche.wire import connector as wire
 from cloche.wire import egress
 from cloche.wire.connector import ConnectAnswer, ConnectRequest
@@ -151,6 +152,26 @@ def test_the_networks_own_addresses(connector: ConnectorProcess, transport: int)
         assert asked(connector, server.getsockname()[1], transport, may_be_own=False) == "own"
         with pytest.raises(BlockingIOError):
             server.accept()
+
+
+@pytest.mark.parametrize("transport", [wire.TCP, wire.UDP])
+def test_an_address_that_becomes_the_networks_own(transport: int) -> None:
+    """It was another's a moment ago, and is not looked at again before, but after connecting."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs, socket.create_server(("127.0.0.1", 0)) as server:
+        ours.settimeout(PATIENCE_S)
+        serving = Connector(theirs, theirs)
+        serving.foreign[LOOPBACK] = time.monotonic() + 1000
+        request = ConnectRequest(7, transport, LOOPBACK, server.getsockname()[1], may_be_own=False, sentry=9)
+        ours.send(request.encode())
+        assert serving.answer_one()
+        data, fd = receive_with_descriptor(ours, wire.ANSWER_BYTES)
+        answer = ConnectAnswer.decode(data)
+        assert (answer.ident, answer.is_own, answer.is_given, fd) == (7, True, False, -1)
+        # Others are remembered for a while (127.0.0.2 has another source address).
+        other = ConnectRequest(8, wire.TCP, b"\x7f\0\0\2", 9, may_be_own=False)
+        ours.send(other.encode())
+        assert serving.answer_one() and set(serving.foreign) == {LOOPBACK, other.addr}
 
 
 def test_what_no_egress_sends(connector: ConnectorProcess) -> None:
