@@ -340,3 +340,17 @@ python(
     "socks=[]\nfor _ in range(60):\n s=socket.socket(); s.connect(('other.test',7000)); socks.append(s)\nfor s in socks: s.sendall(b'fine')\nprint(sum(len(s.recv(9)) for s in socks))",
     "240",
 )
+# To the time that it is anyway: this may run where it would be set.
+python(
+    "clock",
+    "import time\ntry: time.clock_settime(time.CLOCK_REALTIME, time.time())\n"
+    f"except OSError as e: print('clock', name(e))\ntcp('{OTHER}', 80)",
+    "clock EPERM\nfailed EACCES",
+)
+python(
+    "log-flood",
+    "for number in range(600):\n"
+    f" s=socket.socket(); s.settimeout(2)\n try: s.connect(('{OTHER}', 2000 + number))\n except OSError: pass\n s.close()\n"
+    f"tcp('{OTHER}', 80); tcp('other.test', 7000, b'fine')",
+    "failed EACCES\ngot b'fine'",
+)
