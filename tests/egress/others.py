@@ -51,10 +51,18 @@ def bwrap(command: list[str], folder: Path) -> int:
 
 
 def runsc(command: list[str], folder: Path) -> int:
-    """gVisor with the network of the host."""
-    words = [*asking(folder), program("runsc"), "--root", str(folder / "runsc")]
-    words += ["--network=host", "--ignore-cgroups", "do", "--"]
-    return subprocess.run([*words, *command], check=False).returncode
+    """gVisor with the network of the host.  `do` has a resolv.conf of its own, with another's resolver."""
+    script = f'mount --bind {folder}/resolv.conf /etc/resolv.conf && exec "$@"'
+    words = [
+        program("runsc"),
+        "--root",
+        str(folder / "runsc"),
+        "--network=host",
+        "--ignore-cgroups",
+        "do",
+        "--",
+    ]
+    return subprocess.run([*words, "sh", "-c", script, "sh", *command], check=False).returncode
 
 
 class Daemons:
