@@ -68,14 +68,14 @@ class Deaths:
                 if pid == 0 or not _bury(pid):
                     break
 
-    def next_event(self, timeout_ns: int) -> Event | int | None:
-        """Wait for one event, outside of the event loop."""
+    def next_event(self, timeout_ns: int, handles: list[int]) -> Event | int | None:
+        """Wait for one event, outside of the event loop; `handles`: as for look_one_by_one."""
         while True:
             event = _native.wait_event(timeout_ns, -1)
             if event is None or isinstance(event, int) or not is_death(event):
                 return event
             if self.reap():
-                self.look_one_by_one(())
+                self.look_one_by_one(handles)
 
 
 def is_death(event: Event) -> bool:

@@ -302,12 +302,16 @@ class Systrap(Platform):
         self._guests.is_short = True  # fill the pool later: the caller needs this process now
         return process
 
+    def _handles(self) -> list[int]:
+        """Of all guests, for `Deaths`."""
+        return [process.handle for process in self._processes.values()]
+
     def new_family(self) -> tuple[int, int]:
         self._check_alive()
         process = self._take_blank(self._families[FIRST])
         deadline = time.monotonic_ns() + _BIRTH_NS
         while process.host_pid() <= 0 and not process.is_dead:
-            got = self._deaths.next_event(_BIRTH_NS)
+            got = self._deaths.next_event(_BIRTH_NS, self._handles())
             event = self.call.event(got) if isinstance(got, int) else got
             if event is not None and (
                 event[0] in (EV_SYSCALL, EV_FD, EV_STALL) or not self._is_internal(event)
@@ -433,7 +437,7 @@ class Systrap(Platform):
 
     def _reap(self) -> None:
         if self._deaths.reap():
-            self._deaths.look_one_by_one([process.handle for process in self._processes.values()])
+            self._deaths.look_one_by_one(self._handles())
 
     def _end_silent(self) -> None:
         """End processes that have owed an exit, a proof or a child's first call for too long."""
@@ -574,19 +578,20 @@ class Systrap(Platform):
         if not self._is_started:
             return
         self._is_started = False
-        alive = 0
+        alive: set[int] = set()  # by ident; the zygote is -1
         for process in self._processes.values():
             if not process.is_dead and _native.process_pid(process.handle) > 0:
-                alive += 1
+                alive.add(process.ident())
             process.kill()
         if self._families[FIRST].thread >= 0:
             _native.kill_process(self._zygote.process)
-            alive += 1
+            alive.add(-1)
+        handles = self._handles()
         deadline = time.monotonic() + 5
         while alive and time.monotonic() < deadline:
-            event = self._deaths.next_event(1_000_000_000)
+            event = self._deaths.next_event(1_000_000_000, handles)
             if event is not None and not isinstance(event, int) and event[0] == EV_PROCESS_DIED:
-                alive -= 1
+                alive.discard(event[2] if event[2] in self._processes else -1)
         for process in self._processes.values():
             process.is_dead = True
         self._info = memoryview(b"")

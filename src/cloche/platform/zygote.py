@@ -207,7 +207,7 @@ class Zygote:
 
     def _wait(self, region_fd: int) -> None:
         while True:
-            event = self._deaths.next_event(int(_START_TIMEOUT_S * 1e9))
+            event = self._deaths.next_event(int(_START_TIMEOUT_S * 1e9), [])
             if event is None or isinstance(event, int):
                 raise OSError(errno.ETIMEDOUT, "the zygote does not answer")
             if event[0] == EV_PROCESS_DIED:
@@ -228,7 +228,7 @@ class Zygote:
     def _abandon(self, process: int, thread: int, pid: int) -> None:
         _native.kill_process(process)
         while True:
-            event = self._deaths.next_event(int(_START_TIMEOUT_S * 1e9))
+            event = self._deaths.next_event(int(_START_TIMEOUT_S * 1e9), [])
             if event is None or isinstance(event, int):
                 raise OSError(errno.ETIMEDOUT, f"the zygote {pid} does not die")
             if event[0] == EV_PROCESS_DIED:
