@@ -27,10 +27,9 @@ TESTS = Path(__file__).parent
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """The platform needs a process without other threads: SIGCHLD and the seccomp listener are the process's."""
-    folders = item.path.relative_to(TESTS).parts
-    if "PYTEST_XDIST_WORKER" in os.environ and (
-        folders[0] == "security" or folders[:2] == ("unit", "platform")
-    ):
+    path = item.path.relative_to(TESTS)
+    is_platform = path.is_relative_to("unit/platform") or path.match("security/test_platform_*.py")
+    if is_platform and "PYTEST_XDIST_WORKER" in os.environ:
         pytest.fail("run the platform's tests without -n")
 
 
