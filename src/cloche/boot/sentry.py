@@ -21,7 +21,7 @@ from cloche.boot.seccomp_sentry import sentry_policy
 from cloche.boot.spec import SandboxSpec
 from cloche.boot.start import explain
 from cloche.kernel.host_facts import HostFacts
-from cloche.kernel.meter import LIMIT_NS, strict_limit_ns
+from cloche.kernel.meter import LIMIT_NS, strict_limit_ns, strict_once_ns
 from cloche.kernel.task import Container, Kernel
 from cloche.platform.choose import new_platform
 from cloche.syscalls.strace import install as install_strace
@@ -181,7 +181,9 @@ def _serve(
 
     def begin_metering() -> None:
         if kernel.is_strict:
-            platform.set_meter(LIMIT_NS, strict_limit_ns(os.environ.get("CLOCHE_STRICT", "")))
+            setting = os.environ.get("CLOCHE_STRICT", "")
+            kernel.meter.once_ns = strict_once_ns(setting)
+            platform.set_meter(LIMIT_NS, strict_limit_ns(setting))
         else:
             platform.set_meter(LIMIT_NS, LIMIT_NS if spec.log_level == "debug" else 0)
 

@@ -559,8 +559,8 @@ def other_event(kernel: Kernel, event: Event) -> None:
                 kill(container)  # it could not start processes any more
         return
     if kind == EV_STALL:
-        what = kernel.meter.note_stall(event)
-        if kernel.is_strict:
+        what, is_error = kernel.meter.note_stall(event)
+        if kernel.is_strict and is_error:
             report(kernel, "in the event loop", StalledTooLong(what))
         return
     if kind == EV_STARTED:

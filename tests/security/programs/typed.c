@@ -272,7 +272,8 @@ static int direct(uint64_t from, int seconds, int processes, const char *directo
         if (statvfs(kept[i], &now) == 0)
             mount("none", kept[i], NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | now.f_flag & (MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME | MS_RELATIME), NULL);
     state = from * 0x9e3779b97f4a7c15UL | 1;
-    while (now_us() < end) {
+    /* Until some have succeeded, which a busy machine may delay. */
+    while (now_us() < end || (good == 0 && now_us() < end + 120 * 1000000UL)) {
         pid_t ended;
         while ((ended = waitpid(-1, NULL, WNOHANG | __WALL)) > 0)
             for (int i = 0; i < processes; i++)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cloche.kernel.meter import Meter
+from cloche.kernel.meter import STRICT_NS, Meter, strict_limit_ns, strict_once_ns
 from cloche.platform.interface import EV_FD, EV_STALL, EV_SYSCALL, Event
 
 
@@ -34,7 +34,7 @@ def stalled(kind: int, number: int, wall_ns: int) -> Event:
 
 def test_stalls_are_counted_by_call() -> None:
     meter = Meter()
-    assert "system call 17" in meter.note_stall(stalled(EV_SYSCALL, 17, 20_000_000))
+    assert "system call 17" in meter.note_stall(stalled(EV_SYSCALL, 17, 20_000_000))[0]
     meter.note_stall(stalled(EV_SYSCALL, 17, 90_000_000))
     meter.note_stall(stalled(EV_FD, 5, 30_000_000))
     assert (meter.stalls[17].count, meter.stalls[17].longest_ns) == (2, 90_000_000)
@@ -42,3 +42,25 @@ def test_stalls_are_counted_by_call() -> None:
     for number in range(2000):  # guests choose the numbers
         meter.note_stall(stalled(EV_SYSCALL, number, 20_000_000))
     assert len(meter.stalls) < 600
+
+
+def worked(number: int, cpu_ns: int) -> Event:
+    return EV_STALL, -2, EV_SYSCALL, number, 2 * cpu_ns, cpu_ns, 0, 0, 0
+
+
+def test_one_call_of_a_kind_may_take_twice_the_bound_once() -> None:
+    meter = Meter()
+    meter.once_ns = 2 * STRICT_NS
+    once = STRICT_NS * 3 // 2
+    assert not meter.note_stall(worked(1, once))[1]
+    assert not meter.note_stall(worked(2, once))[1]
+    assert meter.note_stall(worked(1, once))[1]
+    assert meter.note_stall(worked(3, 3 * STRICT_NS))[1]
+
+
+def test_no_call_may_take_longer_than_what_was_said() -> None:
+    assert strict_once_ns("40") == strict_limit_ns("40") == 40_000_000
+    assert strict_once_ns("1") == 2 * strict_limit_ns("1")
+    meter = Meter()
+    meter.once_ns = strict_once_ns("40")
+    assert meter.note_stall(worked(1, 41_000_000))[1]
