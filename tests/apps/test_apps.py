@@ -17,7 +17,7 @@ from tests.guest.harness import Outcome, cloche_command
 
 SCRIPTS = sorted((Path(__file__).parent / "scripts").glob("*.sh"))
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-TIMEOUT_S = 100
+TIMEOUT_S = 200
 
 pytestmark = [pytest.mark.guest, pytest.mark.timeout(2 * TIMEOUT_S + 20)]
 
