@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from tests.cli.harness import name_of
 from tests.guest.harness import IS_EMULATED, TIMEOUT_S, cloche_command, strict
 from tests.security.test_guests import descendants, folder
 
@@ -25,15 +26,8 @@ SPARE_MIB = 64
 
 
 def sentry_below(pid: int) -> int:
-    """The parent of the guests: no other process in the sandbox has more children."""
-
-    def children(each: int) -> int:
-        try:
-            return len(Path(f"/proc/{each}/task/{each}/children").read_text().split())
-        except OSError:
-            return 0
-
-    return max(descendants(pid), key=children)
+    [found] = [each for each in descendants(pid) if name_of(each) == "cloche-sentry"]
+    return found
 
 
 def usage_of(pid: int) -> tuple[int, int]:
