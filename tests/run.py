@@ -29,6 +29,8 @@ GROUPS = {
     # By file: an engine, or a world of servers, is made once for all tests of one.
     "engines": ["-n", "2", "--dist", "loadfile", "tests/egress", "tests/engines"],
 }
+# One after the other; the last two wait much for others' programs, and do so beside each other.
+STEPS = [["alone"], ["parallel"], ["apps", "engines"]]
 
 
 def main() -> int:
@@ -49,8 +51,8 @@ def main() -> int:
     apart = quarantined()
     left_out = [word for test in apart for word in ("--deselect", test)]
     status = 0
-    for group, arguments in GROUPS.items():
-        status = run_tests(python, f"{name}-{group}", [*arguments, *left_out]) or status
+    for groups in STEPS:
+        status = run_beside(python, name, groups, left_out) or status
     if apart:
         print("apart, and not deciding: the tests of tests/quarantine.txt", flush=True)
         run_tests(python, f"{name}-quarantine", apart)
@@ -63,13 +65,38 @@ def quarantined() -> list[str]:
     return [line.partition(": ")[0] for line in lines if line and not line.startswith("#")]
 
 
+def run_beside(python: Path, name: str, groups: list[str], left_out: list[str]) -> int:
+    """These groups at once, the first one's output as it comes and the others' at the end; 0 if all of them passed."""
+    others = []
+    for group in groups[1:]:
+        log = ROOT / "reports" / f"{name}-{group}.log"
+        log.parent.mkdir(exist_ok=True)
+        with log.open("wb") as file:
+            words = command(python, f"{name}-{group}", [*GROUPS[group], *left_out])
+            others.append(
+                (subprocess.Popen(words, cwd=ROOT, env=environment(), stdout=file, stderr=file), log)
+            )
+    status = run_tests(python, f"{name}-{groups[0]}", [*GROUPS[groups[0]], *left_out])
+    for process, log in others:
+        status = process.wait() or status
+        print(log.read_text(errors="replace"), flush=True)
+    return status
+
+
 def run_tests(python: Path, report: str, arguments: list[str]) -> int:
-    """One run of pytest; its exit status.  What is tested is what was installed, not src/."""
-    command = [python, "-m", "pytest", "-ra", f"--junitxml=reports/{report}.xml", *arguments]
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    return subprocess.run(
-        command, cwd=ROOT, env={"CLOCHE_STRICT": "1", **environment}, check=False
-    ).returncode
+    """One run of pytest; its exit status."""
+    words = command(python, report, arguments)
+    return subprocess.run(words, cwd=ROOT, env=environment(), check=False).returncode
+
+
+def command(python: Path, report: str, arguments: list[str]) -> list[str | Path]:
+    return [python, "-m", "pytest", "-ra", f"--junitxml=reports/{report}.xml", *arguments]
+
+
+def environment() -> dict[str, str]:
+    """What is tested is what was installed, not src/."""
+    kept = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    return {"CLOCHE_STRICT": "1", **kept}
 
 
 if __name__ == "__main__":
