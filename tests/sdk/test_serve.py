@@ -2,8 +2,10 @@
 
 import asyncio
 import base64
+import http.client
 import json
 import os
+import select
 import shutil
 import socket
 import struct
@@ -630,3 +632,30 @@ def test_a_template_of_an_image(tmp_path: Path) -> None:
         box.kill()
     finally:
         server.close()
+
+
+def test_a_connection_is_kept_for_those_that_keep_it(server: Server) -> None:
+    """As E2B's clients do; hypercorn would end it after five seconds, when they may just be writing to it."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=WAIT_S)
+    for pause_s in (0, 6):
+        time.sleep(pause_s)
+        connection.request("GET", "/health")
+        connection.getresponse().read()
+    connection.close()
+
+
+def test_an_answer_comes_when_all_has_been_read(server: Server) -> None:
+    """The connection would end with an earlier one, and a client that was still writing would have none."""
+    head = f"DELETE /sandboxes/none HTTP/1.1\r\nHost: here\r\nX-Api-Key: {KEYS['ann']}\r\nContent-Length: 2\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=WAIT_S) as client:
+        for _turn in range(2):
+            client.sendall(head.encode())
+            assert not select.select([client], [], [], 0.5)[0]
+            client.sendall(b"{}")
+            answer = b""
+            while b"\r\n\r\n" not in answer:
+                answer += client.recv(65536)
+            length = int(answer.lower().partition(b"content-length:")[2].partition(b"\r")[0])
+            while len(answer.partition(b"\r\n\r\n")[2]) < length:
+                answer += client.recv(65536)
+            assert answer.startswith(b"HTTP/1.1 404 "), answer

@@ -198,6 +198,8 @@ def _run(options: argparse.Namespace) -> int:
     config.accesslog = None
     config.loglevel = "warning"
     config.graceful_timeout = 2
+    # E2B's clients keep a connection for 300 s; the end of one comes from them, else they may just be writing to it.
+    config.keep_alive_timeout = 330
     scheme = "https" if config.certfile else "http"
 
     async def main() -> None:

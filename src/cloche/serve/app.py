@@ -10,6 +10,7 @@ import binascii
 import re
 import zlib
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from secrets import compare_digest
 from tempfile import SpooledTemporaryFile
 from typing import Any, BinaryIO, Final, cast
@@ -17,7 +18,7 @@ from typing import Any, BinaryIO, Final, cast
 from starlette.datastructures import UploadFile
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 from wsproto.utilities import ProtocolError as WebSocketError
 
 from cloche.sdk.errors import InvalidArgument, SandboxError
@@ -34,6 +35,34 @@ _HOST: Final = re.compile(r"([0-9]{1,5})-([A-Za-z0-9_]{1,64})\.(.+)")
 _SPOOL_BYTES: Final = 4 << 20  # of an upload are held in memory; the rest in a file
 MAX_UPLOAD: Final = 8 << 30
 _STREAMS: Final = ("process.Process/Start", "process.Process/Connect", "filesystem.Filesystem/WatchDir")
+_REST_S: Final = 10.0
+_REST_BYTES: Final = 1 << 20
+
+
+class Incoming:
+    """What comes of a request, and how much of it."""
+
+    def __init__(self, receive: Receive) -> None:
+        self.receive: Receive = receive
+        self.length: int = 0
+        self.is_over: bool = False
+
+    async def __call__(self) -> Message:
+        message = await self.receive()
+        self.length += len(message.get("body", b""))
+        if message["type"] != "http.request" or not message.get("more_body", False):
+            self.is_over = True
+        return message
+
+    async def read_rest(self) -> None:
+        """What nobody has asked for: an answer that comes before all has been read is the connection's last, and its
+        client may just be writing to it.
+        """
+        limit = self.length + _REST_BYTES
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_REST_S):
+                while not self.is_over and self.length < limit:
+                    await self()
 
 
 class App:
@@ -54,7 +83,8 @@ class App:
         if scope["type"] != "http":
             await self._websocket(scope, receive, send)
             return
-        request = Request(scope, receive)
+        incoming = Incoming(receive)
+        request = Request(scope, incoming)
         try:
             response = await self._answer(request)
         except ServeError as failure:
@@ -65,7 +95,9 @@ class App:
             response = error(status_of(failure), str(failure))
         except ClientDisconnect:
             return
-        await response(scope, receive, send)
+        if not isinstance(response, StreamingResponse):  # which may go on while more comes
+            await incoming.read_rest()
+        await response(scope, incoming, send)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
