@@ -17,13 +17,11 @@ KVM_GET_SUPPORTED_CPUID: Final = 0xC008AE05
 MAX_CPUID_ENTRIES: Final = 256
 
 KVM_CAP_USER_MEMORY: Final = 3
-KVM_CAP_SET_TSS_ADDR: Final = 4
 KVM_CAP_EXT_CPUID: Final = 7
 KVM_CAP_NR_MEMSLOTS: Final = 10
 KVM_CAP_SYNC_MMU: Final = 16
 KVM_CAP_DESTROY_MEMORY_REGION_WORKS: Final = 21
 KVM_CAP_JOIN_MEMORY_REGIONS_WORKS: Final = 30
-KVM_CAP_SET_IDENTITY_MAP_ADDR: Final = 37
 KVM_CAP_XCRS: Final = 56
 KVM_CAP_MAX_VCPUS: Final = 66
 KVM_CAP_READONLY_MEM: Final = 81
@@ -61,15 +59,12 @@ class KvmError(Exception):
 class Capability:
     """One answer of KVM_CHECK_EXTENSION."""
 
-    def __init__(
-        self, name: str, number: int, why: str, at_least: int = 1, bits: int = 0, processor: str = ""
-    ) -> None:
+    def __init__(self, name: str, number: int, why: str, at_least: int = 1, bits: int = 0) -> None:
         self.name: str = name
         self.number: int = number
         self.why: str = why
         self.at_least: int = at_least
         self.bits: int = bits  # if not 0: those that the answer must have
-        self.processor: str = processor  # needed on this kind only; empty: on each
 
     def holds(self, answer: int) -> bool:
         """Whether that answer is enough."""
@@ -106,13 +101,6 @@ CAPABILITIES: Final[tuple[Capability, ...]] = (
         KVM_CAP_X86_DISABLE_EXITS,
         "waiting awake costs no exits",
         bits=DISABLE_EXITS_PAUSE,
-    ),
-    Capability("SET_TSS_ADDR", KVM_CAP_SET_TSS_ADDR, "VMX wants three pages of its own", processor=INTEL),
-    Capability(
-        "SET_IDENTITY_MAP_ADDR",
-        KVM_CAP_SET_IDENTITY_MAP_ADDR,
-        "VMX wants a page of its own",
-        processor=INTEL,
     ),
 )
 FEATURES: Final[tuple[Feature, ...]] = (
@@ -153,19 +141,17 @@ class Host:
         detail = "" if is_known else str(version)
         found = [Finding(f"API version {API_VERSION}", is_known, detail, "there is no other")]
         found.append(self._hardware())
-        processor = self.processor()
         for each in CAPABILITIES:
-            if each.processor in ("", processor):
-                answer = self.ask(KVM_CHECK_EXTENSION, each.number)
-                is_counted = each.at_least > 1 or each.bits != 0
-                found.append(
-                    Finding(
-                        f"KVM_CAP_{each.name}",
-                        each.holds(answer),
-                        str(answer) if is_counted or not each.holds(answer) else "",
-                        f"needs {_needed(each)}, so that {each.why}; a newer kernel has it",
-                    )
+            answer = self.ask(KVM_CHECK_EXTENSION, each.number)
+            is_counted = each.at_least > 1 or each.bits != 0
+            found.append(
+                Finding(
+                    f"KVM_CAP_{each.name}",
+                    each.holds(answer),
+                    str(answer) if is_counted or not each.holds(answer) else "",
+                    f"needs {_needed(each)}, so that {each.why}; a newer kernel has it",
                 )
+            )
         for feature in FEATURES:
             registers = self.cpuid.get(feature.leaf, (0, 0, 0, 0))
             is_there = registers[feature.register] >> feature.bit & 1 == 1
