@@ -12,10 +12,11 @@ from typing import Final
 import pytest
 
 from tests.guest.test_programs import OPTIONS
+from tests.kvm import trace
 from tests.kvm.machine import Machine
 from tests.kvm.programs import ALL, FILES, GROUPS, HOSTILE, LEFT_OUT, LEFT_OUT_TESTS, ROOT, families
 from tests.kvm.test_given import EITHER, ENDS, GOES_ON
-from tests.kvm.test_guest_programs import differences
+from tests.kvm.test_guest_programs import differences, forbidden_calls
 
 IS_SLOW: Final = os.environ.get("CLOCHE_SLOW") == "1"
 PAGE: Final = (ROOT / "docs" / "kvm.md").read_text()
@@ -73,6 +74,7 @@ def test_file(long_machine: Machine, name: str) -> None:
     command = ["python", "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "--timeout=600", name]
     options = ["-k", " and ".join(f"not {word}" for word in FILES[name].split())] if FILES[name] else []
     env = {"CLOCHE_TEST_OPTIONS": "--platform kvm", "CLOCHE_STRICT": "5000"}
+    trace.start(long_machine)
     done = long_machine.run([*command, *options], cwd=str(ROOT), timeout_s=FILE_S, env=env)
     print(done)  # which are skipped, and why
-    assert done.status == 0, done
+    assert done.status == 0, (done, "\n".join(forbidden_calls(long_machine)))

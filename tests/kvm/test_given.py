@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import cloche.platform
+from tests.kvm import trace
 from tests.kvm.givens import PLACE
 from tests.kvm.machine import Machine, Result
 
@@ -79,3 +80,15 @@ def test_attacks_from_ring_0(given: Machine, part: int) -> None:
     assert not set(went_on) & set(ENDS), done
     assert {name for name in names if name in ENDS and found[name][0] not in KILLED} == set(), done
     assert {name for name in names if name in EITHER and found[name][0] not in ("0", *KILLED)} == set(), done
+
+
+@pytest.mark.timeout(LIMIT_S + 120)
+def test_a_triple_fault_leaves_a_trace(given: Machine) -> None:
+    """The machine's kernel tells what led to it: what the other tests print when one has come unasked."""
+    for _ in range(2):
+        trace.start(given)
+        assert trace.shutdown(given) == []
+    done = given.run(["python", f"{PLACE}/watch.py", "triple_fault"], timeout_s=LIMIT_S)
+    own, _, every = "\n".join(trace.shutdown(given)).partition("all events:")
+    assert "reason shutdown" in own.splitlines()[-1] and "kvm_entry" in own, (done, own)
+    assert "reason shutdown" in every, every

@@ -4,6 +4,7 @@ from difflib import unified_diff
 
 import pytest
 
+from tests.kvm import trace
 from tests.kvm.machine import Machine, Result
 from tests.kvm.programs import BATCH, GROUPS, HOSTILE, OTHER_KERNEL, PLACE, parse_batch
 
@@ -30,6 +31,7 @@ def compared(machine: Machine, one: list[str], other: list[str], names: list[str
     paths = [f"{PLACE}/{name}" for name in names]
     each = str(seconds // 4)
     model = run(machine, [*one, BATCH, each, *paths], seconds)
+    trace.start(machine)
     inside = run(machine, [*other, BATCH, each, *paths], seconds)
     expected, found = parse_batch(model.stdout), parse_batch(inside.stdout)
     assert list(expected) == names, model
@@ -52,7 +54,7 @@ def run(machine: Machine, command: list[str], seconds: int) -> Result:
 def forbidden_calls(machine: Machine) -> list[str]:
     """What the machine's kernel says of calls that ended their process: the loop's own end has a number (csrc/kvm/vm.c)."""
     said = machine.run(["busybox", "dmesg"]).stdout.decode(errors="replace").splitlines()
-    return [line for line in said if "type=1326" in line]
+    return [*(line for line in said if "type=1326" in line), *trace.shutdown(machine)]
 
 
 def shown(outcome: tuple[int, bytes]) -> list[str]:
