@@ -13,6 +13,9 @@
 #define sigev_notify_thread_id _sigev_un._tid
 #endif
 
+/* Longer than it takes to handle a signal on a slow machine: else no time is left for the program between two of them. */
+#define PERIOD_NS 20000000
+
 static volatile int count, code, value, overrun, is_main;
 static pthread_t main_thread;
 
@@ -84,12 +87,12 @@ int main(int argc, char **argv)
     printf("count %d code %d value %d overrun %d\n", count, code, value, overrun);
     usleep(30000);
     printf("only once %d\n", count);
-    its.it_interval.tv_nsec = 3000000;
-    its.it_value.tv_nsec = 3000000;
+    its.it_interval.tv_nsec = PERIOD_NS;
+    its.it_value.tv_nsec = PERIOD_NS;
     timer_settime(t, 0, &its, NULL);
     wait_count(5);
     timer_gettime(t, &got);
-    printf("periodic %d interval %ld in it %d\n", count >= 5, got.it_interval.tv_nsec, got.it_value.tv_nsec <= 3000000);
+    printf("periodic %d interval %ld in it %d\n", count >= 5, got.it_interval.tv_nsec, got.it_value.tv_nsec <= PERIOD_NS);
     SHOW("stop", timer_settime(t, 0, &zero, NULL));
     /* Overruns. */
     sigset_t set, old;
@@ -100,7 +103,7 @@ int main(int argc, char **argv)
     struct timespec none = {0, 0};
     sigtimedwait(&set, &info, &none);
     timer_settime(t, 0, &its, NULL);
-    usleep(60000);
+    usleep(10 * PERIOD_NS / 1000);
     int s = sigtimedwait(&set, &info, &none);
     printf("overruns %d %d %d\n", s == SIGUSR1, info.si_overrun >= 5, timer_getoverrun(t) == info.si_overrun);
     timer_settime(t, 0, &zero, NULL);
@@ -150,7 +153,7 @@ int main(int argc, char **argv)
     threaded.sigev_notify_function = in_thread;
     timer_t tt;
     SHOW("create SIGEV_THREAD", timer_create(CLOCK_MONOTONIC, &threaded, &tt));
-    its.it_interval.tv_nsec = 2000000;
+    its.it_interval.tv_nsec = PERIOD_NS;
     timer_settime(tt, 0, &its, NULL);
     for (int i = 0; i < 3000 && thread_ticks < 3; i++)
         usleep(1000);
