@@ -87,6 +87,27 @@ def test_large_files_that_were_applied_are_shown_no_more(changed: Applied) -> No
     assert changed("diff", "--exit-code", "box").status == 0
 
 
+def test_what_was_renamed_and_applied_stays_where_it_is(changed: Applied) -> None:
+    """Of renamed files the layer has no contents: it had them from the old names, which are gone now."""
+    project = changed.project
+    (project / "tree" / "x").mkdir(parents=True)
+    for name in ("one", "two", "x/deep", "x/er"):
+        (project / "tree" / name).write_text(name)
+    changed.start()
+    changed.sh("mv tree trunk; mv trunk/x trunk/y; mv file moved; echo more >>trunk/one; chmod 600 moved")
+    changed.apply()
+    applied = snapshot(project)
+    assert not (project / "tree").exists() and (project / "trunk" / "y" / "deep").read_text() == "x/deep"
+    assert changed("diff", "--name-only", "box").out == "" and changed.apply() == ""
+    assert changed("stop", "-t", "0", "box").status == 0
+    # from now on out of the layer; the contents that it has itself are shown once more
+    assert changed.apply().splitlines() in ([], [f"M  {project}/trunk/one"])
+    assert snapshot(project) == applied
+    again = changed("run", "--from", "box", "--", "sh", "-c", "cat moved trunk/* trunk/y/*; rm trunk/two")
+    assert again.out == (project / "moved").read_text() + "onemore\ntwox/deepx/er", again
+    assert changed.apply("--undo").count("undone") and (project / "tree" / "two").exists()
+
+
 def test_all_is_applied_and_all_is_undone(changed: Applied) -> None:
     project = changed.project
     before = snapshot(project)

@@ -339,12 +339,12 @@ class Applier:
                 if _is_in_the_way(step, added):
                     self._do(step, self._remove)
             self._make(steps)
-            for step in gone:
-                if not _is_in_the_way(step, added):
-                    self._do(step, self._remove)
             for step in steps:
                 if step.item.kind == RENAMED and step.is_chosen:
                     self._do(step, self._remove_old)
+            for step in gone:  # directories after what was renamed out of them
+                if not _is_in_the_way(step, added):
+                    self._do(step, self._remove)
             for step in reversed(steps):
                 if step.item.is_dir() and step.item.kind != files.DELETED:
                     self._do(step, self._change_mode)

@@ -51,6 +51,7 @@ from cloche.fs.kept_rows import (
     ROW_GONE,
     ROW_NAME,
     Frames,
+    JournalState,
     bytes_at,
     first_row,
     number_at,
@@ -73,15 +74,6 @@ MANY: Final = 64  # changed files and names after which they are written
 INLINE_BYTES: Final = 1 << 14
 _UNLINKS: Final = 32  # numbers that are freed at a time
 _MAX_UNLINKS: Final = 128  # unanswered requests to remove files
-
-
-class _State:
-    """The journal's state of one file system."""
-
-    def __init__(self) -> None:
-        self.files: dict[int, list[object]] = {}  # by label
-        self.names: dict[int, dict[bytes, int]] = {}  # by the directory's label
-        self.firsts: dict[bytes, First] = {}  # by path
 
 
 class _Flusher(Chore):
@@ -442,7 +434,7 @@ class LayerStore(LayerDisk, TimerOwner, LayerLog, Keeping):
     # -- reading ---------------------------------------------------------------------------------------------
     def open(self, ctx: Context, layers: list[Layer]) -> None:
         """Restore the layer into the file systems, which have just been made. Raises LinuxError."""
-        states = [_State() for _layer in layers]
+        states = [JournalState() for _layer in layers]
         self.layers = layers
         self._read(states)
         used: set[int] = set()
@@ -472,7 +464,7 @@ class LayerStore(LayerDisk, TimerOwner, LayerLog, Keeping):
                 fs.account.maker = self
                 fs.log = self
 
-    def _read(self, states: list[_State]) -> None:
+    def _read(self, states: list[JournalState]) -> None:
         """Replay the journal.  Raises LinuxError."""
         try:
             fd = self.client.open(self.fid, JOURNAL, os.O_RDONLY)[0]
@@ -491,7 +483,7 @@ class LayerStore(LayerDisk, TimerOwner, LayerLog, Keeping):
         finally:
             os.close(fd)
 
-    def _take(self, body: bytes, states: list[_State]) -> bool:
+    def _take(self, body: bytes, states: list[JournalState]) -> bool:
         """Apply one frame; False if it is malformed."""
         rows = read_rows(body, len(states))
         if rows is None:
@@ -520,7 +512,7 @@ class LayerStore(LayerDisk, TimerOwner, LayerLog, Keeping):
                 state.names.pop(label, None)
         return True
 
-    def _begin(self, states: list[_State]) -> None:
+    def _begin(self, states: list[JournalState]) -> None:
         """Write the journal anew, and open it for appending. Raises LinuxError."""
         try:
             self.client.unlink(self.fid, JOURNAL_NEW)
@@ -569,14 +561,17 @@ class LayerStore(LayerDisk, TimerOwner, LayerLog, Keeping):
 class _Replay:
     """Restores one file system from the journal's state."""
 
-    def __init__(self, ctx: Context, store: LayerStore, fs: MemoryFs, state: _State, used: set[int]) -> None:
+    def __init__(
+        self, ctx: Context, store: LayerStore, fs: MemoryFs, state: JournalState, used: set[int]
+    ) -> None:
         self.ctx: Context = ctx
         self.store: LayerStore = store
         self.fs: MemoryFs = fs
-        self.state: _State = state
+        self.state: JournalState = state
         self.used: set[int] = used
         self.made: dict[int, TmpfsInode] = {}
         self.placed: set[TmpfsInode] = set()  # directories that have got a name
+        self.dropped: set[int] = set()  # labels of files whose contents were the host's, and are gone
 
     def run(self) -> None:
         """Restore everything. Raises LinuxError."""
@@ -588,15 +583,21 @@ class _Replay:
         needed: set[int] = set()
         for names in self.state.names.values():
             needed.update(names.values())
+        lost: dict[int, list[object]] = {}
         for label, row in list(self.state.files.items()):
             if row[3] == ORIGIN_NEW and label != ROOT_LABEL and label not in needed:
                 del self.state.files[label]  # it lost its last name
                 continue
             inode = root if label == ROOT_LABEL else self._find(row)
             if inode is None:
+                if row[3] == ORIGIN_STARTED:
+                    lost[label] = row
+                    continue
                 inode = self._make(row)
             inode.label = label
             self.made[label] = inode
+        if lost:
+            self._find_moved(lost)
         for label, row in self.state.files.items():
             self._fill(self.made[label], row)
         for label, names in list(self.state.names.items()):
@@ -604,8 +605,11 @@ class _Replay:
             if not isinstance(directory, TmpfsDir):
                 del self.state.names[label]
                 continue
-            for name, child in names.items():
-                self._name(directory, name, child)
+            for name, child in list(names.items()):
+                if child in self.dropped:
+                    del names[name]
+                else:
+                    self._name(directory, name, child)
         for label, row in self.state.files.items():
             inode = self.made[label]  # making names has changed link counts and sizes
             inode.nlink = max(number_at(row, 9), 1)
@@ -632,6 +636,69 @@ class _Replay:
         if at is None or at.mode & S_IFMT != number_at(row, 5) & S_IFMT:
             return None
         return at
+
+    def _find_moved(self, lost: dict[int, list[object]]) -> None:
+        """What was at some path when the sandbox started, and is no more: the host may have renamed it, too (`cloche
+        apply`).
+
+        Then what is below at the name that it has in the layer stands for it. Otherwise a directory is made, but of a
+        file that is unchanged nothing is left. Raises LinuxError.
+        """
+        names_of: dict[int, list[tuple[int, bytes]]] = {}  # directory -> the lost in it
+        for label, names in self.state.names.items():
+            for name, child in names.items():
+                if child in lost:
+                    names_of.setdefault(label, []).append((child, name))
+        todo = [label for label in names_of if label in self.made]
+        while True:
+            while todo:
+                above = todo.pop()
+                for label, name in names_of.pop(above, []):
+                    row = lost.pop(label, None)
+                    if row is None:
+                        continue  # it has another name, too
+                    inode = self._moved(above, name, row)
+                    if inode is not None:
+                        inode.label = label
+                        self.made[label] = inode
+                        if label in names_of:
+                            todo.append(label)
+            if not lost:
+                return
+            label = next(iter(lost))  # in a directory that is lost, too, or without a name
+            row = lost.pop(label)
+            made = self._made_anew(label, row)
+            if made is not None and label in names_of:
+                todo.append(label)
+
+    def _moved(self, above: int, name: bytes, row: list[object]) -> TmpfsInode | None:
+        """The file that is there in place of a lost one. Raises LinuxError."""
+        label = number_at(row, 2)
+        directory = self.made[above]
+        if isinstance(directory, OverlayDir) and name not in directory.entries:
+            found = directory.find(self.ctx, name)
+            if not isinstance(found, TmpfsInode) or found.label:
+                pass
+            elif found.mode & S_IFMT == number_at(row, 5) & S_IFMT:
+                del self.state.names[above][name]
+                known = [found.mode, found.uid, found.gid, found.rdev, 1, found.size]
+                if row[17] is True and known == row[5:11]:
+                    del self.state.files[label]  # what is below says it all
+                    return None
+                row[4] = self.store._origin(found) or b""
+                return found
+        return self._made_anew(label, row)
+
+    def _made_anew(self, label: int, row: list[object]) -> TmpfsInode | None:
+        """A lost file as a new one; None if its contents were the host's."""
+        if row[17] is True:
+            del self.state.files[label]
+            self.dropped.add(label)
+            return None
+        inode = self._make(row)
+        inode.label = label
+        self.made[label] = inode
+        return inode
 
     def _make(self, row: list[object]) -> TmpfsInode:
         """Make a new file. Raises LinuxError(ENOSPC)."""

@@ -23,6 +23,15 @@ READ_BYTES: Final = 1 << 20
 _HEAD: Final = Struct("<II")
 
 
+class JournalState:
+    """What a journal says of one file system."""
+
+    def __init__(self) -> None:
+        self.files: dict[int, list[object]] = {}  # by label
+        self.names: dict[int, dict[bytes, int]] = {}  # by the directory's label
+        self.firsts: dict[bytes, First] = {}  # by path
+
+
 class Frames:
     """Reads the frames of a journal, one after the other, up to the end or the first torn one."""
 
