@@ -219,6 +219,8 @@ class MemoryGuard(TimerOwner):
                     f"cloche: memory limit reached: killed process {group.own_tgid} ({name!r}, {size} MiB)\n"
                 )
                 sys.stderr.flush()
+        # Else its parent could need memory that the host has not back yet, and be ended by the host for it.
+        group.end.awaits_host = True
         kill_at_once(group)
 
 
@@ -245,15 +247,13 @@ class HostKills:
 
     def group_exits(self, group: ThreadGroup) -> None:
         """A process has ended: count and report it if the host has killed it for want of memory."""
-        if (
-            group.container is not self.container
-            or group.end.status & 0x7F != SIGKILL
-            or group.end.fatal_status >= 0
-        ):
+        if group.container is not self.container or group.end.status & 0x7F != SIGKILL:
             return
         count = self._count()
         if count > self.seen:
             self.seen = count
+            if group.end.fatal_status >= 0:
+                return  # it was to end anyway
             self.container.oom_kills += 1
             if not self.is_quiet:
                 name = group.leader.comm.decode(errors="replace") if group.leader is not None else "?"

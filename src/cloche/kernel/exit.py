@@ -16,11 +16,13 @@ from cloche.kernel.fd_table import FdTable
 from cloche.kernel.futex_exit import release_memory
 from cloche.kernel.ipc.sem import leave_undo_list
 from cloche.kernel.ipc.shm import mark_exit
+from cloche.kernel.parts import LateNews
 from cloche.kernel.phase import DEAD as DEAD_PHASE
 from cloche.kernel.seccomp_filter import replace as replace_filters
 from cloche.kernel.task import ENDED, Container, Kernel, Task, ThreadGroup, Vfork
 from cloche.kernel.unshare import leave_mount_namespace
 from cloche.mm.address_space import AddressSpace
+from cloche.platform.interface import Event
 
 _FEW: Final = 16  # processes that are ended at once
 
@@ -243,6 +245,7 @@ def do_group_exit(group: ThreadGroup, status: int) -> None:
     group.end.begin(status)
     group.job.is_stopped = False
     tasks = list(group.tasks)
+    is_awaited = False
     if tasks:
         mm = tasks[0].mm
         sharers = 0
@@ -254,10 +257,34 @@ def do_group_exit(group: ThreadGroup, status: int) -> None:
             for task in tasks:
                 release_memory(task)
             end_process(group.kernel, group, mm)
+            is_awaited = group.end.awaits_host and _await_host(group, mm)
     for task in tasks:
         forget_task(task, is_process_ending=True)
-    if not group.tasks:
+    if not group.tasks and not is_awaited:
         group_dead(group)
+
+
+class HostGone(LateNews):
+    """Ends a process when its host process is gone, whose memory is free by then (exit_mm comes before exit_notify)."""
+
+    def __init__(self, group: ThreadGroup, usage: LateNews | None) -> None:
+        self.group: ThreadGroup = group
+        self.usage: LateNews | None = usage
+
+    def arrived(self, event: Event) -> None:
+        if self.usage is not None:
+            self.usage.arrived(event)
+        group_dead(self.group)
+
+
+def _await_host(group: ThreadGroup, mm: AddressSpace) -> bool:
+    """Have the end of a process that was killed on the host wait for it; False if the host will not tell of it."""
+    process = mm.process
+    if process.is_unborn():
+        return False
+    news = group.kernel.late_usage
+    news[process.ident()] = HostGone(group, news.get(process.ident()))
+    return True
 
 
 def group_dead(group: ThreadGroup) -> None:

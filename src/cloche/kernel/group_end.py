@@ -17,6 +17,8 @@ class GroupEnd:
         self.status: int = 0  # wait status, once dying
         self.must_die: bool = False  # a tracer must not delay it
         self.is_by_thread: bool = False  # thread by thread, since a tracer looks at each
+        # its parent is told when its host process is gone: what it had, others may need at once
+        self.awaits_host: bool = False
         self.has_ended_namespace: bool = False  # as its init
         self.is_zombie: bool = False
         self.is_reaped: bool = False

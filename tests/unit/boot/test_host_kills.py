@@ -27,6 +27,12 @@ def test_a_kill_by_the_host(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         group.end.status = 9
         watch.group_exits(group)
         watch.group_exits(group)
+        events.write_text("low 0\noom_kill 2\n")
+        ended = ThreadGroup(container, 8, SignalHandlers())
+        ended.end.order(9)  # by the guard; the host was as quick
+        ended.end.status = 9
+        watch.group_exits(ended)
+        watch.group_exits(group)  # an ordinary SIGKILL
     assert container.oom_kills == 1
     assert capsys.readouterr().err.count("\n") == 1
 

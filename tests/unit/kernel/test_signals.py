@@ -43,11 +43,13 @@ from cloche.abi.signal import (
 )
 from cloche.abi.signal_structs import pack_sigaction, pack_stack_t, siginfo_addr, siginfo_value
 from cloche.abi.structs import pack_timespec
-from cloche.kernel import killing, signals
+from cloche.kernel import killing, loop, signals
 from cloche.kernel.args import Args
 from cloche.kernel.blocking import BLOCKED
 from cloche.kernel.siginfo import SigAction, SigInfo
 from cloche.kernel.task import Task
+from cloche.platform.fake import FakeProcess
+from cloche.platform.interface import EV_PROCESS_DIED
 from cloche.syscalls import sys_signal
 from cloche.vfs.credentials import Credentials
 from tests.unit.kernel.world import HANDLER, RESTORER, RIP, STACK_TOP, World
@@ -685,3 +687,24 @@ class TestJobControl:
         signals.set_sigmask(child, ~0)
         signals.task_exits(world.task)
         assert child.group.pending.mask == sigbit(SIGALRM)
+
+
+@pytest.mark.parametrize("awaits_host", [False, True])
+def test_a_parent_learns_of_an_end_for_want_of_memory_when_the_host_has_it_back(
+    world: World, awaits_host: bool
+) -> None:
+    child = world.add_child(5, world.task)
+    group, process = child.group, child.mm.process
+    assert isinstance(process, FakeProcess)
+    process.host.events.clear()
+    group.end.awaits_host = awaits_host
+    signals.kill_at_once(group)
+    world.settle()
+    assert process.is_killed and not group.tasks
+    assert group.end.is_zombie is not awaits_host
+    assert killing.kill(world.task, 5, SIGTERM) == 0
+    [event] = process.host.events
+    assert event[0] == EV_PROCESS_DIED
+    loop.process_died(world.kernel, event)
+    assert group.end.is_zombie and group.end.status == SIGKILL
+    assert world.kernel.late_usage == {}
