@@ -293,8 +293,9 @@ import os, sys
 first = int(sys.argv[1])
 for turn in range(first, first + int(sys.argv[2])):
     for n in range(64):
-        with open(f"f{n}", "w") as file:
-            file.write(f"{turn:7} " * 2000)
+        file = os.open(f"f{n}", os.O_CREAT | os.O_WRONLY)
+        os.write(file, b"%7d " % turn * 2000)  # in one call: no file is ever half written, or empty
+        os.close(file)
         os.close(os.open(f"t{turn}.{n}", os.O_CREAT | os.O_WRONLY))
         os.unlink(f"t{turn}.{n}")
     os.sync()
