@@ -55,10 +55,11 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("case", SIZES)
 def test_a_large_state_keeps_nobody(program: Path, case: str) -> None:
-    size = SIZES[case] if IS_FAST else max(SIZES[case] // 20, 1)
+    """Twice, as what takes too long does so each time (`kernel.meter`)."""
+    once = f"./{program.name} {case} {SIZES[case] if IS_FAST else max(SIZES[case] // 20, 1)}"
     done = subprocess.run(
-        [*cloche_command("-u", "0"), f"./{program.name}", case, str(size)],
+        [*cloche_command("-u", "0"), "sh", "-c", f"{once} && {once}"],
         cwd=program.parent, env=strict(), text=True,
         stdin=subprocess.DEVNULL, capture_output=True, timeout=TIMEOUT_S,
     )  # fmt: skip
-    assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", ""), done
+    assert (done.returncode, done.stdout, done.stderr) == (0, "done\ndone\n", ""), done

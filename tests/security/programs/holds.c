@@ -149,8 +149,9 @@ static void many_files_watched(void)
 static void inotify_watches(void)
 {
     char path[64];
-    CHECK(mkdir("/tmp/holds-watched", 0777));
-    CHECK(chdir("/tmp/holds-watched"));
+    char directory[] = "/tmp/holds-XXXXXX";
+    CHECK(mkdtemp(directory) == NULL ? -1 : 0);
+    CHECK(chdir(directory));
     int fd = CHECK(inotify_init1(IN_NONBLOCK));
     for (int i = 0; i < size; i++) {
         sprintf(path, "f%d", i);
