@@ -82,10 +82,12 @@ def run_beside(python: Path, name: str, groups: list[str], left_out: list[str]) 
     for group, (process, log) in zip(groups[1:], others, strict=True):
         results[group] = process.wait()
         print(log.read_text(errors="replace"), flush=True)
-    return max(
-        again(python, f"{name}-{group}", GROUPS[group], status) if status == 1 else status
-        for group, status in results.items()
-    )
+    total = 0
+    for group, status in results.items():
+        if status == 1:
+            status = again(python, f"{name}-{group}", GROUPS[group], status)
+        total = status or total  # a signal's is negative
+    return total
 
 
 def again(python: Path, report: str, arguments: list[str], status: int) -> int:
