@@ -324,11 +324,12 @@ def _has_large_content(client: FileClient, item: Item) -> bool:
         fd = place.tree().open_file(place.host_name(item.path))
     except OSError:
         return False
-    is_same, at = True, 0
+    is_same, is_whole, at = True, False, 0
     try:
         for record in client.get([item.path]):
             if not is_same or record.kind not in (files.DATA, files.END):
                 continue  # the rest of a stream has to be read
+            is_whole = record.kind == files.END and record.offset == item.entry.size
             try:
                 is_same = _is_hole(fd, at, record.offset) and record.data == os.pread(
                     fd, len(record.data), record.offset
@@ -338,7 +339,7 @@ def _has_large_content(client: FileClient, item: Item) -> bool:
             at = record.offset + len(record.data)
     finally:
         os.close(fd)
-    return is_same
+    return is_same and is_whole
 
 
 def _is_hole(fd: int, at: int, end: int) -> bool:
