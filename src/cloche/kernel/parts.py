@@ -112,7 +112,7 @@ class FlyingFiles(TimerOwner):
 
 
 class LateNews:
-    """Waits for the end of a host process: kernel.accounting.LateUsage."""
+    """Waits for the end of a host process: kernel.accounting.LateUsage, kernel.exit.HostGone."""
 
     def arrived(self, event: Event) -> None:
         """The host process is gone (EV_PROCESS_DIED)."""
