@@ -114,9 +114,11 @@ def need_runc(podman: Callable[..., Done], folder: Path, whom: str) -> None:
 class Docker:
     """A dockerd of the test's own."""
 
-    def __init__(self, folder: Path, *, has_networks: bool = False) -> None:
+    def __init__(
+        self, folder: Path, *, has_networks: bool = False, is_default: bool = False, keeps: bool = False
+    ) -> None:
         """Skips if it does not come up.  With networks it is in a network namespace of its own, in which it may change
-        what it likes."""
+        what it likes.  Cloche may be its default runtime, and BuildKit's.  It may leave its containers when it ends (live-restore)."""
         self.folder = folder
         self.socket = f"unix://{folder}/s.sock"
         config = folder / "d.json"
@@ -125,25 +127,41 @@ class Docker:
         guarded = {"path": RUNTIME, "runtimeArgs": ["--egress", str(rules)]}
         config.write_text(json.dumps({"runtimes": {"cloche": {"path": RUNTIME}, "guarded": guarded}}))
         self.log = folder / "dockerd.log"
+        self.env = dict(os.environ)
         words = [
             *(program("dockerd"), "--config-file", str(config), "--data-root", str(folder / "data")),
             *("--exec-root", str(folder / "exec"), "-H", self.socket, "--pidfile", str(folder / "pid")),
             *("--storage-driver=overlay2", "--exec-opt", "native.cgroupdriver=cgroupfs"),
         ]
+        if keeps:
+            words += ["--live-restore"]
+        if is_default:
+            words += ["--default-runtime", "cloche"]
+            self.env["DOCKER_BUILDKIT_RUNC_COMMAND"] = RUNTIME
         if has_networks:
             up = f'{program("ip")} link set lo up && exec "$@"'
             words = [program("unshare"), "-n", program("sh"), "-c", up, "dockerd", *words]
         else:
             # The machine's own rules, which other tests see, stay as they are.
             words += ["--iptables=false", "--ip6tables=false", "--bridge=none", "--ip-forward=false"]
-        with open(self.log, "wb") as log:
+        self.words = words
+        self.start()
+
+    def start(self) -> None:
+        """Start the daemon."""
+        with open(self.log, "ab") as log:
             self.daemon = subprocess.Popen(
-                words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                self.words,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env=self.env,
             )
         deadline = time.monotonic() + START_S
         while self("version").status != 0:
             if self.daemon.poll() is not None or time.monotonic() > deadline:
-                end(self.daemon)
+                self._stop()
                 last = (self.log.read_text().strip().splitlines() or ["it says nothing"])[-1]
                 pytest.skip(f"needs a dockerd that starts: {last[-200:]}")
             time.sleep(0.1)
@@ -160,6 +178,9 @@ class Docker:
         found = self("ps", "-aq").out.split()
         if found:
             self("rm", "-f", *found)
+        self._stop()
+
+    def _stop(self) -> None:
         end(self.daemon)
         for path in mounts_below(self.folder):  # of its own network namespace it leaves one
             run([program("umount"), path])
