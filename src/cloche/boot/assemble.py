@@ -289,6 +289,7 @@ class Builder:
     def own_fs(self, spec: MountSpec) -> FileSystem:
         """A directory or file of the host that the container's gofer serves."""
         fs = self.host_fs(spec.attach_index, spec.mode, is_shared=spec.is_shared, only=spec.only)
+        fs.outside = spec.shown_root
         if spec.account_index >= 0 and isinstance(fs, GoferFs) and self.gofer is not None:
             client = self.gofer.worker(spec.account_index, always_waits=True)
             fid = client.attach(spec.account_index).fid

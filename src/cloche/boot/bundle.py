@@ -7,7 +7,7 @@ way. So they are looked up inside the container, where a link cannot lead out.
 
 from typing import Final
 
-from cloche.abi.errno import EEXIST, EINVAL, ENOENT, ENOSPC, ENOTDIR, LinuxError
+from cloche.abi.errno import EACCES, EEXIST, EINVAL, ENOENT, ENOSPC, ENOTDIR, LinuxError
 from cloche.abi.fcntl import O_CREAT, O_WRONLY
 from cloche.abi.fs import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY
 from cloche.abi.stat import makedev
@@ -15,6 +15,7 @@ from cloche.boot.spec import CGROUP, DEVPTS, MQUEUE, MountSpec, SandboxSpec
 from cloche.fs.cgroup import cgroup_fs
 from cloche.fs.devpts import configure, devpts_fs
 from cloche.fs.mqueue import mqueue_fs
+from cloche.fs.proc_sys import SysctlFile
 from cloche.fs.quota import PAGE, StorageQuota, page_count
 from cloche.fs.tmpfs import TmpFs
 from cloche.fs.tmpfs_options import TmpfsOptions
@@ -98,13 +99,20 @@ def _make_device(ctx: Context, path: bytes, mode: int, rdev: int, uid: int, gid:
 
 def _set_parameter(ctx: Context, key: bytes, value: bytes) -> None:
     """Set a sysctl. Those of the network are set in the network namespace as well, which has some that are not known
-    here.
+    here, and some that nothing here goes by: of these the value is shown.
     """
+    path = b"/proc/sys/" + key.replace(b".", b"/")
+    is_net = key.startswith(b"net.")
     try:
-        file = do_open(ctx, None, b"/proc/sys/" + key.replace(b".", b"/"), O_WRONLY, 0).get()
+        file = do_open(ctx, None, path, O_WRONLY, 0).get()
     except LinuxError as error:
-        if error.errno == ENOENT and key.startswith(b"net."):
+        if is_net and error.errno == ENOENT:
             return
+        if is_net and error.errno == EACCES:
+            inode = path_lookup(ctx, None, path).inode()
+            if isinstance(inode, SysctlFile):
+                inode.show(value + b"\n")
+                return
         raise
     try:
         count = file.pwrite(ctx, KernelIovIter(value + b"\n"), 0)

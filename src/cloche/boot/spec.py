@@ -57,6 +57,7 @@ class MountSpec:
         self.flags: int = -1  # MS_* flags; -1: the usual ones of its kind
         self.data: bytes = b""  # TMPFS, DEVPTS: options as mount(2) takes them
         self.copies_up: bool = False  # TMPFS: it begins with a copy of the directory below (tmpcopyup)
+        self.shown_root: bytes = b""  # HOST: what /proc/PID/mountinfo says of where it is on the host
         # HOST: the name of a volume with a gofer of its own, which other containers of the pod use as well
         self.volume: bytes = b""
         # HOST, RW: the directory of the account of a volume that has a size (`wire.volume`), its attach point, which
@@ -202,7 +203,7 @@ _MOUNT_FIELDS: Final = (
     "has_worker",
     "is_public_only", "keeps_suid", "skeleton", "people", "attach_index",
     "flags", "data", "copies_up", "volume", "account_source", "account_index", "account_slot",
-    "inodes_source",
+    "inodes_source", "shown_root",
 )  # fmt: skip
 _PUBLISH_FIELDS: Final = ("text", "host_ip", "host_port", "port", "is_any_port")
 _PLAIN_FIELDS: Final = (

@@ -86,14 +86,20 @@ def mount_point(root: Path, mount: Mount) -> bytes | None:
 
 
 def root_in_fs(mount: Mount) -> bytes:
-    """The part of its file system that a mount shows ("/" unless it is a bind mount of a subdirectory)."""
+    """The part of its file system that a mount shows: "/" unless it is a bind mount of a subdirectory, or of
+    a directory of the host of which programs may know the path.
+    """
     parts: list[bytes] = []
     dentry: Dentry | None = mount.root
     while dentry is not None and dentry.parent is not None:
         parts.append(dentry.name)
         dentry = dentry.parent
     parts.reverse()
-    return b"/" + b"/".join(parts)
+    inner = b"/".join(parts)
+    outside = mount.fs.outside
+    if outside:
+        return outside + b"/" + inner if inner else outside
+    return b"/" + inner
 
 
 def propagation_fields(mount: Mount) -> str:

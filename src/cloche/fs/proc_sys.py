@@ -78,6 +78,10 @@ class SysctlFile(GeneratedInode):
     def open(self, ctx: Context, path: Path, flags: int) -> FileDescription:
         return GeneratedDescription(path, self, flags)
 
+    def show(self, text: bytes) -> None:
+        """From now on the parameter has this value."""
+        self.producer = _Constant(text).produce
+
 
 def _owns_network(ctx: Context) -> bool:
     return isinstance(ctx, Task) and ctx.creds.capable_in(ctx.ns.net.user_ns, CAP_NET_ADMIN)

@@ -100,6 +100,8 @@ def guest_mounts(bundle: Bundle) -> list[MountSpec]:
             made = MountSpec(destination, HOST, mount.source, RO if flags & MS_RDONLY else RW)
             made.is_file = not stat.S_ISDIR(status.st_mode)
             made.is_shared = made.keeps_suid = True
+            # As with every runtime; programs look there for the container's name (…/containers/ID/hostname).
+            made.shown_root = encode(os.path.realpath(mount.source))
             made.has_worker = not made.is_file  # its storage may be slow, or hang
         else:
             kind = _KINDS.get(mount.kind)

@@ -74,6 +74,7 @@ class FileSystem:
         self.magic: int = magic
         self.dev: int = dev  # st_dev
         self.source: str = kind  # first column of /proc/mounts
+        self.outside: bytes = b""  # the path of its root where it comes from, if programs may know it
         self.root_inode: Inode | None = None
         self.root_dentry: Dentry | None = None  # shared by all its mounts; vfs.mount makes it
         # False: look every name up again (proc, shared host directories).

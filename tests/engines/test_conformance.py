@@ -1,0 +1,64 @@
+"""Differences that others' suites have shown (`tests/suites/run_oci.py`), each beside runc."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.engines.harness import RUNTIME, Done, need, program
+from tests.engines.test_bundles import Runtime, make_bundle
+
+
+@pytest.fixture
+def both(tmp_path: Path) -> dict[str, Runtime]:
+    """runc and cloche-oci."""
+    need("runc", "busybox")
+    (tmp_path / "runc").mkdir()
+    (tmp_path / "cloche").mkdir()
+    return {
+        "runc": Runtime(program("runc"), tmp_path / "runc"),
+        "cloche": Runtime(RUNTIME, tmp_path / "cloche"),
+    }
+
+
+def alike(both: dict[str, Runtime], make: Callable[[Path], Path], *options: str) -> Done:
+    """The result of `run`, which is the same with both."""
+    found = [runtime("run", *options, "-b", str(make(runtime.folder / "b")), "c") for runtime in both.values()]
+    assert (found[0].status, found[0].out) == (found[1].status, found[1].out), found
+    return found[1]
+
+
+def test_parameters_of_the_network(both: dict[str, Runtime], root: Path) -> None:
+    """Those, too, that the kernel inside does not go by, and which programs cannot change."""
+    sysctl = {"net.ipv4.ip_forward": "1", "net.ipv4.ip_unprivileged_port_start": "7", "net.core.somaxconn": "99"}
+    names = " ".join("/proc/sys/" + name.replace(".", "/") for name in sysctl)
+    done = alike(both, lambda at: make_bundle(at, root, "sh", "-c", f"cat {names}", linux={"sysctl": sysctl}))
+    assert done.out == "1\n7\n99\n", done
+
+
+def test_where_a_bind_mount_comes_from(both: dict[str, Runtime], root: Path, tmp_path: Path) -> None:
+    """mountinfo tells it, and programs look there for their container's name."""
+    folder = tmp_path / "containers" / "0123" / "folder"
+    folder.mkdir(parents=True)
+    (folder.parent / "hostname").write_text("x\n")
+    (tmp_path / "link").symlink_to(folder)
+
+    def make(at: Path) -> Path:
+        bundle = make_bundle(at, root, "grep", "containers/0123", "/proc/self/mountinfo")
+        data = json.loads((bundle / "config.json").read_text())
+        for source, destination in ((tmp_path / "link", "/tmp/a"), (folder.parent / "hostname", "/tmp/b")):
+            data["mounts"].append(
+                {"source": str(source), "destination": destination, "type": "bind", "options": ["rbind", "rw"]}
+            )
+        data["mounts"].insert(0, {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs"})
+        (bundle / "config.json").write_text(json.dumps(data))
+        return bundle
+
+    found = []
+    for runtime in both.values():
+        done = runtime("run", "-b", str(make(runtime.folder / "b")), "c")
+        assert done.status == 0, done
+        rows = [line.split() for line in done.out.splitlines()]
+        found.append([(row[3].rpartition("/containers/")[2], row[4]) for row in rows])
+    assert found[0] == found[1] == [("0123/folder", "/tmp/a"), ("0123/hostname", "/tmp/b")]
