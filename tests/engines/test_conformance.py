@@ -24,14 +24,20 @@ def both(tmp_path: Path) -> dict[str, Runtime]:
 
 def alike(both: dict[str, Runtime], make: Callable[[Path], Path], *options: str) -> Done:
     """The result of `run`, which is the same with both."""
-    found = [runtime("run", *options, "-b", str(make(runtime.folder / "b")), "c") for runtime in both.values()]
+    found = [
+        runtime("run", *options, "-b", str(make(runtime.folder / "b")), "c") for runtime in both.values()
+    ]
     assert (found[0].status, found[0].out) == (found[1].status, found[1].out), found
     return found[1]
 
 
 def test_parameters_of_the_network(both: dict[str, Runtime], root: Path) -> None:
     """Those, too, that the kernel inside does not go by, and which programs cannot change."""
-    sysctl = {"net.ipv4.ip_forward": "1", "net.ipv4.ip_unprivileged_port_start": "7", "net.core.somaxconn": "99"}
+    sysctl = {
+        "net.ipv4.ip_forward": "1",
+        "net.ipv4.ip_unprivileged_port_start": "7",
+        "net.core.somaxconn": "99",
+    }
     names = " ".join("/proc/sys/" + name.replace(".", "/") for name in sysctl)
     done = alike(both, lambda at: make_bundle(at, root, "sh", "-c", f"cat {names}", linux={"sysctl": sysctl}))
     assert done.out == "1\n7\n99\n", done
@@ -49,7 +55,12 @@ def test_where_a_bind_mount_comes_from(both: dict[str, Runtime], root: Path, tmp
         data = json.loads((bundle / "config.json").read_text())
         for source, destination in ((tmp_path / "link", "/tmp/a"), (folder.parent / "hostname", "/tmp/b")):
             data["mounts"].append(
-                {"source": str(source), "destination": destination, "type": "bind", "options": ["rbind", "rw"]}
+                {
+                    "source": str(source),
+                    "destination": destination,
+                    "type": "bind",
+                    "options": ["rbind", "rw"],
+                }
             )
         data["mounts"].insert(0, {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs"})
         (bundle / "config.json").write_text(json.dumps(data))
@@ -62,3 +73,38 @@ def test_where_a_bind_mount_comes_from(both: dict[str, Runtime], root: Path, tmp
         rows = [line.split() for line in done.out.splitlines()]
         found.append([(row[3].rpartition("/containers/")[2], row[4]) for row in rows])
     assert found[0] == found[1] == [("0123/folder", "/tmp/a"), ("0123/hostname", "/tmp/b")]
+
+
+def test_the_last_close_of_a_stream(both: dict[str, Runtime], root: Path) -> None:
+    """Who reads a detached container's output sees its end when its programs have closed it, and those of an exec."""
+    for name, runtime in both.items():
+        script = "echo out; exec >&- 2>&-; while :; do sleep 0.1; done"
+        bundle = make_bundle(runtime.folder / "b", root, "sh", "-c", script)
+        try:
+            done = runtime("run", "-d", "-b", str(bundle), f"c-{name}")
+            assert (done.status, done.out) == (0, "out\n")
+            done = runtime("exec", "-d", f"c-{name}", "sh", "-c", script)
+            assert (done.status, done.out) == (0, "out\n")
+            assert runtime.state(f"c-{name}")["status"] == "running"
+        finally:
+            runtime("delete", "-f", f"c-{name}")
+
+
+@pytest.mark.parametrize("place", ["/root", "/dev", "/tmp"])
+def test_a_working_directory_is_made(
+    both: dict[str, Runtime], root: Path, tmp_path: Path, place: str
+) -> None:
+    """Below a root that programs cannot write to, in a file system of the container's own, and in a volume."""
+    command = ("sh", "-c", "pwd | grep -c deep; stat -c '%a %u' . ..; touch x 2>/dev/null || echo refused")
+
+    def make(at: Path) -> Path:
+        name = at.parent.name
+        bundle = make_bundle(at, root, *command, process={"cwd": f"{place}/{name}/deep"})
+        data = json.loads((bundle / "config.json").read_text())
+        (tmp_path / f"volume-{name}").mkdir()
+        volume = {"source": str(tmp_path / f"volume-{name}"), "options": ["bind"], "type": "bind"}
+        data["mounts"].append({"destination": "/tmp", **volume})
+        (bundle / "config.json").write_text(json.dumps(data))
+        return bundle
+
+    assert alike(both, make).out.startswith("1\n755 0\n755 0\n")

@@ -168,7 +168,7 @@ class ExecTable:
         entry.is_detached = request.is_detached
         entry.hosts = [HostFd(self.kernel, fd, is_owned=True) for fd in fds]
         for host in entry.hosts:
-            host.get()  # the entry's own reference
+            host.hold()
         failure = self._try_start(entry, request, fds)
         if failure is not None:
             if entry.bridge is not None:

@@ -134,7 +134,7 @@ class Streams:
         kernel = container.kernel
         self.hosts: list[HostFd] = [HostFd(kernel, fd, is_owned=True) for fd in fds if fd >= 0]
         for host in self.hosts:
-            host.get()  # a reference of its own: they are restored at the end
+            host.hold()
         root = container.root
         if spec.has_terminal and root is not None:
             owner = KernelContext(container, root.fs, root.mount_ns)

@@ -306,6 +306,13 @@ class HostFd(FdWatcher):
     def get(self) -> None:
         self.refs += 1
 
+    def hold(self) -> None:
+        """Keep a terminal until `close`, which restores it. All else is closed with the programs' last description, as a
+        reader may wait for that.
+        """
+        if self.is_tty:
+            self.get()
+
     def put(self) -> None:
         """Drop a description; the last one closes the descriptor."""
         self.refs -= 1

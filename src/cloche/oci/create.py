@@ -93,6 +93,7 @@ def sandbox_spec(bundle: Bundle) -> SandboxSpec:
     spec.root_mode = RO if bundle.is_read_only else RW
     spec.root_is_shared = True
     spec.mounts = guest_mounts(bundle)
+    spec.late_directories = [(bundle.process.cwd, 0o755, 0, 0)]
     spec.hostname = encode(bundle.hostname)  # otherwise that of the namespace, which the monitor looks up
     spec.domainname = encode(bundle.domainname)
     spec.nofile_limit = _NOFILE
