@@ -18,7 +18,7 @@ MOUNT: Final = "/sys/fs/cgroup"
 OVERHEAD_BYTES: Final = 256 << 20
 OVERHEAD_TASKS: Final = 128
 _V1: Final = (
-    *("memory", "cpu", "cpuacct", "cpuset", "pids", "blkio", "devices", "freezer", "hugetlb", "net_cls"),
+    *("freezer", "memory", "cpu", "cpuacct", "cpuset", "pids", "blkio", "devices", "hugetlb", "net_cls"),
     *("net_prio", "perf_event", "systemd"),
 )
 _END_S: Final = 10.0
@@ -54,6 +54,7 @@ def make(path: str, ident: str, mount: str = MOUNT, *, may_fail: bool = False) -
         if is_unified(mount):
             top = mount if path.startswith("/") else os.path.join(mount, _own("").lstrip("/"))
             _make_v2(top, parts)
+            _check_thawed(os.path.join(top, inner))
             made.append(os.path.join(top, inner))
             return made
         for controller in _V1:
@@ -67,6 +68,8 @@ def make(path: str, ident: str, mount: str = MOUNT, *, may_fail: bool = False) -
             for part in parts:
                 at = os.path.join(at, part)
                 _make_one(at, controller)
+            if controller == "freezer":
+                _check_thawed(at)
             made.append(at)
     except OSError as error:
         remove(made)
@@ -85,6 +88,13 @@ def _make_one(path: str, controller: str) -> None:
         for name in ("cpuset.cpus", "cpuset.mems"):
             if not read(os.path.join(path, name)).strip():
                 write(os.path.join(path, name), read(os.path.join(os.path.dirname(path), name)).strip())
+
+
+def _check_thawed(path: str) -> None:
+    """Whoever enters a frozen group stops there, and cannot even say so.  Raises OciError."""
+    state = read(os.path.join(path, "freezer.state")).strip()
+    if state.startswith("FR") or read(os.path.join(path, "cgroup.freeze")).strip() == "1":
+        raise OciError("container's cgroup unexpectedly frozen")
 
 
 def _make_v2(top: str, parts: list[str]) -> None:
@@ -196,6 +206,8 @@ def _rows(resources: dict[str, Any], *, is_v2: bool) -> list[tuple[str, str, str
 def limit(groups: list[str], resources: dict[str, Any], mount: str = MOUNT) -> None:
     """Put limits in force.  Raises OciError."""
     is_v2 = is_unified(mount)
+    if resources.get("unified") and not is_v2:
+        raise OciError("invalid configuration: linux.resources.unified needs control groups of version 2")
     for controller, name, text in _rows(resources, is_v2=is_v2):
         path = group_of(groups, controller, mount)
         if not path:

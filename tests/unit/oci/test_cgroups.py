@@ -69,3 +69,20 @@ def test_figures(mount: Path) -> None:
         3,
         4,
     )
+
+
+def test_a_frozen_group_is_not_entered(mount: Path) -> None:
+    (mount / "freezer/box").mkdir(parents=True)
+    (mount / "freezer/cgroup.procs").write_text("")
+    (mount / "freezer/box/freezer.state").write_text("FROZEN\n")
+    with pytest.raises(OciError, match="container's cgroup unexpectedly frozen"):
+        cgroups.make("/box", "box", str(mount))
+    assert not (mount / "memory/box").exists()
+    (mount / "freezer/box/freezer.state").write_text("THAWED\n")
+    assert len(cgroups.make("/box", "box", str(mount))) == 4
+
+
+def test_unified_limits_want_version_2(mount: Path) -> None:
+    made = cgroups.make("/box", "box", str(mount))
+    with pytest.raises(OciError, match="invalid configuration"):
+        cgroups.limit(made, {"unified": {"memory.low": "1"}}, str(mount))
