@@ -307,8 +307,8 @@ class HostFd(FdWatcher):
         self.refs += 1
 
     def hold(self) -> None:
-        """Keep a terminal until `close`, which restores it. All else is closed with the programs' last description, as a
-        reader may wait for that.
+        """Keep a terminal until `close`, which restores it. All else is closed with the programs' last description:
+        a reader may wait for that.
         """
         if self.is_tty:
             self.get()

@@ -199,7 +199,7 @@ def build_view(bundle: Bundle) -> int:
             raise OciError(
                 f"error mounting {mount.source!r} to rootfs at {mount.destination!r}: {error.strerror}"
             ) from None
-    try:  # as runc does it: before the root becomes read-only. What lies in the sentry's file systems, that makes itself.
+    try:  # as runc does it: before the root becomes read-only. The sentry makes what lies in its file systems.
         os.close(open_place(root, os.fsdecode(bundle.process.cwd), is_file=False))
     except OSError:
         pass  # `create` says so if it is not there
