@@ -239,7 +239,9 @@ def anchor_namespaces(pid: int) -> set[str]:
 
 
 def test_the_anchor_stands_in_the_container(cloche: Runtime, tmp_path: Path, root: Path) -> None:
-    cloche.make("held", make_bundle(tmp_path / "b", root, "sleep", "1000"))
+    kinds = ("pid", "network", "ipc", "uts", "mount", "cgroup")
+    linux = {"namespaces": [{"type": kind} for kind in kinds]}
+    cloche.make("held", make_bundle(tmp_path / "b", root, "sleep", "1000", linux=linux))
     pid = cloche.state("held")["pid"]
     assert anchor_namespaces(pid) == {"net", "ipc", "uts", "pid", "mnt", "cgroup"}
     assert sorted(os.listdir(f"/proc/{pid}/root")) == sorted(os.listdir(root))

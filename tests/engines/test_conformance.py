@@ -1,6 +1,8 @@
 """Differences that others' suites have shown (`tests/suites/run_oci.py`), each beside runc."""
 
 import json
+import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -108,3 +110,33 @@ def test_a_working_directory_is_made(
         return bundle
 
     assert alike(both, make).out.startswith("1\n755 0\n755 0\n")
+
+
+def test_devices_of_the_host_stay(both: dict[str, Runtime], root: Path, tmp_path: Path) -> None:
+    """A /dev that is a bind mount, and a directory in /dev: nothing in them is removed, replaced or made."""
+
+    def listing(folder: Path) -> list[tuple[str, int, int, int]]:
+        found = [(path, path.lstat()) for path in sorted(folder.rglob("*"))]
+        return [(path.name, each.st_mode, each.st_rdev, each.st_ino) for path, each in found]
+
+    for place in ("/dev", "/dev/inner"):
+        device = {"path": "/dev/inner/x", "type": "c", "major": 1, "minor": 3, "fileMode": 0o666}
+        for name, runtime in both.items():
+            outer = tmp_path / f"{name}{place.replace('/', '-')}"
+            (outer / "inner").mkdir(parents=True)
+            os.mknod(outer / "null", 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+            for path in (outer / "zero", outer / "inner" / "x", outer / "x"):
+                path.write_text("of the host")
+            before = listing(outer)
+            bundle = make_bundle(
+                runtime.folder / outer.name, root, "cat", f"{place}/x", linux={"devices": [device]}
+            )
+            data = json.loads((bundle / "config.json").read_text())
+            kept = [each for each in data["mounts"] if not each["destination"].startswith(place)]
+            own = {"destination": place, "source": str(outer), "type": "bind", "options": ["rbind", "rw"]}
+            data["mounts"] = [*kept, own]
+            data["linux"]["maskedPaths"] = data["linux"]["readonlyPaths"] = []
+            (bundle / "config.json").write_text(json.dumps(data))
+            done = runtime("run", "-b", str(bundle), "c")
+            assert (done.status, done.out) == (0, "of the host"), (name, place, done)
+            assert listing(outer) == before, (name, place)

@@ -7,7 +7,7 @@ way. So they are looked up inside the container, where a link cannot lead out.
 
 from typing import Final
 
-from cloche.abi.errno import EACCES, EEXIST, EINVAL, ENOENT, ENOSPC, ENOTDIR, LinuxError
+from cloche.abi.errno import EACCES, EEXIST, EINVAL, ENOENT, ENOSPC, ENOTDIR, EPERM, LinuxError
 from cloche.abi.fcntl import O_CREAT, O_WRONLY
 from cloche.abi.fs import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY
 from cloche.abi.stat import makedev
@@ -84,7 +84,16 @@ def make_parents(ctx: Context, path: bytes) -> None:
 
 
 def _make_device(ctx: Context, path: bytes, mode: int, rdev: int, uid: int, gid: int) -> None:
+    """A node in a file system of the sentry's. What is there already makes way, but not in one of the host's: it would
+    be the host's own device.
+    """
     make_parents(ctx, path)
+    if not isinstance(path_lookup(ctx, None, path.rpartition(b"/")[0] or b"/").mount.fs, TmpFs):
+        try:
+            path_lookup(ctx, None, path)
+        except LinuxError:
+            raise LinuxError(EPERM) from None
+        return
     try:
         vfs_mknod(ctx, None, path, mode, rdev)
     except LinuxError as error:

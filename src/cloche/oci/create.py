@@ -101,7 +101,9 @@ def sandbox_spec(bundle: Bundle) -> SandboxSpec:
     spec.memory_bytes = memory if memory > 0 else -1
     tasks = (bundle.resources.get("pids") or {}).get("limit") or 0
     spec.max_tasks = min(tasks, _MAX_TASKS) if tasks > 0 else _NO_LIMIT_TASKS
-    if any(mount.destination == "/dev" for mount in bundle.mounts):
+    # In a /dev of the host's, which is a bind mount, nothing is made, as with runc.
+    dev = [mount.is_bind for mount in bundle.mounts if mount.destination == "/dev"]
+    if dev and not dev[-1]:
         spec.devices = [(path, S_IFCHR | 0o666, major, minor, 0, 0) for path, major, minor in _DEVICES]
         known = [row[0] for row in spec.devices]
         for each in bundle.devices:

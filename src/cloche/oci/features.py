@@ -4,6 +4,7 @@ from typing import Any, Final
 
 from cloche.abi.capability import CAP_NAMES
 from cloche.arch.machine import MACHINE
+from cloche.oci.cgroups import is_unified
 from cloche.oci.hooks import KINDS
 from cloche.oci.spec import MAX_VERSION, NAMESPACES
 
@@ -54,6 +55,9 @@ def example_spec() -> dict[str, Any]:
             row["options"] = list(options)
         return row
 
+    kinds = ["pid", "network", "ipc", "uts", "mount"]
+    if is_unified():
+        kinds.append("cgroup")
     caps = {name: list(_DEFAULT_CAPS) for name in ("bounding", "effective", "permitted", "ambient")}
     return {
         "ociVersion": "1.2.0",
@@ -92,7 +96,7 @@ def example_spec() -> dict[str, Any]:
         ],
         "linux": {
             "resources": {"devices": [{"allow": False, "access": "rwm"}]},
-            "namespaces": [{"type": kind} for kind in ("pid", "network", "ipc", "uts", "mount", "cgroup")],
+            "namespaces": [{"type": kind} for kind in kinds],
             "maskedPaths": [
                 *("/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats"),
                 *(
