@@ -115,17 +115,28 @@ class Docker:
     """A dockerd of the test's own."""
 
     def __init__(
-        self, folder: Path, *, has_networks: bool = False, is_default: bool = False, keeps: bool = False
+        self,
+        folder: Path,
+        *,
+        has_networks: bool = False,
+        is_default: bool = False,
+        keeps: bool = False,
+        remap: str = "",
     ) -> None:
         """Skips if it does not come up.  With networks it is in a network namespace of its own, in which it may change
-        what it likes.  Cloche may be its default runtime, and BuildKit's.  It may leave its containers when it ends (live-restore)."""
+        what it likes.  Cloche may be its default runtime, and BuildKit's.  It may leave its containers when it ends
+        (live-restore).  `remap`: a user with ranges of ids, which its containers have.
+        """
         self.folder = folder
         self.socket = f"unix://{folder}/s.sock"
         config = folder / "d.json"
         rules = folder / "egress.toml"  # an operator's, for the runtime `guarded`
         rules.write_text(OPERATOR)
         guarded = {"path": RUNTIME, "runtimeArgs": ["--egress", str(rules)]}
-        config.write_text(json.dumps({"runtimes": {"cloche": {"path": RUNTIME}, "guarded": guarded}}))
+        settings: dict[str, object] = {"runtimes": {"cloche": {"path": RUNTIME}, "guarded": guarded}}
+        if remap:
+            settings["userns-remap"] = remap
+        config.write_text(json.dumps(settings))
         self.log = folder / "dockerd.log"
         self.env = dict(os.environ)
         words = [

@@ -14,6 +14,7 @@ SOURCE: Final = Path(__file__).parents[2] / "src" / "cloche"
 CONFINEMENT: Final = [
     "platform.hostsys",
     "boot.confine",
+    "boot.idmaps",
     "boot.part",
     "boot.seccomp",
     "boot.seccomp_interpreter",

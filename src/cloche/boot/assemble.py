@@ -62,6 +62,7 @@ from cloche.vfs.mount import mount_at, new_namespace, release_namespace
 from cloche.vfs.namei import do_open, path_lookup, vfs_mkdir, vfs_mknod, vfs_symlink
 from cloche.vfs.objects import Context, FileSystem, FsContext, Mount
 from cloche.vfs.records import ATTR_GID, ATTR_MODE, ATTR_UID, SetAttr
+from cloche.vfs.userns import UserNamespace, map_gid, map_uid
 from cloche.wire.volume import ACCOUNT_NAME
 
 STORAGE_BYTES: Final = 4 << 30  # for all in-memory files together, without --memory
@@ -122,13 +123,14 @@ class Builder:
     def tmpfs(self, mode: int, uid: int = 0, gid: int = 0) -> TmpFs:
         """A new tmpfs that counts towards the container's quota."""
         options = TmpfsOptions()
-        options.mode, options.uid, options.gid = mode, uid, gid
+        ns = self.container.user_ns
+        options.mode, options.uid, options.gid = mode, map_uid(ns, uid), map_gid(ns, gid)
         return TmpFs(self.kernel.numbers.dev(), self.quota, options)
 
     def tmpfs_by_options(self, data: bytes) -> TmpFs:
         """A new tmpfs with options as mount(2) takes them. Raises LinuxError(EINVAL)."""
         total = MemoryFigures(self.container).total
-        options = parse_options(data, total)
+        options = parse_options(data, total, self.container.root_credentials())
         if options.size < 0:
             options.size = total // 2
         return TmpFs(self.kernel.numbers.dev(), self.quota, options)
@@ -136,7 +138,8 @@ class Builder:
     def private_root(self) -> TmpFs:
         """An empty tmpfs as the root, with no directory of the host below it."""
         options = TmpfsOptions()
-        options.mode = 0o755
+        root = self.container.root_credentials()
+        options.mode, options.uid, options.gid = 0o755, root.uid, root.gid
         made = TmpFs(self.kernel.numbers.dev(), self.layer_quota, options)
         made.is_kept = self.store is not None
         return made
@@ -149,7 +152,13 @@ class Builder:
         """
         gofer = self.gofer
         assert gofer is not None
-        lower = GoferFs(gofer.worker(index), index, self.kernel.numbers.dev(), is_shared=is_shared)
+        lower = GoferFs(
+            gofer.worker(index),
+            index,
+            self.kernel.numbers.dev(),
+            is_shared=is_shared,
+            user_ns=self.container.user_ns,
+        )
         root = lower.root
         if only is not None and mode != RW and isinstance(root, GoferDir):
             root.only = set(only)
@@ -178,6 +187,7 @@ class Builder:
         else:
             root = self.private_root()
         ns = new_namespace(root, 0 if spec.allows_suid else MS_NOSUID)
+        ns.user_ns = self.container.user_ns
         self.container.layers.append(Layer(b"", root, is_volume=False))
         return KernelContext(self.container, FsContext(ns.root, ns.root, 0), ns)
 
@@ -212,7 +222,7 @@ class Builder:
             for each in ctx.mount_ns.mounts:
                 if each.fs.kind == "overlay" and each not in self.volumes or each is ctx.mount_ns.root.mount:
                     each.flags |= MS_RDONLY
-        finish_bundle(ctx, spec)
+        finish_bundle(self.container, ctx, spec)
         return ctx
 
     def make_directory(self, ctx: Context, path: bytes, mode: int, uid: int = 0, gid: int = 0) -> None:
@@ -226,9 +236,10 @@ class Builder:
                 if error.errno != EEXIST:
                     raise
         attr = SetAttr(ATTR_MODE | ATTR_UID | ATTR_GID)
-        attr.mode, attr.uid, attr.gid = mode, uid, gid
+        ns = self.container.user_ns
+        attr.mode, attr.uid, attr.gid = mode, map_uid(ns, uid), map_gid(ns, gid)
         inode = path_lookup(ctx, None, path).inode()
-        if inode.mode & 0o7777 != mode or inode.uid != uid or inode.gid != gid:
+        if inode.mode & 0o7777 != mode or inode.uid != attr.uid or inode.gid != attr.gid:
             inode.setattr(ctx, attr)
 
     def make_symlink(self, ctx: Context, path: bytes, target: bytes) -> None:
@@ -273,6 +284,9 @@ class Builder:
             flags = MS_NOSUID
         else:
             fs = mount_bundle_kind(self.container, spec)
+        if spec.kind != HOST:
+            # The devices in it work all the same: nobody inside can make one.
+            fs.user_ns = self.container.user_ns
         if spec.flags >= 0:
             flags = spec.flags
         mounted = mount_at(ctx, spec.destination, fs, 0 if below is not None else flags)
@@ -381,15 +395,28 @@ def _nobody_hears() -> None:
     pass
 
 
-def add_volume(kernel: Kernel, name: bytes, gofer_sock: socket.socket) -> None:
-    """Add a volume, which containers may mount from now on. A volume of the same name whose gofer has ended is
-    replaced. Raises LinuxError.
+def user_namespace_of(kernel: Kernel, spec: SandboxSpec) -> UserNamespace | None:
+    """The user namespace of a container that is to be made: that of another one, if they share it on the host."""
+    if not spec.uid_map:
+        return None
+    for each in kernel.containers.values():
+        if each.user_ns is not None and each.user_ns_name == spec.user_ns_name:
+            return each.user_ns
+    ino = kernel.numbers.namespace_ino()
+    return UserNamespace.of_container(spec.uid_map, spec.gid_map, ino, may_setgroups=spec.may_setgroups)
+
+
+def add_volume(
+    kernel: Kernel, name: bytes, gofer_sock: socket.socket, user_ns: UserNamespace | None = None
+) -> None:
+    """Add a volume, which containers may mount from now on; its gofer is in `user_ns`. A volume of the same name whose
+    gofer has ended is replaced. Raises LinuxError.
     """
     gofer = GoferClient(gofer_sock, kernel)
     gofer.is_alone = _is_alone(kernel)
     gofer.fd_limit = DESCRIPTORS.limit
     gofer.bears_others = bool(kernel.containers)
-    kernel.volumes[name] = GoferFs(gofer, 0, kernel.numbers.dev(), is_shared=True)
+    kernel.volumes[name] = GoferFs(gofer, 0, kernel.numbers.dev(), is_shared=True, user_ns=user_ns)
     gofer.shared()
 
 
@@ -425,6 +452,7 @@ def add_container(
     gofer_sock: socket.socket | None,
     share: Container | None,
     kinds: list[str],
+    user_ns: UserNamespace | None = None,
     *,
     is_first: bool = False,
 ) -> Container:
@@ -434,7 +462,9 @@ def add_container(
     gofer ends. Raises LinuxError and OSError; then everything that was made is removed again.
     """
     has_others = bool(kernel.containers)
-    container = create_container(kernel, ident, share, kinds)
+    owned = [kind.decode() for kind in spec.owned_namespaces]
+    container = create_container(kernel, ident, share, kinds, user_ns, owned)
+    container.user_ns_name = spec.user_ns_name
     try:
         if has_others:
             container.family = kernel.platform.new_family()

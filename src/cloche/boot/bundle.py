@@ -19,8 +19,9 @@ from cloche.fs.proc_sys import SysctlFile
 from cloche.fs.quota import PAGE, StorageQuota, page_count
 from cloche.fs.tmpfs import TmpFs
 from cloche.fs.tmpfs_options import TmpfsOptions
-from cloche.kernel.task import Container
+from cloche.kernel.task import Container, KernelContext
 from cloche.mm.usermem import KernelIovIter
+from cloche.vfs.credentials import ALL_CAPS, Credentials
 from cloche.vfs.mount import copy_tree, graft, mount_at
 from cloche.vfs.namei import do_open, path_lookup, vfs_mkdir, vfs_mknod, vfs_symlink, vfs_unlink
 from cloche.vfs.objects import Context, FileSystem
@@ -39,21 +40,28 @@ _NULL: Final = b"/dev/null"
 def mount_bundle_kind(container: Container, spec: MountSpec) -> FileSystem:
     """The file system of a mount that only bundles ask for.  Raises LinuxError."""
     kernel = container.kernel
+    root = container.root_credentials()
     if spec.kind == MQUEUE:
-        return mqueue_fs(kernel, container.ns.ipc)
+        queues = mqueue_fs(kernel, container.ns.ipc)
+        if queues.root_inode is not None:
+            queues.root_inode.uid, queues.root_inode.gid = root.uid, root.gid
+        return queues
     if spec.kind == CGROUP:
         return cgroup_fs(kernel)
     if spec.kind != DEVPTS:
         raise LinuxError(EINVAL)
     made = devpts_fs(container)  # the instance that holds the container's terminal
-    configure(made, spec.data)
+    configure(made, spec.data, container.user_ns)
     return made
 
 
-def finish_bundle(ctx: Context, spec: SandboxSpec) -> None:
+def finish_bundle(container: Container, ctx: Context, spec: SandboxSpec) -> None:
     """Apply the parts of a bundle other than mounts. Raises LinuxError."""
+    everything = KernelContext(container, ctx.fs, ctx.mount_ns)
+    # Root of a user namespace may make no devices, and set few parameters.
+    everything.creds = Credentials(0, 0, [], ALL_CAPS)
     for path, mode, major, minor, uid, gid in spec.devices:
-        _make_device(ctx, path, mode, makedev(major, minor), uid, gid)
+        _make_device(ctx, everything, path, mode, makedev(major, minor), uid, gid)
     if spec.devices:
         for path, target in _DEV_LINKS:
             try:
@@ -62,7 +70,7 @@ def finish_bundle(ctx: Context, spec: SandboxSpec) -> None:
                 if error.errno not in (EEXIST, ENOENT):
                     raise
     for key, value in spec.sysctls:
-        _set_parameter(ctx, key, value)
+        _set_parameter(everything, key, value)
     for path in spec.read_only_paths:
         _make_read_only(ctx, path)
     if spec.shown_files:
@@ -83,9 +91,11 @@ def make_parents(ctx: Context, path: bytes) -> None:
                 raise
 
 
-def _make_device(ctx: Context, path: bytes, mode: int, rdev: int, uid: int, gid: int) -> None:
+def _make_device(
+    ctx: Context, everything: Context, path: bytes, mode: int, rdev: int, uid: int, gid: int
+) -> None:
     """A node in a file system of the sentry's. What is there already makes way, but not in one of the host's: it would
-    be the host's own device.
+    be the host's own device. The owners are outside of the container's user namespace, as those of the host's are.
     """
     make_parents(ctx, path)
     if not isinstance(path_lookup(ctx, None, path.rpartition(b"/")[0] or b"/").mount.fs, TmpFs):
@@ -95,15 +105,15 @@ def _make_device(ctx: Context, path: bytes, mode: int, rdev: int, uid: int, gid:
             raise LinuxError(EPERM) from None
         return
     try:
-        vfs_mknod(ctx, None, path, mode, rdev)
+        vfs_mknod(everything, None, path, mode, rdev)
     except LinuxError as error:
         if error.errno != EEXIST:
             raise
-        vfs_unlink(ctx, None, path)
-        vfs_mknod(ctx, None, path, mode, rdev)
+        vfs_unlink(everything, None, path)
+        vfs_mknod(everything, None, path, mode, rdev)
     attr = SetAttr(ATTR_MODE | ATTR_UID | ATTR_GID)
     attr.mode, attr.uid, attr.gid = mode & 0o7777, uid, gid
-    path_lookup(ctx, None, path).inode().setattr(ctx, attr)
+    path_lookup(everything, None, path).inode().setattr(everything, attr)
 
 
 def _set_parameter(ctx: Context, key: bytes, value: bytes) -> None:
@@ -148,7 +158,7 @@ def _show_files(ctx: Context, spec: SandboxSpec) -> None:
     make_parents(ctx, spec.shown_folder + b"/-")
     size = sum([page_count(len(content)) for _name, content in spec.shown_files]) * PAGE
     options = TmpfsOptions()
-    options.mode = 0o755
+    options.mode, options.uid, options.gid = 0o755, ctx.creds.fsuid, ctx.creds.fsgid
     dev = path_lookup(ctx, None, spec.shown_folder).mount.fs.dev
     shown = mount_at(
         ctx, spec.shown_folder, TmpFs(dev, StorageQuota(size, len(spec.shown_files) + 1), options), 0
@@ -183,7 +193,7 @@ def _mask(ctx: Context, path: bytes) -> None:
         raise
     if place.inode().is_dir():
         options = TmpfsOptions()
-        options.mode = 0o755
+        options.mode, options.uid, options.gid = 0o755, ctx.creds.fsuid, ctx.creds.fsgid
         empty = TmpFs(place.mount.fs.dev, StorageQuota(0, 1), options)
         mount_at(ctx, path, empty, MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC)
         return

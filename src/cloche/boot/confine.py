@@ -284,6 +284,28 @@ def enter_user_namespace(report: Report, outside: socket.socket | None = None) -
     report.in_force(USER_NAMESPACE, f"as user {NOBODY}")
 
 
+def join_user_namespace(fd: int) -> None:
+    """Become root of the user namespace that `fd` refers to, which is closed: every capability there, none outside.
+
+    Raises OSError.
+    """
+    hostsys.setns(fd, CLONE_NEWUSER)
+    os.close(fd)
+    become_root()
+
+
+def become_root() -> None:
+    """Take the ids of root, and no other group, in a user namespace that was just entered.  Raises OSError."""
+    try:
+        os.setgroups([])
+    except PermissionError:
+        pass  # denied in namespaces that ordinary users make: there were no rights to give up
+    os.setresgid(0, 0, 0)
+    os.setresuid(0, 0, 0)
+    # The change of ids made the process undumpable, so its files in /proc belong to root outside until this.
+    hostsys.prctl(PR_SET_DUMPABLE, 1)
+
+
 def enter_namespaces(report: Report, names: tuple[str, ...]) -> None:
     """Leave the host's namespaces of these kinds: all at once if possible, else one by one.
 

@@ -15,7 +15,7 @@ from typing import Final
 from cloche.abi.errno import LinuxError
 from cloche.abi.poll import EPOLLIN, EPOLLOUT
 from cloche.abi.signal import SIGHUP, SIGINT, SIGKILL, SIGTERM
-from cloche.boot.assemble import add_container, add_volume, remove_container
+from cloche.boot.assemble import add_container, add_volume, remove_container, user_namespace_of
 from cloche.boot.execs import Answers, ExecTable, process_rows, signal_all
 from cloche.boot.files import FileTable
 from cloche.boot.memory_guard import share_kernel_memory
@@ -107,7 +107,7 @@ class Starting(Chore):
             self.control.fail(self.ident, EXIT_INTERNAL, f"container {container.ident} is gone")
             return True
         if not spec.is_idle:
-            creds = user_credentials(spec, spec.uid, spec.gid, spec.groups)
+            creds = user_credentials(container, spec, spec.uid, spec.gid, spec.groups)
             rehearse(container, root, creds, spec.cwd, spec.argv, spec.env)
         container.kernel.host_waits.rehearsed()
         self.control.start(served, self.ident)
@@ -403,12 +403,15 @@ class Control(Answers, FdWatcher):
         if "oom" in given:
             spec.oom_fd = os.dup(given["oom"])
         share, kinds = self._shared(fields)
+        user_ns = user_namespace_of(self.kernel, spec)
         for role in roles:
             if role.startswith(requests.VOLUME):
                 name = role.removeprefix(requests.VOLUME).encode()
-                add_volume(self.kernel, name, socket.socket(fileno=os.dup(given[role])))
+                add_volume(self.kernel, name, socket.socket(fileno=os.dup(given[role])), user_ns)
         try:
-            container = add_container(self.kernel, ident, spec, gofer, share, kinds, is_first=is_first)
+            container = add_container(
+                self.kernel, ident, spec, gofer, share, kinds, user_ns, is_first=is_first
+            )
         except (LinuxError, OSError):
             if gofer is not None and not is_first:
                 gofer.close()  # the gofer ends, and nothing else does

@@ -146,14 +146,17 @@ class ExecTable:
         where = init.leader if init is not None else None
         if where is not None and not where.is_exited:
             env = self._environment(request)
-            creds = self._credentials(request)
+            try:
+                creds = self._credentials(request)
+            except LinuxError:
+                return  # the start will report the error
             rehearse(self.container, where, creds, request.cwd or self.spec.cwd, request.argv, env)
 
     def _credentials(self, request: ExecRequest) -> Credentials:
         spec = self.spec
         if request.uid >= 0:
-            return user_credentials(spec, request.uid, request.gid, request.groups)
-        return user_credentials(spec, spec.uid, spec.gid, spec.groups)
+            return user_credentials(self.container, spec, request.uid, request.gid, request.groups)
+        return user_credentials(self.container, spec, spec.uid, spec.gid, spec.groups)
 
     def _environment(self, request: ExecRequest) -> dict[bytes, bytes]:
         env: dict[bytes, bytes] = {} if request.is_whole else dict(self.spec.env)
@@ -194,7 +197,10 @@ class ExecTable:
         if where is None or where.is_exited:
             return Failure("the sandbox is ending", EXIT_INTERNAL)
         spec = self.spec
-        creds = self._credentials(request)
+        try:
+            creds = self._credentials(request)
+        except LinuxError as error:
+            return Failure(f"its user: {explain(error.errno)}", EXIT_INTERNAL)
         settings = settings_of(spec)
         if request.is_whole:
             settings = ProcessSettings(

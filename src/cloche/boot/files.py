@@ -436,9 +436,9 @@ class FileTable:
         if take_bool(fields, "all_rights"):
             return ctx
         if uid < 0:
-            ctx.creds = user_credentials(spec, spec.uid, spec.gid, spec.groups)
+            ctx.creds = user_credentials(self.container, spec, spec.uid, spec.gid, spec.groups)
         else:
-            ctx.creds = user_credentials(spec, uid, gid, [])
+            ctx.creds = user_credentials(self.container, spec, uid, gid, [])
         return ctx
 
     def request(self, message: Message) -> None:

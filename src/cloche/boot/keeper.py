@@ -175,7 +175,9 @@ class Keeper:
         points = attach_points(spec)
         if points:
             asking = self._askers(points) if spec.is_patching else []
-            self.gofer = start_gofer(points, is_confined=spec.is_confined, analyst=asking)
+            self.gofer = start_gofer(
+                points, is_confined=spec.is_confined, analyst=asking, user_ns=self.fds.get("user_ns", -1)
+            )
             self.parts[self.gofer.pid] = "gofer"
             for asker in asking:
                 asker.close()
@@ -184,8 +186,11 @@ class Keeper:
             self.parts[self.broker.pid] = "broker"
         # -1: there is none to join, and connections leave from the host's
         namespace = self.fds.pop("network", -1)
+        user_ns = self.fds.pop("user_ns", -1)
         if namespace >= 0:
-            self._start_network(namespace, is_confined=spec.is_confined)
+            self._start_network(namespace, user_ns, is_confined=spec.is_confined)
+        if user_ns >= 0:
+            os.close(user_ns)
         if "egress" in self.fds:
             self._start_egress(namespace, is_confined=spec.is_confined)
         if namespace >= 0:
@@ -217,11 +222,11 @@ class Keeper:
         self.asking.append(answering)
         return asking
 
-    def _start_network(self, namespace: int, *, is_confined: bool) -> None:
+    def _start_network(self, namespace: int, user_ns: int, *, is_confined: bool) -> None:
         from cloche.netns.launch import start_network
 
         is_guarded = "egress" in self.fds
-        self.network = start_network(namespace, is_confined=is_confined, is_guarded=is_guarded)
+        self.network = start_network(namespace, user_ns, is_confined=is_confined, is_guarded=is_guarded)
         self.parts[self.network.pid] = "network process"
 
     def _start_egress(self, namespace: int, *, is_confined: bool) -> None:
@@ -394,8 +399,8 @@ class Keeper:
     def _on_link(self) -> None:
         """Handle a message of the monitor: a container joins, or the sandbox is to end."""
         packet, fds = self._receive()
-        if packet == SERVE and len(fds) == 1:
-            self._serve_further(fds[0])
+        if packet == SERVE and 1 <= len(fds) <= 2:
+            self._serve_further(fds[0], fds[1] if len(fds) == 2 else -1)
             return
         for fd in fds:
             os.close(fd)
@@ -403,8 +408,8 @@ class Keeper:
             self.poller.unregister(self.link)
         self.end_sentry()
 
-    def _serve_further(self, memory: int) -> None:
-        """Start the gofer of a container that joins; `_on_hello` tells how it went."""
+    def _serve_further(self, memory: int, user_ns: int) -> None:
+        """Start the gofer of a container that joins, in its user namespace; `_on_hello` tells how it went."""
         from cloche.gofer.launch import start_gofer
 
         number, data, groups = marshal.loads(os.pread(memory, os.fstat(memory).st_size, 0))
@@ -412,7 +417,11 @@ class Keeper:
         spec = load(data)
         points = attach_points(spec)
         asking = self._askers(points) if spec.is_patching else []
-        gofer = start_gofer(points, is_confined=spec.is_confined, analyst=asking, groups=groups)
+        gofer = start_gofer(
+            points, is_confined=spec.is_confined, analyst=asking, groups=groups, user_ns=user_ns
+        )
+        if user_ns >= 0:
+            os.close(user_ns)
         for asker in asking:
             asker.close()
         if asking:
@@ -615,6 +624,7 @@ def attach_points(spec: SandboxSpec) -> "list[AttachPoint]":
             point.is_public_only = mount.is_public_only
             point.keeps_suid = mount.keeps_suid
             point.has_worker = mount.has_worker
+            point.uid_map, point.gid_map, point.maps_below = mount.uid_map, mount.gid_map, mount.maps_below
             if mount.inodes_source:
                 point.count_files(mount.inodes_source, mount.account_slot)
             if mount.skeleton:

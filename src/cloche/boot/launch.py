@@ -224,7 +224,8 @@ class Sandbox(Upstream):
 
     # -- containers that join ------------------------------------------------------------------------------
     def serve_further(self, number: int, spec: SandboxSpec, groups: list[str]) -> None:
-        """Have the keeper start a gofer for a further container, in its control groups; `on_served` hears of it.
+        """Have the keeper start a gofer for a further container, in its control groups and user namespace;
+        `on_served` hears of it.
 
         Raises OSError.
         """
@@ -233,7 +234,8 @@ class Sandbox(Upstream):
         try:
             with open(memory, "wb", closefd=False) as file:
                 marshal.dump((number, dump(spec), groups), file)
-            self.link.sendmsg([SERVE], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [memory]))])
+            fds = [memory, spec.user_ns_fd] if spec.user_ns_fd >= 0 else [memory]
+            self.link.sendmsg([SERVE], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", fds))])
         finally:
             os.close(memory)
 
@@ -365,6 +367,9 @@ def _send_request(
     if spec.network_fd >= 0:
         names.append("network")
         fds.append(spec.network_fd)
+    if spec.user_ns_fd >= 0:
+        names.append("user_ns")
+        fds.append(spec.user_ns_fd)
     if keeper.errors_fd >= 0:
         names.append("stderr")
         fds.append(keeper.errors_fd)

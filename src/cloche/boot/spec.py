@@ -66,6 +66,10 @@ class MountSpec:
         self.account_index: int = -1
         self.inodes_source: str = ""  # the account of its files, which only the gofer has
         self.account_slot: int = -1
+        # HOST: rows of (id of the files, id on the host as which it appears, count); without rows they are not mapped
+        self.uid_map: list[tuple[int, int, int]] = []
+        self.gid_map: list[tuple[int, int, int]] = []
+        self.maps_below: bool = False  # what is mounted below it is mapped, too
 
 
 class PublishSpec:
@@ -191,6 +195,14 @@ class SandboxSpec:
         # -1: none
         self.network_fd: int = -1
         self.has_network: bool = False
+        # The user namespace of its programs: rows of (id inside, id outside, count); without rows there is none.
+        self.uid_map: list[tuple[int, int, int]] = []
+        self.gid_map: list[tuple[int, int, int]] = []
+        self.may_setgroups: bool = True
+        self.user_ns_name: bytes = b""  # the same for containers that share the namespace of the host
+        self.owned_namespaces: list[bytes] = []  # the kinds of its other namespaces that belong to it
+        # A descriptor of it, which goes to gofers and the network process; -1: none
+        self.user_ns_fd: int = -1
         self.health: HealthSpec | None = None  # for the monitor
         self.egress: EgressSpec | None = None  # sent to the keeper separately, and never to the sentry
 
@@ -203,7 +215,7 @@ _MOUNT_FIELDS: Final = (
     "has_worker",
     "is_public_only", "keeps_suid", "skeleton", "people", "attach_index",
     "flags", "data", "copies_up", "volume", "account_source", "account_index", "account_slot",
-    "inodes_source", "shown_root",
+    "inodes_source", "shown_root", "uid_map", "gid_map", "maps_below",
 )  # fmt: skip
 _PUBLISH_FIELDS: Final = ("text", "host_ip", "host_port", "port", "is_any_port")
 _PLAIN_FIELDS: Final = (
@@ -218,6 +230,7 @@ _PLAIN_FIELDS: Final = (
     "domainname", "checks_program",
     "net_address", "net_address6", "net_resolver", "has_network",
     "layer_source", "layer_index", "disk_bytes", "stop_signal",
+    "uid_map", "gid_map", "may_setgroups", "user_ns_name", "owned_namespaces",
 )  # fmt: skip
 # The types of the items of lists: of each item, or of each item's parts.
 _ITEMS: Final[dict[str, tuple[type, ...]]] = {
@@ -238,6 +251,9 @@ _ITEMS: Final[dict[str, tuple[type, ...]]] = {
     "shown_files": (bytes, bytes),
     "covered_files": (bytes, bytes),
     "sysctls": (bytes, bytes),
+    "uid_map": (int, int, int),
+    "gid_map": (int, int, int),
+    "owned_namespaces": (bytes,),
 }
 _NULLABLE: Final = ("only",)
 _MAX_ITEMS: Final = 1 << 20

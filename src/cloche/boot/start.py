@@ -27,6 +27,7 @@ from cloche.mm.address_space import AddressSpace
 from cloche.vfs.credentials import Credentials
 from cloche.vfs.namei import path_lookup
 from cloche.vfs.objects import MAY_EXEC, Context
+from cloche.vfs.userns import NO_ID, map_gid, map_uid
 
 _STDIO_LIMIT: Final = 1024
 CAP_SETS: Final = 5  # effective, permitted, inheritable, ambient, bounding
@@ -41,12 +42,21 @@ class Failure:
         self.status: int = status
 
 
-def user_credentials(spec: SandboxSpec, uid: int, gid: int, groups: list[int]) -> Credentials:
+def user_credentials(
+    container: Container, spec: SandboxSpec, uid: int, gid: int, groups: list[int]
+) -> Credentials:
     """What a process of this user starts with, as in Docker: root has the sandbox's capabilities, others may get them
     by what they execute (--allow-suid) but have none; nothing is inheritable.
+
+    The ids are those of the container's user namespace.  Raises LinuxError(EINVAL) if it does not have them.
     """
-    creds = Credentials(uid, gid, list(groups), spec.capabilities if uid == 0 else 0)
+    ns = container.user_ns
+    ids = [map_uid(ns, uid), *[map_gid(ns, each) for each in (gid, *groups)]]
+    if NO_ID in ids:
+        raise LinuxError(EINVAL)
+    creds = Credentials(ids[0], ids[1], ids[2:], spec.capabilities if uid == 0 else 0)
     creds.cap_bounding = spec.capabilities
+    creds.user_ns = ns
     return creds
 
 
@@ -138,7 +148,7 @@ class Streams:
         root = container.root
         if spec.has_terminal and root is not None:
             owner = KernelContext(container, root.fs, root.mount_ns)
-            owner.creds = user_credentials(spec, spec.uid, spec.gid, spec.groups)
+            owner.creds = user_credentials(container, spec, spec.uid, spec.gid, spec.groups)
             self.bridge, slave = bridge_terminal(owner, kernel, fds[0], fds[1])
             container.console = self.bridge.tty
             for _fd in range(3):
@@ -179,7 +189,7 @@ def start_program(container: Container, spec: SandboxSpec) -> Failure | None:
     if spec.is_idle and container.init is not None:
         container.state = ENTERED
         return None
-    creds = user_credentials(spec, spec.uid, spec.gid, spec.groups)
+    creds = user_credentials(container, spec, spec.uid, spec.gid, spec.groups)
     settings = settings_of(spec)
     settings.apply_to_credentials(creds)
     task = new_process(container, spec, creds, root, files)
@@ -204,7 +214,7 @@ def check_program(container: Container, spec: SandboxSpec) -> Failure | None:
     root = container.root
     assert root is not None
     who = KernelContext(container, root.fs, root.mount_ns)
-    who.creds = user_credentials(spec, spec.uid, spec.gid, spec.groups)
+    who.creds = user_credentials(container, spec, spec.uid, spec.gid, spec.groups)
     settings_of(spec).apply_to_credentials(who.creds)
     name = spec.argv[0]
     shown = name.decode(errors="replace")

@@ -142,7 +142,12 @@ def devpts_fs(container: Container) -> DevptsFs:
     found = container.devpts
     if isinstance(found, DevptsFs):
         return found
-    fs = DevptsFs(container.kernel, gid=TTY_GID, mode=0o620, ptmx_mode=0o666)
+    root = container.root_credentials()
+    gid = map_gid(root.user_ns, TTY_GID)
+    fs = DevptsFs(container.kernel, gid=gid if gid >= 0 else root.gid, mode=0o620, ptmx_mode=0o666)
+    for inode in (fs.ptmx, fs.root_inode):
+        if inode is not None:
+            inode.uid, inode.gid = root.uid, root.gid
     container.devpts = fs
     return fs
 

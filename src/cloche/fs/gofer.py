@@ -34,7 +34,8 @@ from cloche.abi.fcntl import RENAME_EXCHANGE, RENAME_NOREPLACE
 from cloche.abi.stat import S_IFDIR, S_IFIFO, S_IFMT, S_IFREG, S_IFSOCK
 from cloche.fs.gofer_client import GoferClient, Listing
 from cloche.fs.gofer_file import GoferFile
-from cloche.fs.gofer_inode import GoferHost, GoferInode, OwnerMap
+from cloche.fs.gofer_inode import GoferHost, GoferInode
+from cloche.fs.gofer_owners import to_gofer
 from cloche.fs.gofer_watch import WATCH_AFTER, KnownNames, is_worth_it, refused
 from cloche.fs.volume_quota import NAMED, NAMELESS
 from cloche.kernel.host_wait import HostWait
@@ -47,6 +48,7 @@ from cloche.vfs.objects import (
     Inode,
     Path,
 )
+from cloche.vfs.userns import UserNamespace
 from cloche.wire.gofer import MAX_AHEAD, Attr, Entry, entry_at, ino_and_mode_at
 
 SINGLE_LOOKUPS: Final = 6  # names of a directory that are asked for one by one before all of it is fetched
@@ -67,10 +69,10 @@ class GoferFs(GoferHost):
         dev: int,
         *,
         is_shared: bool,
-        owners: OwnerMap | None = None,
+        user_ns: UserNamespace | None = None,
     ) -> None:
         """Attaches.  Raises LinuxError."""
-        super().__init__(client, index, dev, is_shared=is_shared, owners=owners)
+        super().__init__(client, index, dev, is_shared=is_shared, user_ns=user_ns)
         self.keeps_names: bool = is_shared and not self.is_remote
         self.root: GoferInode = self.make(None, Entry(b"", self.root_attr, b""))
         self.root_inode = self.root
@@ -429,7 +431,7 @@ class GoferDir(GoferInode):
         host = self.host
         uid, gid, mode = new_owner(ctx.creds, self, mode | S_IFREG)
         fd, attr, pin = host.client.create_pinned(
-            self.fid(), name, os.O_RDWR, mode & 0o7777, host.host_uid(uid), host.host_gid(gid)
+            self.fid(), name, os.O_RDWR, mode & 0o7777, *to_gofer(host.gofer_ns, uid, gid)
         )
         inode = host.make(self, Entry(name, attr, b""))
         if inode.write_fd >= 0:
@@ -451,7 +453,7 @@ class GoferDir(GoferInode):
         self._check_writable()
         host = self.host
         uid, gid, mode = new_owner(ctx.creds, self, mode | S_IFREG)
-        fd, attr, pin = host.client.tmpfile(self.fid(), mode & 0o7777, host.host_uid(uid), host.host_gid(gid))
+        fd, attr, pin = host.client.tmpfile(self.fid(), mode & 0o7777, *to_gofer(host.gofer_ns, uid, gid))
         inode = GoferInode(host, attr)
         inode.has_address = False
         inode.write_fd, inode.is_write_fd_readable, inode.pin = fd, True, pin
@@ -467,7 +469,7 @@ class GoferDir(GoferInode):
         if host.quota is not None:
             host.quota.check()
         uid, gid, mode = new_owner(ctx.creds, self, mode | S_IFDIR)
-        attr = host.client.mkdir(self.fid(), name, mode & 0o7777, host.host_uid(uid), host.host_gid(gid))
+        attr = host.client.mkdir(self.fid(), name, mode & 0o7777, *to_gofer(host.gofer_ns, uid, gid))
         inode = host.make(self, Entry(name, attr, b""))
         inode.checked_ns = time.monotonic_ns()
         self._added(name, inode)
@@ -482,7 +484,7 @@ class GoferDir(GoferInode):
             raise LinuxError(EPERM)
         host = self.host
         uid, gid, mode = new_owner(ctx.creds, self, mode)
-        attr = host.client.mknod(self.fid(), name, mode, host.host_uid(uid), host.host_gid(gid))
+        attr = host.client.mknod(self.fid(), name, mode, *to_gofer(host.gofer_ns, uid, gid))
         inode = host.make(self, Entry(name, attr, b""))
         inode.checked_ns = time.monotonic_ns()
         self._added(name, inode)
@@ -492,7 +494,7 @@ class GoferDir(GoferInode):
         self._check_writable()
         host = self.host
         uid, gid, _mode = new_owner(ctx.creds, self, 0o777)
-        attr = host.client.symlink(self.fid(), name, target, host.host_uid(uid), host.host_gid(gid))
+        attr = host.client.symlink(self.fid(), name, target, *to_gofer(host.gofer_ns, uid, gid))
         inode = host.make(self, Entry(name, attr, target))
         inode.checked_ns = time.monotonic_ns()
         self._added(name, inode)

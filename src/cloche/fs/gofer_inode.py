@@ -25,9 +25,10 @@ from cloche.abi.errno import (
 from cloche.abi.fs import FALLOC_FL_KEEP_SIZE
 from cloche.abi.magic import REMOTE_MAGICS
 from cloche.abi.stat import S_IFMT, S_IFREG
-from cloche.abi.xattr import USER_PREFIX
+from cloche.abi.xattr import NAME_CAPS, USER_PREFIX
 from cloche.fs.gofer_client import GoferClient
 from cloche.fs.gofer_link import ChangeObserver
+from cloche.fs.gofer_owners import from_gofer, group_to_gofer, user_to_gofer
 from cloche.fs.gofer_watch import KnownChild
 from cloche.fs.text import open_text
 from cloche.fs.volume_quota import GONE, NAMELESS, FileCharge, VolumeQuota
@@ -37,6 +38,7 @@ from cloche.mm.content import CONTENT_KEYS
 from cloche.mm.text import PatchedText
 from cloche.platform import hostsys, slow
 from cloche.vfs.devices import open_special
+from cloche.vfs.file_caps import from_namespace, to_namespace
 from cloche.vfs.objects import Context, FileDescription, FileSystem, Inode, Path
 from cloche.vfs.records import (
     ATTR_ATIME,
@@ -48,6 +50,7 @@ from cloche.vfs.records import (
     SetAttr,
     StatFs,
 )
+from cloche.vfs.userns import UserNamespace
 from cloche.wire.gofer import Attr, Entry
 
 MAX_IDLE_FDS: Final = 16384
@@ -75,18 +78,6 @@ def fill_holes(fd: int, size: int) -> None:
             raise _fail(error)
 
 
-class OwnerMap:
-    """One user and one group of the host that appear as others in the sandbox (a rootless run); -1: none."""
-
-    def __init__(
-        self, host_uid: int = -1, guest_uid: int = -1, host_gid: int = -1, guest_gid: int = -1
-    ) -> None:
-        self.host_uid: int = host_uid
-        self.guest_uid: int = guest_uid
-        self.host_gid: int = host_gid
-        self.guest_gid: int = guest_gid
-
-
 class GoferHost(FileSystem, ChangeObserver):
     """One attach point of the gofer, and the state shared by its inodes; `fs.gofer` adds the directories."""
 
@@ -97,9 +88,9 @@ class GoferHost(FileSystem, ChangeObserver):
         dev: int,
         *,
         is_shared: bool,
-        owners: OwnerMap | None = None,
+        user_ns: UserNamespace | None = None,
     ) -> None:
-        """Attaches.  Raises LinuxError."""
+        """Attaches to a gofer that is in the container's user namespace `user_ns`.  Raises LinuxError."""
         root = client.attach(index)
         super().__init__("gofer", client.statfs(root.fid)[0], dev)
         self.client: GoferClient = client
@@ -111,7 +102,7 @@ class GoferHost(FileSystem, ChangeObserver):
         # A sandbox has a few of these file systems: together they leave most descriptors to open files.
         self.max_idle_fds: int = min(MAX_IDLE_FDS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 32)
         self.max_shared_inodes: int = MAX_SHARED_INODES
-        self.owners: OwnerMap = owners if owners is not None else OwnerMap()
+        self.gofer_ns: UserNamespace | None = user_ns
         self._devices: dict[int, int] = {root.attr.dev: 0}
         # Files that have several names, and on a shared attach point everything, by host device and number.
         self._inodes: dict[tuple[int, int], GoferInode] = {}
@@ -262,12 +253,6 @@ class GoferHost(FileSystem, ChangeObserver):
             self._dead_fids = []
             self.client.forget(fids)
 
-    def host_uid(self, uid: int) -> int:
-        return self.owners.host_uid if uid == self.owners.guest_uid else uid
-
-    def host_gid(self, gid: int) -> int:
-        return self.owners.host_gid if gid == self.owners.guest_gid else gid
-
 
 class GoferInode(Inode, KnownChild):
     """Anything on the host; directories are GoferDir."""
@@ -391,9 +376,10 @@ class GoferInode(Inode, KnownChild):
         self.mtime_ns = attr.mtime_ns
         self.ctime_ns = attr.ctime_ns
         self.owner_ctime_ns = attr.ctime_ns
-        owners = self.host.owners
-        self.uid = owners.guest_uid if attr.uid == owners.host_uid else attr.uid
-        self.gid = owners.guest_gid if attr.gid == owners.host_gid else attr.gid
+        if self.host.gofer_ns is None:
+            self.uid, self.gid = attr.uid, attr.gid
+        else:
+            self.uid, self.gid = from_gofer(self.host.gofer_ns, attr.uid, attr.gid)
 
     def _update_from_fd(self, fd: int) -> None:
         """Take over the attributes of a descriptor: everything but the owner."""
@@ -505,8 +491,8 @@ class GoferInode(Inode, KnownChild):
                 name,
                 valid,
                 attr.mode & 0o7777,
-                host.host_uid(attr.uid),
-                host.host_gid(attr.gid),
+                user_to_gofer(host.gofer_ns, attr.uid) if valid & ATTR_UID else 0,
+                group_to_gofer(host.gofer_ns, attr.gid) if valid & ATTR_GID else 0,
                 attr.size,
                 attr.atime_ns,
                 attr.mtime_ns,
@@ -545,7 +531,10 @@ class GoferInode(Inode, KnownChild):
     # -- extended attributes ---------------------------------------------------------------------------
     def getxattr(self, ctx: Context, name: bytes) -> bytes:
         fid, own = self.address()
-        return self.host.client.getxattr(fid, own, name)
+        value = self.host.client.getxattr(fid, own, name)
+        if self.host.gofer_ns is not None and name == NAME_CAPS:
+            value = from_namespace(self.host.gofer_ns, value)
+        return value
 
     def setxattr(self, ctx: Context, name: bytes, value: bytes, flags: int) -> None:
         if name == USER_PREFIX:
@@ -556,6 +545,8 @@ class GoferInode(Inode, KnownChild):
             self._ask()
         before = self.blocks
         fid, own = self.address()
+        if self.host.gofer_ns is not None and name == NAME_CAPS:
+            value = to_namespace(self.host.gofer_ns, value)
         self.host.client.setxattr(fid, own, name, value, flags)
         self.is_stale = True  # ctime
         if quota is not None:

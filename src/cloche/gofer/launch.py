@@ -77,9 +77,14 @@ def start_gofer(
     is_confined: bool = True,
     analyst: list[socket.socket] | None = None,
     groups: list[str] | None = None,
+    user_ns: int = -1,
 ) -> GoferProcess:
     """Fork a gofer that serves these attach points, and patched text if it is given sockets to the analyst: one for
     itself and one for each worker.  It runs in the control groups at the directories `groups`, or the caller's.
+
+    It opens the attach points with the caller's rights, and serves them as root of the user namespace `user_ns` (a
+    descriptor; -1: the caller's): then the host lets it do no more than a process of the container, and reports all
+    owners as that namespace calls them.
 
     It ends when the other end of `sock` is closed, or after a malformed request.
     """
@@ -89,7 +94,7 @@ def start_gofer(
         for path in groups or []:
             with open(os.path.join(path, "cgroup.procs"), "wb", buffering=0) as file:
                 file.write(b"0")
-        return _run(sock, speak, attach_points, askers, parent, is_confined=is_confined)
+        return _run(sock, speak, attach_points, askers, parent, user_ns, is_confined=is_confined)
 
     return GoferProcess(*start_part(socket.SOCK_STREAM, work))
 
@@ -100,17 +105,19 @@ def _run(
     attach_points: list[AttachPoint],
     analyst: list[socket.socket],
     parent: int,
+    user_ns: int,
     *,
     is_confined: bool,
 ) -> int:
     """The child: prepare, say so, serve.  The exit status."""
     gc.freeze()
     gc.disable()  # no cycles are made while serving
-    settle("cloche-gofer", [sock.fileno(), speak.fileno(), *[each.fileno() for each in analyst]])
+    given = [user_ns] if user_ns >= 0 else []
+    settle("cloche-gofer", [sock.fileno(), speak.fileno(), *given, *[each.fileno() for each in analyst]])
     report = confine.Report()
     try:
         server = _prepare(
-            sock, speak.fileno(), attach_points, analyst, report, parent, is_confined=is_confined
+            sock, speak.fileno(), attach_points, analyst, report, parent, user_ns, is_confined=is_confined
         )
     except OSError as error:
         say(speak, FAILED + str(error).encode())
@@ -126,6 +133,7 @@ def _prepare(
     analyst: list[socket.socket],
     report: confine.Report,
     parent: int,
+    user_ns: int,
     *,
     is_confined: bool,
 ) -> Server:
@@ -138,6 +146,8 @@ def _prepare(
     procfd = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     is_writable = any(point.is_writable for point in attach_points)
     cache_fd = open_cache() if analyst else -1
+    if user_ns >= 0:
+        confine.join_user_namespace(user_ns)
     if is_confined:
         _confine(attach_points, cache_fd, report, is_writable=is_writable)
     if not confine.die_with(parent):

@@ -50,6 +50,7 @@ from cloche.abi.magic import (
     TRACEFS_MAGIC,
 )
 from cloche.abi.stat import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG
+from cloche.boot.idmaps import Rows, clone_mount
 from cloche.gofer.skeleton import Skeleton
 from cloche.platform import hostsys
 
@@ -104,6 +105,9 @@ class AttachPoint:
         self.counts_slot: int = -1
         self.keeps_suid: bool = False  # set-user-ID and set-group-ID bits may be made in it
         self.has_worker: bool = False  # it is served by a process of its own
+        self.uid_map: Rows = []  # of an id-mapped mount
+        self.gid_map: Rows = []
+        self.maps_below: bool = False
         self.path: str = path
         self.is_writable: bool = is_writable
         self.fd: int = -1
@@ -121,7 +125,10 @@ class AttachPoint:
 
     def hold(self) -> None:
         """Open it for the gofer's life.  Raises OSError; PermissionError for procfs."""
-        self.fd = os.open(self.path, os.O_PATH | os.O_CLOEXEC)
+        if self.uid_map or self.gid_map:
+            self.fd = clone_mount(self.path, self.uid_map, self.gid_map, maps_below=self.maps_below)
+        else:
+            self.fd = os.open(self.path, os.O_PATH | os.O_CLOEXEC)
         status = os.fstat(self.fd)
         self.dev = status.st_dev
         self.ino = status.st_ino

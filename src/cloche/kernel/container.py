@@ -11,6 +11,7 @@ from cloche.abi.errno import EEXIST, EINVAL, LinuxError
 from cloche.abi.signal import SIGKILL
 from cloche.kernel.exit import do_group_exit, end_container
 from cloche.kernel.fd_table import FdTable
+from cloche.kernel.namespaces import Namespaces
 from cloche.kernel.pid_namespace import FIRST_PID_INO, PidNamespace, pid_in
 from cloche.kernel.siginfo import SignalHandlers
 from cloche.kernel.task import (
@@ -30,15 +31,22 @@ from cloche.mm.usermem import UserMemory
 from cloche.platform.interface import Event, HostThread
 from cloche.vfs.credentials import Credentials
 from cloche.vfs.objects import Context, FsContext
+from cloche.vfs.userns import UserNamespace
 
 MAX_CONTAINERS: Final = 256
 SHAREABLE: Final = ("pid", "net", "ipc", "uts", "cgroup")
 
 
 def create_container(
-    kernel: Kernel, ident: str, share: Container | None = None, kinds: "list[str] | None" = None
+    kernel: Kernel,
+    ident: str,
+    share: Container | None = None,
+    kinds: "list[str] | None" = None,
+    user_ns: UserNamespace | None = None,
+    owned: "list[str] | None" = None,
 ) -> Container:
-    """A container without root, limits or processes; with the namespaces `kinds` of `share`.
+    """A container without root, limits or processes; with the namespaces `kinds` of `share`. Its programs are in
+    `user_ns`, to which those of its other namespaces belong that are in `owned`.
 
     Raises LinuxError(EEXIST) if the id is taken, EINVAL for unknown kinds or too many containers.
     """
@@ -71,10 +79,24 @@ def create_container(
         container.init = share.init
     else:
         ino = FIRST_PID_INO if is_first else kernel.numbers.namespace_ino()
-        container.pid_ns = PidNamespace(None, None, ino)
+        container.pid_ns = PidNamespace(None, user_ns if "pid" in (owned or []) else None, ino)
+    container.user_ns = user_ns
+    _give(ns, user_ns, [kind for kind in owned or [] if kind not in kinds])
     ns.pid_for_children = container.pid_ns
     kernel.containers[ident] = container
     return container
+
+
+def _give(ns: Namespaces, user_ns: UserNamespace | None, kinds: list[str]) -> None:
+    """Namespaces of these kinds belong to a user namespace."""
+    if "uts" in kinds:
+        ns.uts.user_ns = user_ns
+    if "ipc" in kinds:
+        ns.ipc.set_owner(user_ns)
+    if "net" in kinds:
+        ns.net.user_ns = user_ns
+    if "cgroup" in kinds:
+        ns.cgroup.user_ns = user_ns
 
 
 def new_leader(

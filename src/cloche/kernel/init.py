@@ -16,7 +16,6 @@ from cloche.kernel.rlimits import default_rlimits
 from cloche.kernel.task import Container, ThreadGroup
 from cloche.mm.address_space import AddressSpace
 from cloche.platform.interface import HostProcess, HostThread, Registers
-from cloche.vfs.credentials import Credentials
 from cloche.vfs.objects import Context
 
 INIT_NAME: Final = b"cloche-init"
@@ -109,7 +108,8 @@ def make_init(container: Container, root: Context) -> ThreadGroup:
     process = NoProcess()
     mm = AddressSpace(process, kernel.platform.min_address(), kernel.platform.max_address())
     mm.is_dead = True  # as a kernel thread's: there is none
-    creds = Credentials(0, 0, [], container.cap_ceiling)
+    creds = container.root_credentials()
+    creds.cap_effective = creds.cap_permitted = container.cap_ceiling
     creds.cap_bounding = container.cap_ceiling
     rlimits = default_rlimits(nproc=container.max_tasks)
     thread = NoThread(process)

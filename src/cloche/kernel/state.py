@@ -75,6 +75,7 @@ REBUILT: Final[dict[str, str]] = {
     "boot.spec.SandboxSpec.strace_fd": "the caller's; given at each start",
     "boot.spec.SandboxSpec.device_fd": "opened by the keeper at each start",
     "boot.spec.SandboxSpec.network_fd": "the caller's; given at each start",
+    "boot.spec.SandboxSpec.user_ns_fd": "the caller's; given at each start",
     "boot.control.Control": _OUTSIDE,
     "boot.control.Starting": _OUTSIDE,
     "boot.files.Watcher": _OUTSIDE,

@@ -70,7 +70,7 @@ from cloche.vfs.objects import (
     MountNamespace,
     Path,
 )
-from cloche.vfs.userns import UserNamespace
+from cloche.vfs.userns import UserNamespace, map_gid, map_uid
 from cloche.vfs.waitqueue import WaitQueue
 
 WATCHDOG_NS: Final = 11_000_000_000  # just longer than the platform waits
@@ -526,6 +526,8 @@ class Container:
         self.state: str = CREATING
         self.ns: Namespaces = initial_namespaces(kernel.numbers.last_dev)
         self.pid_ns: PidNamespace | None = None
+        self.user_ns: UserNamespace | None = None  # of its programs; None: the initial one
+        self.user_ns_name: bytes = b""  # the host's namespace for which that stands
         self.root: Context | None = None  # the kernel's own view of it, with every capability
         self.init: ThreadGroup | None = None  # its pid 1, which orphans become children of
         self.main: ThreadGroup | None = None  # its first program
@@ -549,6 +551,13 @@ class Container:
         self.held: list[tuple[Task, Event]] = []  # events that have arrived while it is paused, in order
         self.held_ready: list[Task] = []  # tasks that were woken while it is paused
 
+    def root_credentials(self) -> Credentials:
+        """Root of its user namespace, with every capability there."""
+        ns = self.user_ns
+        made = Credentials(max(map_uid(ns, 0), 0), max(map_gid(ns, 0), 0), [], (1 << 41) - 1)
+        made.user_ns = ns
+        return made
+
     @property
     def hostname(self) -> bytes:
         """The host name of its first uts namespace."""
@@ -560,10 +569,12 @@ class Container:
 
 
 class KernelContext(Context):
-    """The context of the kernel's own operations inside a container, with every capability."""
+    """The context of the kernel's own operations inside a container: root of its user namespace, with every
+    capability there.
+    """
 
     def __init__(self, container: Container, fs: FsContext, mount_ns: MountNamespace) -> None:
-        super().__init__(Credentials(0, 0, [], (1 << 41) - 1), fs, mount_ns)
+        super().__init__(container.root_credentials(), fs, mount_ns)
         self.container: Container = container
 
 

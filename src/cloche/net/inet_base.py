@@ -170,7 +170,7 @@ def stack_of(container: Container) -> NetStack:
     if isinstance(found, NetStack):
         return found
     made = NetStack()
-    made.ino = found.ino
+    made.ino, made.user_ns = found.ino, found.user_ns
     container.ns.net = made
     return made
 

@@ -53,6 +53,7 @@ from cloche.net.udp import DatagramSocket
 from cloche.net.view import NetView
 from cloche.net.view_netlink import changes
 from cloche.vfs.objects import Context
+from cloche.vfs.userns import UserNamespace
 from cloche.wire import netns as wire
 from cloche.wire.descriptors import as_socket, receive_with_descriptor
 from cloche.wire.netns import Answer, Making, Name, NetMessage, OptionValue
@@ -142,6 +143,7 @@ class Joined(Gateway, FdWatcher):
         self.kernel: Kernel = kernel
         self.ctx: Context = ctx
         self.stack: NetStack = stack
+        self.user_ns: UserNamespace | None = ctx.creds.user_ns
         self.channel: socket.socket = channel
         self.fd: int = channel.fileno()
         self.next_ident: int = 1
@@ -237,7 +239,9 @@ class Joined(Gateway, FdWatcher):
             raise LinuxError(ENOBUFS)
         ident = self.next_ident
         self.next_ident = ident + 1
-        making = Making(transport, sock.family, sock.owner_uid & 0xFFFFFFFF, options)
+        # The network process is in the user namespace of the container that joined first.
+        uid = sock.owner_uid & 0xFFFFFFFF if self.user_ns is None else self.user_ns.show_uid(sock.owner_uid)
+        making = Making(transport, sock.family, uid, options)
         self.send(wire.message(wire.MAKE, ident, making.encode()))
         return ident
 

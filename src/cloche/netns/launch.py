@@ -6,6 +6,7 @@ needs (`CAPABILITIES`). These apply to the namespace only, since the filter does
 when the sentry does.
 """
 
+import errno
 import gc
 import os
 import socket
@@ -31,14 +32,20 @@ class NetworkProcess(Part):
     """A running network process."""
 
 
-def start_network(namespace: int, *, is_confined: bool, is_guarded: bool = False) -> NetworkProcess:
+def start_network(
+    namespace: int, user_ns: int = -1, *, is_confined: bool, is_guarded: bool = False
+) -> NetworkProcess:
     """Fork it, into the network namespace that a descriptor refers to.  It is ready after `wait_ready`.
 
+    With a user namespace of the container's own, `user_ns`, it is in that: its capabilities hold only for what belongs
+    to it, and the sentry names users as that does.
     `is_guarded`: egress decides what leaves, and this process sends nothing.
     """
 
     def work(channel: socket.socket, speak: socket.socket, parent: int) -> int:
-        return _run(channel, speak, namespace, parent, is_confined=is_confined, is_guarded=is_guarded)
+        return _run(
+            channel, speak, namespace, user_ns, parent, is_confined=is_confined, is_guarded=is_guarded
+        )
 
     return NetworkProcess("the network process", *start_part(socket.SOCK_SEQPACKET, work))
 
@@ -47,6 +54,7 @@ def _run(
     channel: socket.socket,
     speak: socket.socket,
     namespace: int,
+    user_ns: int,
     parent: int,
     *,
     is_confined: bool,
@@ -55,12 +63,15 @@ def _run(
     """The child.  The exit status."""
     gc.freeze()
     gc.disable()  # no cycles are made while serving
-    settle("cloche-network", [channel.fileno(), speak.fileno(), namespace])
+    given = [user_ns] if user_ns >= 0 else []
+    settle("cloche-network", [channel.fileno(), speak.fileno(), namespace, *given])
     try:
         own = os.stat("/proc/self/ns/net")
         if not os.path.samestat(own, os.fstat(namespace)):  # joining one's own namespace may not be permitted
             hostsys.setns(namespace, CLONE_NEWNET)
         os.close(namespace)
+        if user_ns >= 0:
+            confine.join_user_namespace(user_ns)
         links = Links(read_parameters())
     except OSError as error:
         say(speak, FAILED + f"the network: cannot join its namespace: {error.strerror}".encode())
@@ -86,10 +97,21 @@ def _confine() -> None:
     confine.set_limits(report)
     confine.enter_namespaces(report, _NAMESPACES)
     confine.empty_root(report)
-    os.setgroups([])
-    os.setresgid(confine.NOBODY, confine.NOBODY, confine.NOBODY)
+    try:
+        os.setgroups([])
+    except PermissionError:
+        pass  # denied in namespaces that ordinary users make
+    try:
+        os.setresgid(confine.NOBODY, confine.NOBODY, confine.NOBODY)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise  # a user namespace without this id: it stays root there, with capabilities over little
     confine.drop_capabilities(report, CAPABILITIES)
-    # does not change capabilities any more (securebits)
-    os.setresuid(confine.NOBODY, confine.NOBODY, confine.NOBODY)
+    try:
+        # does not change capabilities any more (securebits)
+        os.setresuid(confine.NOBODY, confine.NOBODY, confine.NOBODY)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
     confine.deny_paths(report, [], may_signal=False, may_connect=True, may_bind=True)
     confine.set_undumpable(report)

@@ -22,10 +22,11 @@ from cloche.abi.socket import IFF_RUNNING, IFF_UP
 from cloche.boot import confine
 from cloche.oci import cgroups
 from cloche.oci.errors import OciError
-from cloche.oci.mounts import build_view
+from cloche.oci.mounts import build_view, open_sources
 from cloche.oci.records import start_time
 from cloche.oci.rootless import is_rootless
 from cloche.oci.spec import Bundle
+from cloche.oci.userns import write_maps
 from cloche.platform import hostsys
 
 _FLAGS: Final = {
@@ -42,6 +43,7 @@ _NEWNS: Final = _FLAGS["mount"]
 _NEWPID: Final = _FLAGS["pid"]
 _SOCKET: Final = 3
 _DONE: Final = b"+"
+_MAP: Final = b"M"  # asks for the maps of a new user namespace
 _NETWORK: Final = "/proc/self/ns/net"
 _IFREQ: Final = Struct("<16sh22x")
 
@@ -76,21 +78,25 @@ class Anchor:
         """Fork it into `namespaces`: (kind, a descriptor to join, or -1 for a new one).  Raises OciError.
 
         `argv` is what ps shows. `terminal` becomes its controlling terminal, so that it is signalled when the
-        window's size changes.
+        window's size changes. A new user namespace gets the maps of `bundle`.
         """
         far = self.far
         self.link, far_link = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         pid_namespace = [fd for kind, fd in namespaces if kind == "pid"]
         sys.stdout.flush()
+        ground: Ground | None = None
         try:
-            if not pid_namespace:
+            if any(kind == "user" for kind, _fd in namespaces):
+                self.pid, ground = _fork_as_user(namespaces, groups, bundle)
+                namespaces = [(kind, fd) for kind, fd in namespaces if fd < 0 and kind not in ("user", "pid")]
+            elif not pid_namespace:
                 self.pid = os.fork()
             elif is_rootless():  # then setns back to the caller's pid namespace is not permitted
                 self.pid = _fork_by_another(pid_namespace[0])
             else:
                 self.pid = _fork_into(pid_namespace[0])
             if self.pid == 0:
-                _child(far, far_link, namespaces, groups, bundle, argv, terminal)
+                _child(far, far_link, namespaces, groups, bundle, argv, terminal, ground)
         except OSError as error:
             raise OciError(f"cannot start the container's process: {error.strerror}") from None
         finally:
@@ -184,6 +190,91 @@ def _fork_by_another(namespace: int) -> int:
     return answer
 
 
+class Ground:
+    """What an anchor needs of the caller's rights and mount namespace."""
+
+    def __init__(self, groups: list[str], bundle: Bundle | None) -> None:
+        """In the process that becomes it, or whose child does.  Raises OSError, OciError."""
+        cgroups.enter(groups)
+        self.program: int = os.open(anchor_path(), os.O_RDONLY | os.O_CLOEXEC)
+        self.null: int = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        self.network: str = os.readlink(_NETWORK)
+        self.has_mounts: bool = False  # its mount namespace is the right one
+        self.sources: dict[int, int] = open_sources(bundle) if bundle is not None else {}
+
+
+def _fork_as_user(
+    namespaces: list[tuple[str, int]], groups: list[str], bundle: Bundle | None
+) -> tuple[int, "Ground | None"]:
+    """Fork root of a user namespace, joined or new, which is in the other joined namespaces and the pid namespace, too.
+
+    An intermediate process enters them, and ends. Its child becomes the caller's, and gets what was opened before. The
+    namespaces that it makes later belong to the user namespace.  Raises OSError, OciError.
+    """
+    hostsys.prctl(PR_SET_CHILD_SUBREAPER, 1)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    helper = os.fork()
+    if helper == 0:
+        pid = -1
+        try:
+            ours.close()
+            ground = Ground(groups, bundle)
+            _join_as_user(namespaces, theirs)
+            ground.has_mounts = dict(namespaces).get("mount", -1) >= 0
+            pid = os.fork()
+            if pid == 0:
+                theirs.close()
+                return 0, ground
+            theirs.send(str(pid).encode())
+        except OSError as error:
+            theirs.send(b"!" + (error.strerror or str(error)).encode())
+        except OciError as refusal:
+            theirs.send(b"!" + str(refusal).encode(errors="replace")[:4000])
+        finally:
+            if pid:
+                os._exit(0)
+    theirs.close()
+    problem, answer = "", b""
+    try:
+        answer = ours.recv(4096)
+        if answer == _MAP and bundle is not None and bundle.maps is not None:
+            write_maps(helper, bundle.maps)
+            ours.send(_DONE)
+            answer = ours.recv(4096)
+    except OciError as refusal:
+        problem = f"unable to start container process: {refusal}"
+    ours.close()
+    os.waitpid(helper, 0)
+    if problem:
+        raise OciError(problem)
+    if not answer.isdigit():
+        raise OciError(answer[1:].decode(errors="replace") or "the container's process died")
+    return int(answer), None
+
+
+def _join_as_user(namespaces: list[tuple[str, int]], outside: socket.socket) -> None:
+    """Enter the namespaces that exist, and the user namespace last: the caller's rights may be needed for the others.
+
+    A new user namespace gets its maps by the process at `outside`.  Raises OSError.
+    """
+    for kind, fd in namespaces:
+        if fd >= 0 and kind in _FLAGS and kind not in ("user", "mount"):
+            hostsys.setns(fd, _FLAGS[kind])
+    joined = dict(namespaces)
+    if joined.get("mount", -1) >= 0:
+        hostsys.setns(joined["mount"], _NEWNS)
+    if joined["user"] >= 0:
+        hostsys.setns(joined["user"], _FLAGS["user"])
+    else:
+        hostsys.unshare(_FLAGS["user"])
+        outside.send(_MAP)
+        if outside.recv(1) != _DONE:
+            os._exit(0)
+    confine.become_root()
+    if joined.get("pid", 0) < 0:
+        hostsys.unshare(_NEWPID)
+
+
 def _child(
     sock: socket.socket,
     link: socket.socket,
@@ -192,16 +283,15 @@ def _child(
     bundle: Bundle | None,
     argv: list[bytes],
     terminal: int,
+    ground: "Ground | None",
 ) -> None:
     """The child; it does not return."""
     try:
-        cgroups.enter(groups)
+        if ground is None:
+            ground = Ground(groups, bundle)
         os.setsid()
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        program = os.open(anchor_path(), os.O_RDONLY | os.O_CLOEXEC)
-        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-        outside = os.readlink(_NETWORK)
-        _enter(namespaces)
+        _enter(namespaces, has_mounts=ground.has_mounts)
         if ("network", -1) in namespaces:
             _raise_loopback()
         if bundle is not None and bundle.hostname and ("uts", -1) in namespaces:
@@ -210,8 +300,8 @@ def _child(
             fcntl.ioctl(terminal, TIOCSCTTY, 0)
         _say_and_wait(link)
         if bundle is not None:
-            _set_parameters(bundle.sysctls, is_outside=os.readlink(_NETWORK) == outside)
-            root = build_view(bundle)
+            _set_parameters(bundle.sysctls, is_outside=os.readlink(_NETWORK) == ground.network)
+            root = build_view(bundle, ground.sources)
             _say_and_wait(link)
             os.fchdir(root)
             hostsys.pivot_root(b".", b".")
@@ -219,10 +309,13 @@ def _child(
         os.chdir("/")
         confine.drop_capabilities(confine.Report())
         for fd in (0, 1, 2):
-            os.dup2(null, fd)
+            os.dup2(ground.null, fd)
         signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 65))
         # Duplicated upwards: these descriptors may have the numbers to which others are to be moved.
-        high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 16) for fd in (sock.fileno(), link.fileno(), program)]
+        high = [
+            fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 16)
+            for fd in (sock.fileno(), link.fileno(), ground.program)
+        ]
         os.dup2(high[0], _SOCKET)
         confine.close_all_but([0, 1, 2, _SOCKET, high[1], high[2]])
         os.write(high[1], _DONE)
@@ -244,8 +337,10 @@ def _complain(link: socket.socket, text: str) -> None:
         pass
 
 
-def _enter(namespaces: list[tuple[str, int]]) -> None:
-    """Join, or leave for a new one; the mounts' comes last, because names may be looked up until then."""
+def _enter(namespaces: list[tuple[str, int]], *, has_mounts: bool) -> None:
+    """Join, or leave for a new one; the mounts' comes last, because names may be looked up until then. `has_mounts`:
+    it is joined already.
+    """
     new = 0
     for kind, fd in namespaces:
         if kind in ("pid", "mount") or kind not in _FLAGS:
@@ -259,7 +354,7 @@ def _enter(namespaces: list[tuple[str, int]]) -> None:
         hostsys.unshare(new)
     if joined:
         hostsys.setns(joined[0], _NEWNS)
-    else:
+    elif not has_mounts:
         hostsys.unshare(_NEWNS)
 
 

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from cloche.abi.capability import ALL_CAPS
 from cloche.abi.stat import S_IFBLK, S_IFCHR, S_IFIFO
+from cloche.boot.idmaps import outside
 from cloche.boot.platforms import platform_problem
 from cloche.boot.spec import PLATFORMS, RO, RW, SandboxSpec
 from cloche.oci import cgroups
@@ -32,6 +33,7 @@ from cloche.oci.records import CREATED, CREATING, Record, check_id, start_time
 from cloche.oci.rootless import is_rootless
 from cloche.oci.seccomp import compile_profile
 from cloche.oci.spec import Bundle, ProcessSpec, encode, read_bundle
+from cloche.oci.userns import IdMaps
 from cloche.oci.users import add_home
 from cloche.wire.control_client import ControlError
 
@@ -115,24 +117,36 @@ def sandbox_spec(bundle: Bundle) -> SandboxSpec:
     spec.masked_paths = [encode(path) for path in bundle.masked_paths]
     spec.read_only_paths = [encode(path) for path in bundle.read_only_paths]
     spec.sysctls = [(encode(key), encode(value)) for key, value in bundle.sysctls.items()]
+    if bundle.maps is not None:
+        spec.uid_map, spec.gid_map = bundle.maps.uids, bundle.maps.gids
     if bundle.seccomp is not None:
         spec.filter = compile_profile(bundle.seccomp)
     return spec
 
 
 def open_namespaces(bundle: Bundle) -> list[tuple[str, int]]:
-    """The namespaces that the anchor joins or makes.  Raises OciError."""
+    """The namespaces that the anchor joins or makes; the maps of a user namespace that is joined are read.
+
+    Raises OciError.
+    """
     found: list[tuple[str, int]] = []
     for kind, path in bundle.namespaces.items():
         try:
-            found.append((kind, os.open(path, os.O_RDONLY | os.O_CLOEXEC) if path else -1))
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC) if path else -1
         except OSError as error:
+            if kind == "user":
+                what = f"userns spawn: open userns path {path} failed: {error.strerror}"
+                raise OciError(f"failed to cache mappings for userns: {what}") from None
             raise OciError(f"namespace {path}: {error.strerror}") from None
+        if kind == "user" and path:
+            bundle.read_namespace(fd)
+        found.append((kind, fd))
     return found
 
 
-def open_terminal(path: str, process: ProcessSpec) -> tuple[int, int]:
+def open_terminal(path: str, process: ProcessSpec, maps: IdMaps | None = None) -> tuple[int, int]:
     """A terminal of the host for the container: its slave, and its master, or -1 if that went to the engine's socket.
+    It belongs to the process's user, of a user namespace with `maps`.
 
     Raises OciError.
     """
@@ -148,7 +162,10 @@ def open_terminal(path: str, process: ProcessSpec) -> tuple[int, int]:
         termios.tcsetattr(slave, termios.TCSANOW, raw)
         if process.rows and process.columns:
             termios.tcsetwinsize(slave, (process.rows, process.columns))
-        os.fchown(slave, process.uid, process.gid)
+        if maps is None:
+            os.fchown(slave, process.uid, process.gid)
+        else:
+            os.fchown(slave, outside(maps.uids, process.uid), outside(maps.gids, process.gid))
         if path:
             send_master(path, master, os.ttyname(slave))
     except (OSError, termios.error) as problem:
@@ -181,6 +198,26 @@ def standard_streams() -> list[int]:
         else:
             found.append(fd)
     return found
+
+
+def own_streams(streams: list[int], process: ProcessSpec, maps: IdMaps | None) -> None:
+    """Give the standard streams to the program's user, who may then open them by /dev/stdout, as runc does: not
+    /dev/null, and nothing of an owner or group without an id in the container's user namespace.
+    """
+    uid = process.uid if maps is None else outside(maps.uids, process.uid)
+    null = os.stat(os.devnull).st_rdev
+    for fd in streams:
+        if fd < 0:
+            continue
+        status = os.fstat(fd)
+        if status.st_uid == uid or (stat.S_ISCHR(status.st_mode) and status.st_rdev == null):
+            continue
+        if maps is not None and not maps.has(status.st_uid, status.st_gid):
+            continue
+        try:
+            os.fchown(fd, uid, -1)
+        except OSError:
+            pass  # of a file system, or an owner, where that is not permitted
 
 
 def check_terminal(process: ProcessSpec, path: str, *, is_detached: bool) -> None:
@@ -225,6 +262,8 @@ def create(
     """
     check_id(ident)
     bundle = read_bundle(bundle_path)
+    namespaces = open_namespaces(bundle)
+    bundle.settle_ids()
     check_terminal(bundle.process, console, is_detached=is_detached)
     spec = sandbox_spec(bundle)
     spec.platform = chosen_platform(bundle, platform)
@@ -239,6 +278,7 @@ def create(
         record.sandbox = sandbox.ident
     record.make()
     anchor = Anchor()
+    monitor: _Monitor | None = None
     try:
         if has_groups:
             record.groups = cgroups.make(bundle.groups_path, ident, may_fail=is_rootless())
@@ -247,14 +287,15 @@ def create(
         streams = standard_streams()
         terminal = master = -1
         if bundle.process.has_terminal:
-            terminal, master = open_terminal(console, bundle.process)
+            terminal, master = open_terminal(console, bundle.process, bundle.maps)
             streams = [terminal, terminal, terminal]
-        monitor: _Monitor | None = None
+        else:
+            own_streams(streams, bundle.process, bundle.maps)
         if sandbox is None:
             monitor = _Monitor(record, anchor, spec, streams, terminal)
         else:
             anchor.open()
-        anchor.begin(open_namespaces(bundle), record.groups, bundle, bundle.process.argv, terminal)
+        anchor.begin(namespaces, record.groups, bundle, bundle.process.argv, terminal)
         record.pid, record.pid_start = anchor.pid, anchor.began()
         record.save()
         state = record.state(CREATING)
@@ -273,6 +314,8 @@ def create(
         record.is_made = True
         record.save()
     except BaseException as failure:
+        if monitor is not None:
+            monitor.drop()
         _undo(record, anchor)
         if isinstance(failure, OSError):
             raise OciError(f"cannot create the container: {failure}") from None
@@ -314,10 +357,16 @@ class _Monitor:
         os.close(report)
         listener.close()
 
+    def drop(self) -> None:
+        """Say no more to it: unless it has been told to go on it ends."""
+        if self.say >= 0:
+            os.close(self.say)
+            self.say = -1
+
     def go(self, pid: int) -> None:
         """Go on: the anchor is ready. Raises OciError if the sandbox cannot be started."""
         os.write(self.say, str(pid).encode())
-        os.close(self.say)
+        self.drop()
         text = b""
         while True:
             data = os.read(self.hear, 65536)

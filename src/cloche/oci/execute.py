@@ -5,13 +5,14 @@ import socket
 from typing import Any, Final
 
 from cloche.oci.anchor import Anchor, namespace_file
-from cloche.oci.create import check_terminal, open_terminal, standard_streams, write_pid_file
+from cloche.oci.create import check_terminal, open_terminal, own_streams, standard_streams, write_pid_file
 from cloche.oci.errors import OciError
 from cloche.oci.foreground import follow
 from cloche.oci.monitor import EXEC
 from cloche.oci.options import Options
 from cloche.oci.records import PAUSED, STOPPED, Record, load
 from cloche.oci.spec import ProcessSpec, read_json
+from cloche.oci.userns import IdMaps, maps_of
 from cloche.oci.users import add_home
 from cloche.wire.control_client import ControlClient, ControlError
 from cloche.wire.requests import ExecRequest
@@ -92,6 +93,14 @@ def exec_verb(root: str, options: Options, words: list[str]) -> int:
     if status == PAUSED and not options.has("ignore-paused"):
         raise OciError("cannot exec in a paused container (use --ignore-paused to override)")
     process = ProcessSpec(_process_data(record, options, words[1:]), "")
+    namespaces = _namespaces(record)
+    maps: IdMaps | None = None
+    if any(kind == "user" for kind, _fd in namespaces):
+        maps = maps_of(record.pid)
+        try:
+            maps.check_user(process.uid, process.gid, process.groups)
+        except OciError as refusal:
+            raise OciError(f"exec failed: {refusal}") from None
     add_home(process, record.rootfs)
     console = options.text("console-socket")
     is_detached = options.has("detach")
@@ -99,13 +108,15 @@ def exec_verb(root: str, options: Options, words: list[str]) -> int:
     streams = standard_streams()
     terminal = master = -1
     if process.has_terminal:
-        terminal, master = open_terminal(console, process)
+        terminal, master = open_terminal(console, process, maps)
         streams = [terminal, terminal, -1]
+    else:
+        own_streams(streams, process, maps)
     anchor = Anchor()
     try:
         anchor.open()
         sock = anchor.sock.dup()
-        anchor.begin(_namespaces(record), record.groups, None, process.argv, terminal)
+        anchor.begin(namespaces, record.groups, None, process.argv, terminal)
         anchor.go()
         _ask(record, anchor, sock, process, streams)
     except OciError:

@@ -123,7 +123,10 @@ class Member:
         self.deadline_s: float = 0.0
 
     def close_streams(self) -> None:
-        """Close this process's copies."""
+        """Close this process's copies, and its user namespace."""
+        if self.spec.user_ns_fd >= 0:
+            os.close(self.spec.user_ns_fd)
+            self.spec.user_ns_fd = -1
         for fd in self.streams:
             os.close(fd)
         self.streams = []
@@ -211,6 +214,8 @@ class Members:
         record.groups = [os.fsdecode(path) for path in take_strings(fields, "groups", _MAX_GROUPS)]
         pid = take_int(fields, "pid", 0, 1, 1 << 22)
         spec = from_fields(data)
+        if spec.uid_map:
+            spec.user_ns_fd = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
         if self.trust is not None:
             try:
                 self.trust.prepare(name, spec, pid)
@@ -250,6 +255,7 @@ class Members:
             self._fail(client, ident, member, 125, text)
 
         own = from_fields(data)
+        own.user_ns_fd = spec.user_ns_fd
         own.mounts = [mount for mount in spec.mounts if not self._has_volume(mount)]
         for mount in spec.mounts:
             if mount.volume:
@@ -296,6 +302,7 @@ class Members:
         only.is_shared, only.keeps_suid = True, mount.keeps_suid
         spec.mounts = [only]
         spec.is_patching = member.spec.is_patching
+        spec.user_ns_fd = member.spec.user_ns_fd
         volume.number = self.start_gofer(spec, [], served)
 
     def _forget_volume(self, volume: Volume) -> None:

@@ -22,7 +22,7 @@ from cloche.boot.control_server import Client, ControlServer
 from cloche.boot.launch import LaunchError, Sandbox, launch
 from cloche.boot.spawn import KeeperProcess, spawn_keeper
 from cloche.boot.spec import EgressSpec, SandboxSpec
-from cloche.oci import cgroups, oom
+from cloche.oci import cgroups, oom, userns
 from cloche.oci import quickjson as json
 from cloche.oci.egress import complete
 from cloche.oci.members import JOIN, STATUS_KILLED, Held, Members
@@ -367,6 +367,8 @@ def fork_monitor(
         anchor.pid = int(answer)
         spec.network_fd = os.open(f"/proc/{anchor.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         spec.has_network = True
+        if spec.uid_map:
+            userns.describe(spec, anchor.pid)
         if spec.egress is not None:
             complete(spec.egress, record.path)
         spec.hostname = spec.hostname or host_name(anchor.pid)

@@ -9,6 +9,7 @@ they are missing, as runc does.
 
 import os
 import stat
+from errno import EPERM
 from typing import Final
 
 from cloche.abi.fcntl import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS
@@ -26,6 +27,7 @@ from cloche.abi.fs import (
     MS_SLAVE,
     MS_STRICTATIME,
 )
+from cloche.boot.idmaps import clone_mount
 from cloche.boot.spec import CGROUP, DEVPTS, HOST, MQUEUE, PROC, RO, RW, SYSFS, TMPFS, MountSpec
 from cloche.oci.errors import OciError
 from cloche.oci.spec import Bundle, Mount, encode
@@ -60,7 +62,7 @@ _IGNORED: Final = frozenset(
     "nomand private rprivate shared rshared slave rslave "
     "unbindable runbindable symfollow nosymfollow rsuid rdev rexec "
     "ratime rnoatime rdiratime rnodiratime rrelatime rnorelatime rstrictatime rnostrictatime "
-    "rsymfollow rnosymfollow".split()
+    "rsymfollow rnosymfollow idmap ridmap".split()
 )
 _KINDS: Final = {
     "proc": PROC,
@@ -103,6 +105,8 @@ def guest_mounts(bundle: Bundle) -> list[MountSpec]:
             # As with every runtime; programs look there for the container's name (…/containers/ID/hostname).
             made.shown_root = encode(os.path.realpath(mount.source))
             made.has_worker = not made.is_file  # its storage may be slow, or hang
+            made.uid_map, made.gid_map = mount.uid_map, mount.gid_map
+            made.maps_below = mount.maps_below
         else:
             kind = _KINDS.get(mount.kind)
             if kind is None:
@@ -182,8 +186,44 @@ def _link(fd: int) -> bytes:
     return b"/proc/self/fd/%d" % fd
 
 
-def build_view(bundle: Bundle) -> int:
-    """Mount everything below the root, in a mount namespace of the caller's own; a descriptor of the root.
+def open_sources(bundle: Bundle) -> dict[int, int]:
+    """Copies of bind mounts, by their numbers in the bundle, made with the caller's rights and in its mount namespace:
+    of all, where the container's root may not be able to look their paths up, or of those that are id-mapped.
+
+    Raises OciError.
+    """
+    found: dict[int, int] = {}
+    for number, mount in enumerate(bundle.mounts):
+        if not mount.is_bind or (bundle.maps is None and not mount.is_id_mapped):
+            continue
+        try:
+            found[number] = clone_mount(
+                mount.source,
+                mount.uid_map,
+                mount.gid_map,
+                is_recursive=mount.is_recursive,
+                maps_below=mount.maps_below,
+            )
+        except OSError as error:
+            if mount.is_id_mapped:
+                raise OciError(explain_map(mount, error)) from None
+            if error.errno != EPERM:
+                raise OciError(f"mount {mount.source} at {mount.destination}: {error.strerror}") from None
+            # without rights over its own mounts the caller finds the path as the container's root does
+    return found
+
+
+def explain_map(mount: Mount, error: OSError) -> str:
+    """Why a mount cannot be id-mapped, in runc's words."""
+    return (
+        f"failed to set MOUNT_ATTR_IDMAP on {mount.source}: {(error.strerror or str(error)).lower()} "
+        "(maybe the filesystem used doesn't support idmap mounts on this kernel?)"
+    )
+
+
+def build_view(bundle: Bundle, sources: dict[int, int]) -> int:
+    """Mount everything below the root, in a mount namespace of the caller's own; a descriptor of the root. `sources`
+    are mounts that `open_sources` has copied, which are closed.
 
     Raises OSError, OciError.
     """
@@ -192,9 +232,9 @@ def build_view(bundle: Bundle) -> int:
     hostsys.mount(rootfs, rootfs, b"", MS_BIND | MS_REC)
     root = os.open(rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     late: list[tuple[int, int]] = []  # mounts that become read-only once every mount point in them is made
-    for mount in bundle.mounts:
+    for number, mount in enumerate(bundle.mounts):
         try:
-            _mount_one(root, mount, late, has_pids="pid" in bundle.namespaces)
+            _mount_one(root, mount, late, sources.get(number, -1), has_pids="pid" in bundle.namespaces)
         except OSError as error:
             raise OciError(
                 f"error mounting {mount.source!r} to rootfs at {mount.destination!r}: {error.strerror}"
@@ -211,13 +251,21 @@ def build_view(bundle: Bundle) -> int:
     return root
 
 
-def _mount_one(root: int, mount: Mount, late: list[tuple[int, int]], *, has_pids: bool) -> None:
-    """Raises OSError."""
+def _mount_one(root: int, mount: Mount, late: list[tuple[int, int]], source: int, *, has_pids: bool) -> None:
+    """`source`: a copy of what is to be bound, or -1.  Raises OSError."""
     flags, _data = parse_options(mount.options)
     if mount.kind == "proc" and has_pids:  # shows anchors only, whose arguments are those of the programs
         place = open_place(root, mount.destination, is_file=False)
         hostsys.mount(b"proc", _link(place), b"proc", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC)
         os.close(place)
+        return
+    if source >= 0:
+        is_file = not stat.S_ISDIR(os.fstat(source).st_mode)
+        place = open_place(root, mount.destination, is_file=is_file)
+        hostsys.move_mount(source, place)
+        os.close(place)
+        os.close(source)
+        _limit(root, mount, flags, late)
         return
     if not mount.is_bind:
         place = open_place(root, mount.destination, is_file=False)
@@ -239,6 +287,11 @@ def _mount_one(root: int, mount: Mount, late: list[tuple[int, int]], *, has_pids
         os.close(place)
     finally:
         os.close(source)
+    _limit(root, mount, flags, late)
+
+
+def _limit(root: int, mount: Mount, flags: int, late: list[tuple[int, int]]) -> None:
+    """Give a bind mount its flags, in the end."""
     wanted = flags & (MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC)
     if wanted:
         top = _open_in(root, mount.destination)

@@ -16,6 +16,7 @@ from cloche.oci.errors import OciError
 from cloche.oci.members import JOIN
 from cloche.oci.records import CREATED, Record, load, names
 from cloche.oci.spec import Bundle
+from cloche.oci.userns import describe
 from cloche.oci.uts import host_name
 from cloche.wire import requests
 from cloche.wire.control_client import ControlClient
@@ -101,9 +102,12 @@ def join(
     Raises OciError, ControlError.
     """
     other, kinds = _shared(record, sandbox, anchor.pid)
+    if spec.uid_map:
+        describe(spec, anchor.pid)
     for mount in spec.mounts:
-        if mount.kind == HOST and not mount.is_file:
-            mount.volume = _identity(mount.source)
+        # Containers in different user namespaces, and id-mapped mounts, have gofers of their own.
+        if mount.kind == HOST and not mount.is_file and not mount.uid_map:
+            mount.volume = _identity(mount.source) + spec.user_ns_name
     spec.hostname = spec.hostname or host_name(anchor.pid)
     client = ControlClient(record.connect())
     try:

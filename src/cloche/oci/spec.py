@@ -8,9 +8,11 @@ import os
 from typing import Any, Final
 
 from cloche.abi.capability import ALL_CAPS, CAP_NAMES
+from cloche.boot.idmaps import Rows
 from cloche.oci import quickjson as json
 from cloche.oci.errors import OciError
 from cloche.oci.hooks import KINDS
+from cloche.oci.userns import IdMaps, id_maps, maps_at
 
 MAX_CONFIG_BYTES: Final = 16 << 20
 MAX_ITEMS: Final = 1 << 16
@@ -164,8 +166,19 @@ class Mount:
         self.options: list[str] = take_strings(data, "options", where)
         self.is_bind: bool = self.kind == "bind" or "bind" in self.options or "rbind" in self.options
         self.is_recursive: bool = "rbind" in self.options
-        if take(data, "uidMappings", list, where) or "idmap" in self.options or "ridmap" in self.options:
-            raise OciError(f"mount {self.destination}: id-mapped mounts are not supported")
+        # Ids of the files, and as which they appear on the host; see also `idmap`.
+        self.uid_map: Rows = _id_rows(data, "uidMappings", where)
+        self.gid_map: Rows = _id_rows(data, "gidMappings", where)
+        self.maps_below: bool = "ridmap" in self.options
+        self.is_id_mapped: bool = bool(self.uid_map or self.gid_map)
+        for option in self.options:
+            self.is_id_mapped |= option in ("idmap", "ridmap")
+            if option.startswith(("idmap=", "ridmap=")):
+                raise OciError(
+                    f"mount {self.destination}: {option[:64]!r}: maps are in uidMappings and gidMappings"
+                )
+        if self.is_id_mapped and not self.is_bind:
+            raise OciError(f"mount {self.destination}: only bind mounts can be id-mapped")
         if self.is_bind:
             if not self.source:
                 raise OciError(f"config.json: mounts.source of {self.destination} is missing")
@@ -217,8 +230,33 @@ class Bundle:
                 raise OciError("config.json: linux.sysctl has something that is no parameter")
             self.sysctls[key] = value
         self.seccomp: dict[str, Any] | None = take(linux, "seccomp", dict, "linux.")
-        if take(linux, "uidMappings", list, "linux.", []) or "user" in self.namespaces:
-            raise OciError("user namespaces are not supported")
+        # The maps of its user namespace; that of a path is read later (`read_namespace`).  None: the caller's
+        self.maps: IdMaps | None = None
+        if "user" in self.namespaces and not self.namespaces["user"]:
+            self.maps = id_maps(
+                _id_rows(linux, "uidMappings", "linux."), _id_rows(linux, "gidMappings", "linux.")
+            )
+
+    def read_namespace(self, fd: int) -> None:
+        """Take the maps from an existing user namespace.  Raises OciError."""
+        self.maps = maps_at(fd, self.namespaces["user"])
+        self.maps.check_root()
+
+    def settle_ids(self) -> None:
+        """The maps are known: check the user, and give mounts that are to be id-mapped and have no map the container's.
+        Raises OciError.
+        """
+        process, maps = self.process, self.maps
+        if maps is not None:
+            maps.check_user(process.uid, process.gid, process.groups)
+        for mount in self.mounts:
+            if not mount.is_id_mapped or mount.uid_map or mount.gid_map:
+                continue
+            if self.maps is None:
+                raise OciError(
+                    f"mount {mount.destination}: idmap needs maps, its own or those of a user namespace"
+                )
+            mount.uid_map, mount.gid_map = self.maps.uids, self.maps.gids
 
 
 def _check_version(version: str) -> None:
@@ -255,6 +293,20 @@ def _namespaces(linux: dict[str, Any]) -> dict[str, str]:
         if path and not path.startswith("/"):
             raise OciError(f"config.json: linux.namespaces: {kind}: the path is relative")
         found[kind] = path
+    return found
+
+
+def _id_rows(data: dict[str, Any], name: str, where: str) -> Rows:
+    """The rows of a map of ids.  Raises OciError."""
+    found: Rows = []
+    for row in take_objects(data, name, where):
+        found.append(
+            (
+                take_int(row, "containerID", f"{where}{name}.", 0, 0, 0xFFFFFFFF),
+                take_int(row, "hostID", f"{where}{name}.", 0, 0, 0xFFFFFFFF),
+                take_int(row, "size", f"{where}{name}.", 0, 0, 0xFFFFFFFF),
+            )
+        )
     return found
 
 

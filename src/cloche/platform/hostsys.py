@@ -13,6 +13,7 @@ import os
 import struct
 from typing import Final
 
+from cloche.abi.fs import MOVE_MOUNT_F_EMPTY_PATH, MOVE_MOUNT_T_EMPTY_PATH
 from cloche.arch.syscalls import (
     SYS_capget,
     SYS_capset,
@@ -30,6 +31,9 @@ from cloche.arch.syscalls import (
     SYS_landlock_restrict_self,
     SYS_membarrier,
     SYS_mount,
+    SYS_mount_setattr,
+    SYS_move_mount,
+    SYS_open_tree,
     SYS_openat2,
     SYS_pivot_root,
     SYS_prctl,
@@ -48,6 +52,7 @@ from cloche.platform import _sys
 
 _address: Final = _sys.address  # bound once, because looking up a function of an extension module is slow
 _CAPABILITY_HEADER: Final = struct.pack("<Ii", 0x20080522, 0)  # version 3, this thread
+_MOUNT_ATTR: Final = struct.Struct("<4Q")  # mount_setattr(2)
 _OPEN_HOW: Final = struct.Struct("<3Q")  # openat2(2)
 
 
@@ -165,6 +170,23 @@ def mount(source: bytes, target: bytes, kind: bytes, flags: int, data: bytes = b
 def umount2(target: bytes, flags: int) -> None:
     """umount2(2)."""
     _sys.call(SYS_umount2, _path(target), flags)
+
+
+def open_tree(dirfd: int, path: bytes, flags: int) -> int:
+    """open_tree(2) (Linux 5.2)."""
+    return _sys.call(SYS_open_tree, dirfd, _path(path), flags)
+
+
+def move_mount(fd: int, place: int) -> None:
+    """move_mount(2): attach a mount that `open_tree` has copied at the directory or file of `place` (Linux 5.2)."""
+    empty = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH
+    _sys.call(SYS_move_mount, fd, b"", place, b"", empty)
+
+
+def mount_setattr(fd: int, flags: int, attributes: int, propagation: int, user_ns: int) -> None:
+    """mount_setattr(2) of the mount that `fd` refers to, with AT_* flags (Linux 5.12)."""
+    attr = _MOUNT_ATTR.pack(attributes, 0, propagation, user_ns)
+    _sys.call(SYS_mount_setattr, fd, b"", flags, attr, len(attr))
 
 
 def pivot_root(new_root: bytes, put_old: bytes) -> None:

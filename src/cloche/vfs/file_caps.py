@@ -108,3 +108,30 @@ def shown_value(creds: Credentials, raw: bytes) -> bytes:
     if not owns_namespace(found.root_uid, ns):
         raise LinuxError(EOVERFLOW)
     return (magic | VFS_CAP_REVISION_2).to_bytes(4, "little") + raw[4:20]
+
+
+def from_namespace(ns: UserNamespace, raw: bytes) -> bytes:
+    """A value as a process in `ns` reads it of the host, with a kernel id."""
+    root = _root_of(raw)
+    return raw if root < 0 else raw[:20] + (ns.uids.to_kernel(root) & 0xFFFFFFFF).to_bytes(4, "little")
+
+
+def to_namespace(ns: UserNamespace, raw: bytes) -> bytes:
+    """The inverse of `from_namespace`.  Raises LinuxError(EINVAL)."""
+    root = _root_of(raw)
+    if root < 0:
+        return raw
+    root = ns.uids.from_kernel(root)
+    if root == NO_ID:
+        raise LinuxError(EINVAL)
+    return raw[:20] + root.to_bytes(4, "little")
+
+
+def _root_of(raw: bytes) -> int:
+    """The id in a value of revision 3; -1 in others."""
+    if (
+        len(raw) != _V3.size
+        or int.from_bytes(raw[:4], "little") & VFS_CAP_REVISION_MASK != VFS_CAP_REVISION_3
+    ):
+        return -1
+    return int.from_bytes(raw[20:24], "little")

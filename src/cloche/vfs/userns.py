@@ -74,6 +74,22 @@ class UserNamespace:
         self.may_setgroups: bool = parent.may_setgroups if parent is not None else True
         self.parent_could_setfcap: bool = False  # the creator held CAP_SETFCAP
 
+    @staticmethod
+    def of_container(
+        uid_map: list[tuple[int, int, int]],
+        gid_map: list[tuple[int, int, int]],
+        ino: int,
+        *,
+        may_setgroups: bool,
+    ) -> "UserNamespace":
+        """That of a container, with maps that the host's kernel has accepted: rows of (id here, id outside, count)."""
+        made = UserNamespace(None, 0, 0, ino)
+        made.uids.extents = [Extent(*row) for row in uid_map]
+        made.gids.extents = [Extent(*row) for row in gid_map]
+        made.may_setgroups = may_setgroups
+        made.parent_could_setfcap = True
+        return made
+
     def show_uid(self, uid: int) -> int:
         """A kernel uid as a program here sees it (from_kuid_munged)."""
         found = self.uids.from_kernel(uid)

@@ -17,7 +17,8 @@ from cloche.abi.fcntl import RENAME_EXCHANGE, RENAME_NOREPLACE
 from cloche.abi.mman import MAP_PRIVATE, MAP_SHARED
 from cloche.fs.gofer import SINGLE_LOOKUPS, GoferDir, GoferFs
 from cloche.fs.gofer_client import GoferClient
-from cloche.fs.gofer_inode import GoferInode, OwnerMap
+from cloche.fs.gofer_inode import GoferInode
+from cloche.fs.gofer_owners import STRANGER
 from cloche.gofer.launch import spawn_gofer
 from cloche.gofer.nodes import AttachPoint
 from cloche.mm.usermem import KernelIovIter
@@ -35,6 +36,7 @@ from cloche.vfs.objects import (
     MountNamespace,
     Path,
 )
+from cloche.vfs.userns import UserNamespace
 
 from .test_files import errno_of
 
@@ -138,8 +140,8 @@ class Rig:
         """A name on the same file system, outside of all attach points."""
         return self.ro.parent / "outside"
 
-    def view(self, index: int, owners: OwnerMap | None = None) -> View:
-        fs = GoferFs(self.client, index, 77, is_shared=index >= SHARED, owners=owners)
+    def view(self, index: int, user_ns: UserNamespace | None = None) -> View:
+        fs = GoferFs(self.client, index, 77, is_shared=index >= SHARED, user_ns=user_ns)
         return View(fs, self.creds)
 
 
@@ -443,8 +445,10 @@ def test_shared_inodes_are_forgotten(rig: Rig) -> None:
 
 
 def test_owners_are_mapped_both_ways(rig: Rig) -> None:
+    """The gofer, in its user namespace, calls the container's user 500 as the test's user is called here."""
     uid, gid = os.geteuid(), os.getegid()
-    view = rig.view(RW, OwnerMap(uid, 500, gid, 600))
+    ns = UserNamespace.of_container([(uid, 500, 1)], [(gid, 600, 1)], 1, may_setgroups=True)
+    view = rig.view(RW, ns)
     inode = view.stat(b"/file")
     assert (inode.uid, inode.gid) == (500, 600)
     view.ctx.creds = Credentials(500, 600, [], ALL_CAPS)
@@ -452,6 +456,12 @@ def test_owners_are_mapped_both_ways(rig: Rig) -> None:
     assert ((rig.rw / "new").stat().st_uid, (rig.rw / "new").stat().st_gid) == (uid, gid)
     inode = view.stat(b"/new")
     assert (inode.uid, inode.gid) == (500, 600)
+    view.ctx.creds = Credentials(501, 600, [], ALL_CAPS)
+    assert errno_of(view.write, b"/other", b"x") == errno.EOVERFLOW
+    assert not (rig.rw / "other").exists()
+    other = rig.view(RW, UserNamespace.of_container([(9, 500, 1)], [(9, 600, 1)], 1, may_setgroups=True))
+    inode = other.stat(b"/file")
+    assert (inode.uid, inode.gid) == (STRANGER, STRANGER)
 
 
 def test_special_files_are_not_opened_on_the_host(rig: Rig) -> None:
