@@ -433,7 +433,8 @@ class Control(Answers, FdWatcher):
         """Finish a container that was made: prepare its streams for the start, and answer. Raises LinuxError,
         OSError.
         """
-        streams = Streams(container, spec, [_taken(given, role) for role in requests.STREAMS])
+        roles = [requests.stream_role(number) for number in range(requests.MAX_STREAMS)]
+        streams = Streams(container, spec, [_taken(given, role) for role in roles])
         container.stdio = streams.files
         table = FileTable(container, spec, self)
         served = Served(container, spec, streams, ExecTable(container, spec, self), table)

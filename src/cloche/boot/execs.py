@@ -254,10 +254,9 @@ class ExecTable:
                 tty.resize((request.rows, request.columns, 0, 0))
             entry.bridge = TerminalBridge(self.kernel, tty, fds[0], fds[1])
             entry.bridge.start()
-            return files
-        have = iter(entry.hosts)
-        for number in request.streams:
-            files.install(describe(next(have)), _STDIO_LIMIT, lowest=number)
+        for number, host in zip(request.streams, entry.hosts, strict=True):
+            if number > 2 or not request.has_terminal:
+                files.install(describe(host), _STDIO_LIMIT, lowest=number)
         return files
 
     # -- ending ----------------------------------------------------------------------------------------

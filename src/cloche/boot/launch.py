@@ -108,7 +108,8 @@ class Sandbox(Upstream):
         roles: list[object] = []
         owners: list[object] = []
         fds: list[int] = []
-        for role, fd in zip((*requests.STREAMS, "oom"), (*stdio, spec.oom_fd), strict=True):
+        names = [requests.stream_role(number) for number in range(len(stdio))]
+        for role, fd in zip((*names, "oom"), (*stdio, spec.oom_fd), strict=True):
             if fd >= 0:
                 st = os.fstat(fd)
                 roles.append(role)

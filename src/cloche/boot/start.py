@@ -30,6 +30,7 @@ from cloche.vfs.objects import MAY_EXEC, Context
 from cloche.vfs.userns import NO_ID, map_gid, map_uid
 
 _STDIO_LIMIT: Final = 1024
+_STANDARD: Final = 3  # descriptors
 CAP_SETS: Final = 5  # effective, permitted, inheritable, ambient, bounding
 DEFAULT_PATH: Final = b"/usr/local/bin:/usr/bin:/bin"
 
@@ -135,14 +136,17 @@ def new_process(
 
 
 class Streams:
-    """The standard streams of a first program: the host's descriptors, or a terminal of its own on them."""
+    """The first descriptors of a first program: the host's; instead of standard streams perhaps a terminal of its own
+    on these.
+    """
 
     def __init__(self, container: Container, spec: SandboxSpec, fds: list[int]) -> None:
         """Takes `fds` over; -1 is closed, and so it is inside.  Raises LinuxError, OSError."""
         self.files: FdTable = FdTable()
         self.bridge: TerminalBridge | None = None
         kernel = container.kernel
-        self.hosts: list[HostFd] = [HostFd(kernel, fd, is_owned=True) for fd in fds if fd >= 0]
+        given = {number: HostFd(kernel, fd, is_owned=True) for number, fd in enumerate(fds) if fd >= 0}
+        self.hosts: list[HostFd] = list(given.values())
         for host in self.hosts:
             host.hold()
         root = container.root
@@ -151,13 +155,11 @@ class Streams:
             owner.creds = user_credentials(container, spec, spec.uid, spec.gid, spec.groups)
             self.bridge, slave = bridge_terminal(owner, kernel, fds[0], fds[1])
             container.console = self.bridge.tty
-            for _fd in range(3):
+            for _fd in range(_STANDARD):
                 self.files.install(slave, _STDIO_LIMIT)
-            return
-        have = iter(self.hosts)
-        for number, fd in enumerate(fds):
-            if fd >= 0:
-                self.files.install(describe(next(have)), _STDIO_LIMIT, lowest=number)
+            given = {number: host for number, host in given.items() if number >= _STANDARD}
+        for number, host in given.items():
+            self.files.install(describe(host), _STDIO_LIMIT, lowest=number)
 
     def finish(self, done: Callable[[], None]) -> None:
         """The program has ended: write out the rest of its output, restore the modes of host terminals, then call

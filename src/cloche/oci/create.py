@@ -5,6 +5,7 @@ the namespaces; hooks (prestart, createRuntime) run; the anchor makes its mounts
 anchor stands in the root; the monitor starts the sandbox, in which the program is looked for.  The pid-file is last.
 """
 
+import fcntl
 import os
 import socket
 import stat
@@ -36,6 +37,7 @@ from cloche.oci.spec import Bundle, ProcessSpec, encode, read_bundle
 from cloche.oci.userns import IdMaps
 from cloche.oci.users import add_home
 from cloche.wire.control_client import ControlError
+from cloche.wire.requests import MAX_STREAMS
 
 _KINDS: Final = {"c": S_IFCHR, "u": S_IFCHR, "b": S_IFBLK, "p": S_IFIFO}
 _DEVICES: Final = (
@@ -187,6 +189,50 @@ def send_master(path: str, master: int, name: str) -> None:
         sock.close()
 
 
+def passed_streams(preserved: str) -> list[int]:
+    """This process's descriptors that become the program's: the standard streams (-1: closed), and as many behind them
+    as `preserved` says.  They must be those of the caller, so nothing was opened yet that stays open over execve.
+
+    Raises OciError.
+    """
+    found = standard_streams()
+    if not preserved.isdigit():
+        raise OciError(f'invalid value "{preserved}" for flag -preserve-fds: parse error')
+    count = int(preserved)
+    if count > MAX_STREAMS - len(found):
+        raise OciError(f"--preserve-fds: at most {MAX_STREAMS - len(found)} descriptors can be passed on")
+    for fd in range(len(found), len(found) + count):
+        try:
+            is_given = fcntl.fcntl(fd, fcntl.F_GETFD) & fcntl.FD_CLOEXEC == 0
+        except OSError:
+            is_given = False
+        if not is_given:
+            raise OciError(f"please check that preserved-fd {fd} (of {count}) is present")
+        problem = _why_not(fd)
+        if problem:
+            raise OciError(f"--preserve-fds: descriptor {fd} {problem}")
+        found.append(fd)
+    return found
+
+
+def _why_not(fd: int) -> str:
+    """Why a descriptor cannot be passed on; empty if it can. The sentry reads and writes it, and can do no more."""
+    mode = os.fstat(fd).st_mode
+    if stat.S_ISREG(mode) or stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
+        return ""
+    can = "files, pipes, terminals and connected stream sockets can be passed on"
+    if stat.S_ISDIR(mode):
+        return f"is a directory; {can}"
+    if not stat.S_ISSOCK(mode):
+        return f"is of a kind that cannot be passed on; {can}"
+    with socket.socket(fileno=os.dup(fd)) as sock:
+        if sock.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE) != socket.SOCK_STREAM:
+            return f"is a socket, but not of a stream; {can}"
+        if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            return f"is a socket that listens; {can}"
+    return ""
+
+
 def standard_streams() -> list[int]:
     """This process's standard streams, which become the program's; -1: closed."""
     found: list[int] = []
@@ -251,11 +297,12 @@ def create(
     console: str,
     pid_file: str,
     platform: str,
+    streams: list[int],
     egress: str = "",
     is_detached: bool = True,
     has_groups: bool = True,
 ) -> tuple[Record, int]:
-    """Make a container.
+    """Make a container. `streams` are descriptors (`passed_streams`) that its program gets.
 
     Returns its record, and the master of its terminal if that was not sent to the engine. Raises OciError; everything
     that was made is then removed.
@@ -284,13 +331,12 @@ def create(
             record.groups = cgroups.make(bundle.groups_path, ident, may_fail=is_rootless())
         record.save()
         cgroups.limit(record.groups, bundle.resources)
-        streams = standard_streams()
         terminal = master = -1
         if bundle.process.has_terminal:
             terminal, master = open_terminal(console, bundle.process, bundle.maps)
-            streams = [terminal, terminal, terminal]
+            streams = [terminal, terminal, terminal, *streams[3:]]
         else:
-            own_streams(streams, bundle.process, bundle.maps)
+            own_streams(streams[:3], bundle.process, bundle.maps)
         if sandbox is None:
             monitor = _Monitor(record, anchor, spec, streams, terminal)
         else:

@@ -5,7 +5,7 @@ import socket
 from typing import Any, Final
 
 from cloche.oci.anchor import Anchor, namespace_file
-from cloche.oci.create import check_terminal, open_terminal, own_streams, standard_streams, write_pid_file
+from cloche.oci.create import check_terminal, open_terminal, own_streams, passed_streams, write_pid_file
 from cloche.oci.errors import OciError
 from cloche.oci.foreground import follow
 from cloche.oci.monitor import EXEC
@@ -86,6 +86,7 @@ def exec_verb(root: str, options: Options, words: list[str]) -> int:
     """The exit status.  Raises OciError."""
     if not words:
         raise OciError('cloche-oci exec: "exec" requires a minimum of 1 argument(s)')
+    streams = passed_streams(options.text("preserve-fds", "0"))
     record = load(root, words[0])
     status = record.status()
     if status == STOPPED or not record.pid:
@@ -105,13 +106,12 @@ def exec_verb(root: str, options: Options, words: list[str]) -> int:
     console = options.text("console-socket")
     is_detached = options.has("detach")
     check_terminal(process, console, is_detached=is_detached)
-    streams = standard_streams()
     terminal = master = -1
     if process.has_terminal:
         terminal, master = open_terminal(console, process, maps)
-        streams = [terminal, terminal, -1]
+        streams = [terminal, terminal, -1, *streams[3:]]
     else:
-        own_streams(streams, process, maps)
+        own_streams(streams[:3], process, maps)
     anchor = Anchor()
     try:
         anchor.open()

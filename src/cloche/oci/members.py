@@ -222,10 +222,8 @@ class Members:
             except OSError as error:
                 raise ProtocolError(f"the authorities of {name}: {error.strerror}") from None
         roles: list[str] = []
-        for number in take_list(fields, "streams", 3):
-            if not isinstance(number, int) or not 0 <= number < 3:
-                raise ProtocolError("streams are some of 0, 1 and 2")
-            roles.append(requests.STREAMS[number])
+        for number in requests.take_streams(fields):
+            roles.append(requests.stream_role(number))
         if len(roles) != len(message.fds) - 1:
             raise ProtocolError("streams are missing")
         share: list[str] = []

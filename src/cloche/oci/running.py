@@ -3,7 +3,7 @@
 import os
 import signal
 
-from cloche.oci.create import create, delete
+from cloche.oci.create import create, delete, passed_streams
 from cloche.oci.errors import OciError
 from cloche.oci.foreground import follow
 from cloche.oci.options import Options
@@ -15,8 +15,7 @@ def _make(
     root: str, given: Options, options: Options, words: list[str], verb: str, *, is_detached: bool
 ) -> tuple[Record, int]:
     ident = one_id(words, verb)
-    if options.text("preserve-fds", "0") != "0":
-        raise OciError("--preserve-fds is not supported: descriptors 0 to 2 are passed on")
+    streams = passed_streams(options.text("preserve-fds", "0"))
     return create(
         root,
         ident,
@@ -24,6 +23,7 @@ def _make(
         console=options.text("console-socket"),
         pid_file=options.text("pid-file"),
         platform=given.text("platform"),
+        streams=streams,
         egress=given.text("egress"),
         has_groups=given.text("cgroup-manager") != "disabled",
         is_detached=is_detached,

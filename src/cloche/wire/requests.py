@@ -92,6 +92,7 @@ SCOPES: Final = (PROCESS, FOREGROUND, ALL, SESSION)
 
 # Roles of descriptors.
 STREAMS: Final = ("stdin", "stdout", "stderr")
+MAX_STREAMS: Final = len(STREAMS) + 16  # with those of --preserve-fds, which follow
 GOFER: Final = "gofer"
 VOLUME: Final = "volume:"  # + its name: a gofer for what several containers may mount (`MountSpec.volume`)
 _NO_ID: Final = -1
@@ -114,7 +115,7 @@ class ExecRequest:
         self.is_detached: bool = False  # it may outlive its client
         self.rows: int = 0
         self.columns: int = 0
-        self.streams: list[int] = []  # which of 0, 1 and 2 come along, in this order
+        self.streams: list[int] = []  # the numbers of those that come along, in order
         # If it `is_whole`, the environment and the fields below replace the container's; otherwise they are ignored.
         self.is_whole: bool = False
         self.groups: list[int] = []
@@ -161,14 +162,9 @@ def exec_request(fields: Fields, fd_count: int) -> ExecRequest:
     request.is_detached = take_bool(fields, "detached")
     request.rows = take_int(fields, "rows", 0, 0, 0xFFFF)
     request.columns = take_int(fields, "columns", 0, 0, 0xFFFF)
-    for number in take_list(fields, "streams", 3):
-        if not isinstance(number, int) or number not in (0, 1, 2) or number in request.streams:
-            raise ProtocolError("streams are some of 0, 1 and 2")
-        request.streams.append(number)
+    request.streams = take_streams(fields)
     if len(request.streams) != fd_count:
         raise ProtocolError("descriptors are missing, or too many")
-    if request.streams != sorted(request.streams):
-        raise ProtocolError("streams out of order")
     if request.has_terminal and request.streams[:2] != [0, 1]:
         raise ProtocolError("a terminal needs its two descriptors")
     if not request.argv or len(request.argv) + len(request.env) > MAX_STRINGS:
@@ -182,6 +178,19 @@ def exec_request(fields: Fields, fd_count: int) -> ExecRequest:
             raise ProtocolError("a variable without a name")
     _take_settings(request, fields)
     return request
+
+
+def stream_role(number: int) -> str:
+    """How a request names the descriptor that becomes a program's `number`."""
+    return STREAMS[number] if number < len(STREAMS) else f"fd{number}"
+
+
+def take_streams(fields: Fields) -> list[int]:
+    """The numbers of a program's descriptors that come along, in order.  Raises ProtocolError."""
+    found = _take_numbers(fields, "streams", MAX_STREAMS, 0, MAX_STREAMS - 1)
+    if found != sorted(set(found)):
+        raise ProtocolError("streams are out of order, or there twice")
+    return found
 
 
 def _take_settings(request: ExecRequest, fields: Fields) -> None:
