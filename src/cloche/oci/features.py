@@ -8,7 +8,7 @@ from cloche.oci.cgroups import is_unified
 from cloche.oci.hooks import KINDS
 from cloche.oci.spec import MAX_VERSION, NAMESPACES
 
-_SUPPORTED: Final = [kind for kind in NAMESPACES if kind not in ("user", "time")]
+_SUPPORTED: Final = [kind for kind in NAMESPACES if kind != "time"]
 _DEFAULT_CAPS: Final = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]
 
 
@@ -36,7 +36,7 @@ def features() -> dict[str, Any]:
             "apparmor": {"enabled": False},
             "selinux": {"enabled": False},
             "intelRdt": {"enabled": False},
-            "mountExtensions": {"idmap": {"enabled": False}},
+            "mountExtensions": {"idmap": {"enabled": True}},
         },
         "annotations": {
             "dev.cloche.version": __version__,

@@ -162,8 +162,8 @@ def maps_at(fd: int, path: str) -> IdMaps:
         raise OciError(f"{where}setns {path} failed: {error.strerror}") from None
     try:
         return maps_of(stand.pid)
-    except (OSError, ValueError) as error:
-        raise OciError(f"{where}{error}") from None
+    except OSError as refusal:
+        raise OciError(f"{where}{refusal}") from None
     finally:
         stand.end()
 
