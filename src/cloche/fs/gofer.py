@@ -32,13 +32,13 @@ from cloche.abi.errno import (
 )
 from cloche.abi.fcntl import RENAME_EXCHANGE, RENAME_NOREPLACE
 from cloche.abi.stat import S_IFDIR, S_IFIFO, S_IFMT, S_IFREG, S_IFSOCK
+from cloche.fs.gofer_ahead import WalkAhead, WalkedDir
 from cloche.fs.gofer_client import GoferClient, Listing
 from cloche.fs.gofer_file import GoferFile
 from cloche.fs.gofer_inode import GoferHost, GoferInode
 from cloche.fs.gofer_owners import to_gofer
 from cloche.fs.gofer_watch import WATCH_AFTER, KnownNames, is_worth_it, refused
 from cloche.fs.volume_quota import NAMED, NAMELESS
-from cloche.kernel.host_wait import HostWait
 from cloche.vfs.attr import new_owner
 from cloche.vfs.objects import (
     Context,
@@ -55,8 +55,6 @@ SINGLE_LOOKUPS: Final = 6  # names of a directory that are asked for one by one 
 # Entries between one file that is asked for and the next: those opened ahead, directories, links.
 AHEAD_SKIP: Final = 48
 AHEAD_FIRST: Final = 4  # files that are opened ahead at first
-# The same for directories that are listed, which may be far apart among files.
-AHEAD_SKIP_DIRS: Final = 512
 
 
 class GoferFs(GoferHost):
@@ -73,6 +71,7 @@ class GoferFs(GoferHost):
     ) -> None:
         """Attaches.  Raises LinuxError."""
         super().__init__(client, index, dev, is_shared=is_shared, user_ns=user_ns)
+        self.walks: WalkAhead = WalkAhead(client)
         self.keeps_names: bool = is_shared and not self.is_remote
         self.root: GoferInode = self.make(None, Entry(b"", self.root_attr, b""))
         self.root_inode = self.root
@@ -121,7 +120,7 @@ class GoferFs(GoferHost):
         self.client.unwatch(number)
 
 
-class GoferDir(GoferInode):
+class GoferDir(WalkedDir):
     """A directory of the host."""
 
     def __init__(self, host: GoferFs, attr: Attr) -> None:
@@ -141,10 +140,8 @@ class GoferDir(GoferInode):
         self._order: list[bytes] = []  # in the order in which it was listed to a guest
         self._position: int = 0  # position in it, after the file that was opened last
         self._run: int = 0  # files that were opened in that order
-        self._dir_position: int = 0  # the same of directories in it that were listed
-        self._dir_run: int = 0
         # the fields above, before the last prediction
-        self._before: tuple[list[bytes], int, int, int, int] = ([], 0, 0, 0, 0)
+        self._before: tuple[list[bytes], int, int] = ([], 0, 0)
 
     def fid(self) -> int:
         """The gofer's number for it.  Raises LinuxError.
@@ -175,17 +172,19 @@ class GoferDir(GoferInode):
         return self._fid
 
     # -- reading ---------------------------------------------------------------------------------------
-    def _load(self, *, is_listing: bool = False) -> dict[bytes, int]:
-        """Fetch the whole directory, unless it was; `is_listing`: because a guest lists it."""
+    def _load(self) -> dict[bytes, int]:
+        """Fetch the whole directory, unless it was. Raises LinuxError, HostWait."""
+        if self._index is None:
+            fs = self.fs
+            assert isinstance(fs, GoferFs)
+            # This directory may be in the answer that is under way, and no other comes earlier anyway.
+            fs.walks.collect(is_waiting=True)
         index = self._index
         if index is not None:
             return index
         parent = self.parent
         if self._fid == 0 and parent is not None and self.has_address:
-            ahead = parent.next_dirs(self) if is_listing else []
-            listing = (
-                self._open_dirs(parent, ahead) if ahead else self.host.client.opendir(parent.fid(), self.name)
-            )
+            listing = self.host.client.opendir(parent.fid(), self.name)
             self._fid = listing.fid
         else:
             listing = self.host.client.relist(self.fid())
@@ -196,26 +195,35 @@ class GoferDir(GoferInode):
         self._blob = listing.blob
         self._is_listed = listing.is_listed
         self._index = listing.index
+        self.subdirs = listing.subdirs
         if self.has_numbers and self.host.reads_ahead:
             self._order = sorted(listing.index, key=_place_among_numbers)
 
-    def _open_dirs(self, parent: GoferInode, ahead: list[GoferInode]) -> Listing:
-        """Its listing, and those of directories beside it, by one request to the gofer."""
-        client = self.host.client
-        try:
-            listing, others = client.opendir_many(parent.fid(), [self.name, *[each.name for each in ahead]])
-        except HostWait:
-            parent.rewind()
-            raise
-        for index, other in others:
-            inode = ahead[index - 1]
-            assert isinstance(inode, GoferDir)
-            if inode._fid or other.attr.ino != inode.host_ino or other.attr.dev != inode.host_dev:
-                self.host.clunk(other.fid)
-                continue
-            inode._fid = other.fid
-            inode._take(other)
-        return listing
+    def take_ahead(self, listing: Listing) -> bool:
+        if self._index is not None or not self.has_address:
+            self.host.clunk(listing.fid)
+            return False
+        if self._fid:
+            self.host.clunk(listing.fid)
+        else:
+            self._fid = listing.fid
+        self._take(listing)
+        return True
+
+    def subdirectory(self, name: bytes) -> WalkedDir | None:
+        offset = self._index.get(name, -1) if self._index is not None else -1
+        if offset < 0 or ino_and_mode_at(self._blob, offset)[2] & S_IFMT != S_IFDIR:
+            return None
+        inode = self._child_at(name, offset)
+        return inode if isinstance(inode, WalkedDir) else None
+
+    def _child_at(self, name: bytes, offset: int) -> GoferInode:
+        """The inode of an entry of the listing (not shared)."""
+        inode = self._children.get(name)
+        if inode is None:
+            inode = self.host.make(self, entry_at(self._blob, offset))
+            self._children[name] = inode
+        return inode
 
     def lookup(self, ctx: Context, name: bytes) -> Inode | None:
         if self.host.is_shared:
@@ -296,14 +304,17 @@ class GoferDir(GoferInode):
             blob = listing.blob
             is_listed = listing.is_listed
         else:
-            index = self._load(is_listing=True)
+            index = self._load()
             blob = self._blob
             is_listed = self._is_listed
         if not is_listed:
             raise LinuxError(EACCES)
         if host.reads_ahead:
             self._order = list(index)
-            self._position = self._run = self._dir_position = self._dir_run = 0
+            self._position = self._run = 0
+            fs = self.fs
+            assert isinstance(fs, GoferFs)
+            fs.walks.listed(self)
         for name, offset in index.items():
             if offset >= 0:
                 dev, ino, mode = ino_and_mode_at(blob, offset)
@@ -336,50 +347,12 @@ class GoferDir(GoferInode):
             offset = index.get(name, -1)
             if offset < 0 or ino_and_mode_at(self._blob, offset)[2] & S_IFMT != S_IFREG:
                 continue
-            inode = self._children.get(name)
-            if inode is None:
-                inode = self.host.make(self, entry_at(self._blob, offset))
-                self._children[name] = inode
+            inode = self._child_at(name, offset)
             if inode.read_fd >= 0 or inode.nlink > 1 or not inode.has_address:
                 continue
             out.append(inode)
             if len(out) >= want:
                 break
-        return out
-
-    def next_dirs(self, listed: GoferInode) -> list[GoferInode]:
-        """The directories in this one that a guest is likely to list next: if it has listed this one and at least two
-        of them in that order.
-
-        Otherwise empty.
-        """
-        order, index = self._order, self._index
-        self._remember()
-        if not order or index is None:
-            return []
-        at = self._place_of(listed.name, self._dir_position, AHEAD_SKIP_DIRS)
-        if at < 0:
-            self._dir_run = 0
-            return []
-        self._dir_position = at + 1
-        self._dir_run += 1
-        if self._dir_run < 2:
-            return []
-        out: list[GoferInode] = []
-        want = min(1 << min(self._dir_run, 4), MAX_AHEAD)
-        for here in range(at + 1, min(at + 1 + AHEAD_SKIP_DIRS, len(order))):
-            name = order[here]
-            offset = index.get(name, -1)
-            if offset < 0 or ino_and_mode_at(self._blob, offset)[2] & S_IFMT != S_IFDIR:
-                continue
-            inode = self._children.get(name)
-            if inode is None:
-                inode = self.host.make(self, entry_at(self._blob, offset))
-                self._children[name] = inode
-            if isinstance(inode, GoferDir) and inode._fid == 0 and inode._index is None and inode.has_address:
-                out.append(inode)
-                if len(out) >= want:
-                    break
         return out
 
     def _place_of(self, name: bytes, position: int, room: int) -> int:
@@ -396,10 +369,10 @@ class GoferDir(GoferInode):
         return -1
 
     def _remember(self) -> None:
-        self._before = (self._order, self._position, self._run, self._dir_position, self._dir_run)
+        self._before = (self._order, self._position, self._run)
 
     def rewind(self) -> None:
-        self._order, self._position, self._run, self._dir_position, self._dir_run = self._before
+        self._order, self._position, self._run = self._before
 
     # -- changing --------------------------------------------------------------------------------------
     def _added(self, name: bytes, inode: GoferInode) -> None:

@@ -9,11 +9,12 @@ import socket
 from typing import Final
 
 from cloche.abi.errno import EIO, ENFILE, LinuxError
-from cloche.fs.gofer_link import GoferLink, GoferRequest, skip_listings
+from cloche.fs.gofer_link import GoferLink, GoferRequest
 from cloche.kernel.host_wait import HostWait
 from cloche.wire.frame import ProtocolError
 from cloche.wire.gofer import (
     KEEP_ID,
+    MAX_AHEAD_DIRS,
     MAX_WRITE_BYTES,
     MAX_WRITES,
     OP_ALLOCATE,
@@ -69,18 +70,28 @@ _PATIENCE_ALONE_MS: Final = 2000
 class Listing:
     """A directory: its fid, attributes and, if the gofer may read it, all entries (packed: few are used)."""
 
-    def __init__(
-        self, fid: int, attr: Attr, blob: bytes, index: dict[bytes, int], *, is_listed: bool
-    ) -> None:
+    def __init__(self, fid: int, attr: Attr, blob: bytes, *, is_listed: bool) -> None:
+        """Raises ProtocolError."""
         self.fid: int = fid
         self.attr: Attr = attr
         self.blob: bytes = blob
-        self.index: dict[bytes, int] = index  # name -> offset in blob, for entry_at
+        self.subdirs: list[bytes] = []  # the names of directories
+        # name -> offset in blob, for entry_at
+        self.index: dict[bytes, int] = index_entries(blob, self.subdirs)
         self.is_listed: bool = is_listed  # False: searchable but not readable; look names up with `stat`
 
     def entries(self) -> list[Entry]:
         """All entries, unpacked."""
         return [entry_at(self.blob, offset) for offset in self.index.values()]
+
+
+class AheadListing:
+    """A directory that was listed ahead, and where it is."""
+
+    def __init__(self, parent_fid: int, name: bytes, listing: Listing) -> None:
+        self.parent_fid: int = parent_fid
+        self.name: bytes = name
+        self.listing: Listing = listing
 
 
 class Attached:
@@ -138,25 +149,31 @@ class GoferClient(GoferLink):
         """A child directory with all its entries, in one round trip."""
         return self._listing(OP_OPENDIR, pack_target(fid, name), fid)
 
-    def opendir_many(self, fid: int, names: list[bytes]) -> tuple[Listing, list[tuple[int, Listing]]]:
-        """Several child directories, at most 1 + MAX_AHEAD, in one round trip.
-
-        The first as `opendir` gives it; of those others that could be read (index, listing).
-        """
-        parts = [pack_u64(fid), pack_u32(len(names))]
+    def begin_listings(self, fid: int, names: list[bytes], limit: int) -> GoferRequest:
+        """Have child directories, and those below them, listed ahead: the question. Raises LinuxError(EIO)."""
+        parts = [pack_u64(fid), pack_u32(limit, len(names))]
         for name in names:
             parts.append(pack_string(name))
-        frame = self._exchange(OP_OPENDIR_MANY, b"".join(parts), fid, 0)
-        if frame.code < 0:
-            raise LinuxError(-frame.code)
+        return self.begin(OP_OPENDIR_MANY, b"".join(parts))
+
+    def listings(self, request: GoferRequest) -> list[AheadListing]:
+        """The answer to such a question. Raises LinuxError."""
+        if request.code < 0:
+            raise LinuxError(-request.code)
         try:
-            reader = Reader(frame.body)
-            others: list[tuple[int, Listing]] = []
-            for index, other, is_listed, attr, blob in skip_listings(reader):
-                if not 0 < index < len(names):
-                    raise ProtocolError("a directory that was not asked for")
-                others.append((index, Listing(other, attr, blob, index_entries(blob), is_listed=is_listed)))
-            return self._one_listing(reader), others
+            reader = Reader(b"".join(request.parts))
+            out: list[AheadListing] = []
+            count = reader.u32()
+            if count > MAX_AHEAD_DIRS:
+                raise ProtocolError("more than was asked for")
+            for _each in range(count):
+                parent_fid, name = reader.u64(), reader.string()
+                fid, is_listed, attr = reader.u64(), reader.u8() != 0, reader.attr()
+                out.append(
+                    AheadListing(parent_fid, name, Listing(fid, attr, reader.blob(), is_listed=is_listed))
+                )
+            reader.end()
+            return out
         except ProtocolError:
             raise self._broken()
 
@@ -165,8 +182,7 @@ class GoferClient(GoferLink):
         fid = reader.u64()
         is_listed = reader.u8() != 0
         attr = reader.attr()
-        blob = reader.rest()
-        return Listing(fid, attr, blob, index_entries(blob), is_listed=is_listed)
+        return Listing(fid, attr, reader.rest(), is_listed=is_listed)
 
     def relist(self, fid: int) -> Listing:
         """The entries of a directory as they are now."""

@@ -357,12 +357,8 @@ class GoferInode(Inode, KnownChild):
         """For a directory: the files that a guest which reads them in order will open next."""
         return []
 
-    def next_dirs(self, listed: "GoferInode") -> list["GoferInode"]:
-        """For a directory: those in it that a guest which lists them in order will list next."""
-        return []
-
     def rewind(self) -> None:
-        """The call that has used `next_files` or `next_dirs` will be run again: undo its effect."""
+        """The call that has used `next_files` will be run again: undo its effect."""
 
     # -- attributes ------------------------------------------------------------------------------------
     def update(self, attr: Attr) -> None:

@@ -35,7 +35,6 @@ from cloche.platform import slow
 from cloche.vfs.objects import FileDescription
 from cloche.wire.frame import FLAG_MORE, MAX_IDENT, Frame, FrameChannel, ProtocolError
 from cloche.wire.gofer import (
-    MAX_AHEAD,
     MAX_REPLY_BYTES,
     OP_ALLOCATE,
     OP_ATTACH,
@@ -46,7 +45,6 @@ from cloche.wire.gofer import (
     OP_MKNOD,
     OP_OPEN,
     OP_OPENDIR,
-    OP_OPENDIR_MANY,
     OP_REMOVEXATTR,
     OP_RENAME,
     OP_RMDIR,
@@ -117,6 +115,8 @@ class GoferLink(HostServer, FdWatcher):
         sock.settimeout(PATIENCE_S)
         self._sock: socket.socket = sock
         self._channel: FrameChannel = FrameChannel(sock, MAX_REPLY_BYTES, may_receive_fds=True)
+        self._input: select.poll = select.poll()  # whether there is something to read
+        self._input.register(sock, select.POLLIN)
         self._kernel: Kernel | None = kernel
         self._always_waits: bool = always_waits
         self._waits: HostWaits = kernel.host_waits if kernel is not None and not always_waits else HostWaits()
@@ -273,6 +273,30 @@ class GoferLink(HostServer, FdWatcher):
             request.is_spent = True
             request.fds = []
         return Frame(request.code, 0, b"".join(request.parts), fds)
+
+    def begin(self, op: int, body: bytes) -> GoferRequest:
+        """Send a request that changes nothing and that no call waits for so far. Raises LinuxError(EIO)."""
+        if self._is_broken:
+            raise LinuxError(EIO)
+        self.calls += 1
+        request = GoferRequest(self, op, body, (0, 0))
+        request.was_taken = request.is_settled = True
+        self._submit(request)
+        return request
+
+    def has_come(self, request: GoferRequest, *, is_waiting: bool) -> bool:
+        """Whether the answer to such a request has come; `is_waiting`: wait for it. Raises LinuxError, HostWait."""
+        while not request.is_answered:
+            if is_waiting:
+                if not self._await(request, is_patient=not self._waits.may_wait):
+                    if not request.is_late:
+                        self._is_late(request)
+                    raise HostWait(request)
+            elif (
+                self._is_gone or not (self._channel.has_frame() or self._input.poll(0)) or not self._receive()
+            ):
+                return False
+        return True
 
     def _in_journal(self, op: int, body: bytes) -> GoferRequest | None:
         """A request like this one, if an earlier run of the call has sent it. Raises HostWait if it is not answered."""
@@ -571,23 +595,6 @@ class GoferLink(HostServer, FdWatcher):
             self._send(OP_FORGET, 0, pack_u64(*fids[start : start + 1024]))
 
 
-def skip_listings(reader: Reader) -> list[tuple[int, int, bool, Attr, bytes]]:
-    """The directories of a reply to OPENDIR_MANY but the first: index, fid, whether it is listed, attributes, entries.
-
-    Raises ProtocolError.
-    """
-    out: list[tuple[int, int, bool, Attr, bytes]] = []
-    count = reader.u32()
-    if count > MAX_AHEAD:
-        raise ProtocolError("more than was asked for")
-    for _each in range(count):
-        index, fid = reader.u32(), reader.u64()
-        is_listed = reader.u8() != 0
-        attr = reader.attr()
-        out.append((index, fid, is_listed, attr, reader.blob()))
-    return out
-
-
 def _fids_in_reply(op: int, body: bytes) -> list[int]:
     """The fids that a reply gives."""
     try:
@@ -598,9 +605,6 @@ def _fids_in_reply(op: int, body: bytes) -> list[int]:
             return [fid] if fid else []
         if op in (OP_WALK, OP_OPENDIR, OP_ATTACH):
             return [reader.u64()]
-        if op == OP_OPENDIR_MANY:
-            others = skip_listings(reader)
-            return [reader.u64(), *[each[1] for each in others]]
     except ProtocolError:
         pass
     return []

@@ -85,6 +85,7 @@ class ListingCursor:
         self._only: frozenset[bytes] | None = only  # the names to tell of, None: all
         self._is_public_only: bool = is_public_only
         self.is_done: bool = False
+        self.subdirs: list[bytes] = []  # the directories among the entries so far
 
     def close(self) -> None:
         """Release the descriptors."""
@@ -108,8 +109,11 @@ class ListingCursor:
                     continue
                 if self._skeleton is not None and not self._skeleton.shows(self._path, name, st):
                     continue
-                if stat_module.S_ISLNK(st.st_mode):
+                kind = stat_module.S_IFMT(st.st_mode)
+                if kind == stat_module.S_IFLNK:
                     target = os.fsencode(os.readlink(entry.name, dir_fd=dir_fd))
+                elif kind == stat_module.S_IFDIR:
+                    self.subdirs.append(name)
             except FileNotFoundError:
                 continue  # removed meanwhile, as if it had been before
             except OSError as error:

@@ -8,6 +8,7 @@ sends, ends the gofer, and with it the sandbox's access to files.
 import os
 import socket
 import sys
+import time
 from struct import error as StructError
 from typing import Final
 
@@ -34,6 +35,7 @@ from cloche.wire.frame import FLAG_MORE, Frame, FrameChannel, ProtocolError
 from cloche.wire.gofer import (
     MAX_AHEAD,
     MAX_AHEAD_BYTES,
+    MAX_AHEAD_DIRS,
     MAX_READ_BYTES,
     MAX_REQUEST_BYTES,
     MAX_WRITE_BYTES,
@@ -81,6 +83,7 @@ from cloche.wire.gofer import (
 )
 
 MAX_OFFSET: Final = (1 << 63) - 1
+AHEAD_NS: Final = 2_000_000  # for the listings of one OP_OPENDIR_MANY
 EXIT_CLOSED: Final = 0  # the sentry closed the connection
 EXIT_PROTOCOL: Final = 2  # the sentry broke the protocol
 
@@ -270,52 +273,53 @@ class Server:
         self._channel.send(0, 0, chunk)
 
     def _listings(self, reader: Reader) -> None:
-        """A directory, and others beside it that may be needed next, as far as they can be read and are not large."""
-        parent, count = self._node(reader), reader.u32()
-        if not 0 < count <= 1 + MAX_AHEAD:
+        """Directories that may be needed next, and those below them, as far as they can be read and are not large."""
+        parent, limit, count = self._node(reader), reader.u32(), reader.u32()
+        if not 0 < count <= MAX_AHEAD_DIRS:
             raise ProtocolError(f"{count} directories at once")
         names = [reader.string() for _ in range(count)]
         reader.end()
-        if not check_name(names[0]):
-            raise LinuxError(EINVAL)
-        if not self._table.is_visible(parent, names[0]):
-            raise LinuxError(ENOENT)
-        # first: if it fails there is no reply, and nobody would know of the others
-        head, cursor = self._begin_listing(self._table.walk(parent, names[0]))
-        parts = [b""]
-        size = 0
-        for index in range(1, count):
-            part = self._listing_ahead(parent, names[index])
-            if part:
-                parts += [pack_u32(index), part]
-                size += len(part)
-                if size >= MAX_AHEAD_BYTES:
-                    break
-        parts[0] = pack_u32(len(parts) // 2)
-        self._send_listing(b"".join(parts), head, cursor)
+        parts, found, size = [b""], 0, 0
+        end_ns = time.monotonic_ns() + AHEAD_NS
+        left = [(parent, name) for name in reversed(names)]  # the next one is the last
+        while left and found < min(limit, MAX_AHEAD_DIRS) and size < MAX_AHEAD_BYTES:
+            node, name = left.pop()
+            below: list[bytes] = []
+            listing, child = self._listing_ahead(node, name, below)
+            if child is not None:
+                parts += [pack_u64(node.fid), pack_string(name), listing]
+                found += 1
+                size += len(listing)
+                left += [(child, each) for each in reversed(below[:MAX_AHEAD_DIRS])]
+            if time.monotonic_ns() > end_ns:  # others wait
+                break
+        parts[0] = pack_u32(found)
+        self._channel.send(0, 0, b"".join(parts))
 
-    def _listing_ahead(self, parent: Node, name: bytes) -> bytes:
-        """The listing of a directory if it can be read and is not large, else nothing."""
+    def _listing_ahead(self, parent: Node, name: bytes, below: list[bytes]) -> tuple[bytes, Node | None]:
+        """The listing of a directory if it can be read and is not large; `below` gets the directories in it."""
         try:
             if not check_name(name) or not self._table.is_visible(parent, name):
-                return b""
+                return b"", None
             node = self._table.walk(parent, name)
         except (LinuxError, OSError):
-            return b""
+            return b"", None
         try:
-            head, cursor = self._begin_listing(node)
-            if cursor is None:
-                return head + pack_u32(0)
-            try:
-                entries = cursor.next_chunk()
-                if cursor.is_done:
-                    return head + pack_u32(len(entries)) + entries
-            finally:
-                cursor.close()
+            if node.dev == parent.dev:  # other storage may be slow
+                head, cursor = self._begin_listing(node)
+                if cursor is None:
+                    return head + pack_u32(0), node
+                try:
+                    entries = cursor.next_chunk()
+                    if cursor.is_done:
+                        below += cursor.subdirs
+                        return head + pack_u32(len(entries)) + entries, node
+                finally:
+                    cursor.close()
         except (LinuxError, OSError):
             pass
         self._table.clunk(node.fid)
-        return b""
+        return b"", None
 
     def _donate(self, op: int, reader: Reader) -> None:
         if op == OP_TMPFILE:

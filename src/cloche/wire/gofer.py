@@ -47,10 +47,12 @@ itself (or the attached file). A fid is a number that the gofer chose, never reu
     WATCH        fid                                                 wd u32 + the worker's inotify descriptor, which
                                                                      tells of names in it that come, go or change
     UNWATCH      wd u32                                              none: it is not answered
-    OPENDIR_MANY fid, count u32, name …                              count u32, for each: index u32, what OPENDIR
-                                                                     replies, with the length u32 of the entries before
-                                                                     them; then the reply of OPENDIR for the first name
+    OPENDIR_MANY fid, limit u32, count u32, name …                   count u32, for each: fid of the directory that it
+                                                                     is in, name, what OPENDIR replies, with the length
+                                                                     u32 of the entries before them
 
+OPENDIR_MANY lists, ahead, these directories of one and those below each, in the order of a walk, as far as they can be
+read, are not large and are on the same device, until there are `limit`, or enough bytes, or some time has passed.
 FSYNC, SYNCFS, READ, SEEK, WRITE and ALLOCATE take long: their replies may come after those to later requests.
 With `pin` 1 OPEN and CREATE on a writable attach point also give a fid for the file itself (0: there are too many),
 which stays valid when the file is renamed or removed; it is addressed with the empty name. Where a process or another
@@ -67,6 +69,7 @@ from struct import error as StructError
 from typing import Final
 
 from cloche.abi.limits import NAME_MAX
+from cloche.abi.stat import S_IFDIR
 from cloche.wire.frame import ProtocolError
 
 OP_ATTACH: Final = 1
@@ -106,9 +109,9 @@ OP_UNWATCH: Final = 34
 OP_OPENDIR_MANY: Final = 35
 OP_LAST: Final = 35
 
-# Files that one OP_OPEN_MANY opens besides the first, and directories of one OP_OPENDIR_MANY
-MAX_AHEAD: Final = 16
-MAX_AHEAD_BYTES: Final = 256 * 1024  # of the entries of those directories
+MAX_AHEAD: Final = 16  # files that one OP_OPEN_MANY opens besides the first
+MAX_AHEAD_DIRS: Final = 64  # directories that one OP_OPENDIR_MANY lists
+MAX_AHEAD_BYTES: Final = 128 * 1024  # of their entries, about
 
 # SETATTR's `valid`, as linux/fs.h numbers them.
 SET_MODE: Final = 1
@@ -134,6 +137,7 @@ ENTRY_BYTES: Final = 84
 STATFS: Final = Struct("<QQQQQQQQ")  # magic block_size blocks free avail files files_free name_max
 
 _LENGTHS: Final = Struct("<HH")
+_KIND_AT: Final = 21  # of an entry: the second byte of its mode
 _IDENTITY: Final = Struct("<QQI")
 _U8: Final = Struct("<B")
 _U16: Final = Struct("<H")
@@ -285,8 +289,11 @@ def unpack_attr(body: bytes, offset: int = 0) -> Attr:
     return Attr(ino, dev, mode, nlink, uid, gid, rdev, size, blocks, atime, mtime, ctime)
 
 
-def index_entries(blob: bytes) -> dict[bytes, int]:
-    """Where in `blob`, packed entries in a row, the entry of each name begins.  Raises ProtocolError."""
+def index_entries(blob: bytes, subdirs: list[bytes]) -> dict[bytes, int]:
+    """Where in `blob`, packed entries in a row, the entry of each name begins; and `subdirs` gets those of directories.
+
+    Raises ProtocolError.
+    """
     index: dict[bytes, int] = {}
     end = len(blob)
     offset = 0
@@ -302,6 +309,8 @@ def index_entries(blob: bytes) -> dict[bytes, int]:
         if not check_name(name):
             raise ProtocolError("an entry is not a name")
         index[name] = offset
+        if blob[offset + _KIND_AT] & 0xF0 == S_IFDIR >> 8:
+            subdirs.append(name)
         offset = after
     return index
 

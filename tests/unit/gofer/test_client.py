@@ -12,7 +12,7 @@ from cloche.kernel.host_wait import HostRequest, HostWait
 from cloche.kernel.task import Kernel
 from cloche.platform.fake import FakePlatform
 from cloche.wire.frame import Frame, FrameChannel
-from cloche.wire.gofer import ATTR, OP_FORGET, OP_RENAME, OP_STAT, pack_u64
+from cloche.wire.gofer import ATTR, OP_FORGET, OP_RENAME, OP_STAT, pack_string, pack_u32, pack_u64
 
 STAT = ATTR.pack(1, 2, 0o100644, 1, 0, 0, 0, 5, 8, 0, 0, 0) + b"\0\0"
 OPENED = ATTR.pack(1, 2, 0o100644, 1, 0, 0, 0, 5, 8, 0, 0, 0) + pack_u64(77)
@@ -223,3 +223,66 @@ def test_requests_that_the_socket_does_not_take_wait(rig: Rig) -> None:
         for token, watcher in list(rig.kernel.fds.watchers.items()):
             watcher.fd_ready(token, 4)
     assert not rig.kernel.fds.watchers
+
+
+def listing(parent: int, name: bytes, fid: int, entries: bytes = b"") -> bytes:
+    """One directory in a reply to OPENDIR_MANY."""
+    head = pack_u64(parent) + pack_string(name) + pack_u64(fid) + b"\1"
+    return head + STAT[: ATTR.size] + pack_u32(len(entries)) + entries
+
+
+def test_what_is_listed_ahead_is_waited_for_by_whoever_needs_it(rig: Rig) -> None:
+    question = rig.client.begin_listings(5, [b"a", b"b"], 8)
+    assert not rig.client.has_come(question, is_waiting=False) and not rig.kernel.fds.watchers
+    for _call in range(2):
+        rig.waits.begin([])
+        with pytest.raises(HostWait) as raised:
+            rig.client.has_come(question, is_waiting=True)
+        assert raised.value.request is question and not rig.journal()
+    assert rig.client.late_count() == 1 and rig.kernel.fds.watchers
+    answer = pack_u32(2) + listing(5, b"a", 6) + listing(6, b"below", 7)
+    rig.server.reply(rig.asked().ident, 0, answer)
+    rig.wake()
+    assert rig.client.has_come(question, is_waiting=True)
+    assert rig.client.late_count() == 0 and not rig.kernel.fds.watchers
+    found = rig.client.listings(question)
+    assert [(each.parent_fid, each.name, each.listing.fid) for each in found] == [
+        (5, b"a", 6),
+        (6, b"below", 7),
+    ]
+
+
+def test_what_is_listed_ahead_comes_before_other_answers(rig: Rig) -> None:
+    question = rig.client.begin_listings(5, [b"a"], 8)
+    rig.server.reply(rig.asked().ident, 0, pack_u32(1) + listing(5, b"a", 6))
+    rig.late(rig.client.stat, 5, b"name")
+    assert question.is_answered and len(rig.client.listings(question)) == 1
+    again = rig.client.begin_listings(5, [b"b"], 8)
+    rig.server.reply(rig.asked().ident, -ENOENT, b"")  # of stat
+    rig.server.reply(rig.asked().ident, -ENOENT, b"")
+    assert rig.client.has_come(again, is_waiting=False)
+    with pytest.raises(LinuxError) as raised:
+        rig.client.listings(again)
+    assert raised.value.errno == ENOENT
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pack_u32(65) + listing(5, b"a", 6) * 65,
+        pack_u32(2) + listing(5, b"a", 6),
+        pack_u32(1) + listing(5, b"a", 6) + b"more",
+        pack_u32(1) + listing(5, b"a", 6, b"no entry"),
+        b"",
+    ],
+)
+def test_listings_ahead_that_do_not_parse_end_the_connection(rig: Rig, answer: bytes) -> None:
+    question = rig.client.begin_listings(5, [b"a"], 8)
+    rig.server.reply(rig.asked().ident, 0, answer)
+    assert rig.client.has_come(question, is_waiting=True)
+    for _time in range(2):
+        with pytest.raises(LinuxError) as raised:
+            rig.client.listings(question)
+        assert raised.value.errno == EIO
+    with pytest.raises(LinuxError):
+        rig.client.begin_listings(5, [b"a"], 8)

@@ -9,6 +9,7 @@ import pytest
 from cloche.abi import errno
 from cloche.abi.errno import LinuxError
 from cloche.abi.fcntl import RENAME_EXCHANGE, RENAME_NOREPLACE
+from cloche.fs.gofer_client import AheadListing
 from cloche.wire.gofer import SET_ATIME, SET_GID, SET_MODE, SET_MTIME, SET_SIZE, SET_UID, Attr, Entry
 
 from .conftest import SINGLE_FILE, WITH_SUID, Rig
@@ -318,16 +319,31 @@ def test_several_files_are_opened_at_once(rig: Rig) -> None:
     assert errno_of(rig.client.open_many, rig.ro, [(b"gone", 0, 0), (b"file", 0, 0)]) == errno.ENOENT
 
 
-def test_several_directories_are_listed_at_once(rig: Rig) -> None:
+def listed_ahead(rig: Rig, names: list[bytes], limit: int = 64) -> list[AheadListing]:
+    request = rig.client.begin_listings(rig.ro, names, limit)
+    assert rig.client.has_come(request, is_waiting=True)
+    return rig.client.listings(request)
+
+
+def test_several_directories_are_listed_with_those_below(rig: Rig) -> None:
     (rig.read_only / "other").mkdir()
     (rig.read_only / "other" / "x").write_bytes(b"x")
     (rig.read_only / "empty").mkdir()
-    names = [b"dir", b"file", b"other", b"gone", b"way-out", b"../outside", b"empty"]
-    listing, others = rig.client.opendir_many(rig.ro, names)
-    assert list(listing.index) == [b"deep"] and listing.is_listed
-    assert [(index, list(each.index)) for index, each in others] == [(2, [b"x"]), (6, [])]
-    found = rig.client.stat(others[0][1].fid, b"x")
-    assert isinstance(found, Entry) and found.attr.size == 1
-    for first in (b"gone", b"way-out", b"../outside", b"file"):
-        assert errno_of(rig.client.opendir_many, rig.ro, [first, b"dir"]) != 0
-    assert rig.client.relist(listing.fid).index.keys() == {b"deep"}
+    (rig.read_only / "large").mkdir()
+    for number in range(1500):
+        (rig.read_only / "large" / f"{number:200}").write_bytes(b"")
+    expected = [(b"dir", [b"deep"]), (b"deep", [b"leaf"]), (b"other", [b"x"]), (b"empty", [])]
+    found = listed_ahead(rig, [b"dir", b"file", b"other", b"gone", b"way-out", b"../outside", b"empty"])
+    assert found  # how many, depends on the time that it takes
+    assert [(each.name, list(each.listing.index)) for each in found] == expected[: len(found)]
+    assert found[0].parent_fid == rig.ro and found[0].listing.subdirs == [b"deep"]
+    if len(found) == len(expected):
+        assert [each.parent_fid for each in found[1:]] == [found[0].listing.fid, rig.ro, rig.ro]
+    assert rig.client.relist(found[0].listing.fid).index.keys() == {b"deep"}
+    (other,) = listed_ahead(rig, [b"other"])
+    entry = rig.client.stat(other.listing.fid, b"x")
+    assert isinstance(entry, Entry) and entry.attr.size == 1
+    assert [each.name for each in listed_ahead(rig, [b"dir", b"other"], limit=1)] == [b"dir"]
+    for name in (b"large", b"gone", b"way-out", b"../outside", b"file"):
+        assert listed_ahead(rig, [name]) == []
+    assert errno_of(listed_ahead, rig, [b"dir"] * 65) != 0  # what no sentry asks for ends the gofer
