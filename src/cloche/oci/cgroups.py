@@ -1,4 +1,5 @@
-"""Control groups of a container at `linux.cgroupsPath`, by the file system (the driver "cgroupfs").
+"""Control groups of a container at `linux.cgroupsPath`, by the file system (the driver "cgroupfs").  With the other
+driver (`systemd.py`) the groups are a scope's, and what is here enters, limits and measures them, too.
 
 A container's anchor, its monitor and every part of its sandbox are in them, so the figures that engines read there
 are the container's. The sentry keeps the limits of the bundle exactly, for what the programs use; the host's limits
@@ -11,6 +12,7 @@ from errno import EACCES, EPERM, EROFS
 from typing import Any, Final
 
 from cloche.oci.errors import OciError
+from cloche.runtime.cgroups import own_groups
 from cloche.runtime.cgroups import read as read
 from cloche.runtime.cgroups import write as write
 
@@ -47,12 +49,16 @@ def make(path: str, ident: str, mount: str = MOUNT, *, may_fail: bool = False) -
     if ".." in parts or not parts:
         raise OciError(f"invalid cgroupsPath {path!r}")
     if path.count(":") == 2 and "/" not in path:
-        raise OciError("the systemd cgroup driver is not there: use cgroupfs")
+        raise OciError(
+            f"cgroupsPath {path[:255]} is of the systemd driver, and --systemd-cgroup was not given"
+        )
     inner = "/".join(parts)
     made: list[str] = []
     try:
         if is_unified(mount):
-            top = mount if path.startswith("/") else os.path.join(mount, _own("").lstrip("/"))
+            # Beside the caller's own group: that has processes, and so can give its children no controllers.
+            beside = os.path.dirname(_own("")).lstrip("/")
+            top = mount if path.startswith("/") else os.path.normpath(os.path.join(mount, beside))
             _make_v2(top, parts)
             _check_thawed(os.path.join(top, inner))
             made.append(os.path.join(top, inner))
@@ -77,6 +83,33 @@ def make(path: str, ident: str, mount: str = MOUNT, *, may_fail: bool = False) -
             return []
         raise OciError(f"cannot make control groups at {inner}: {error.strerror}") from None
     return made
+
+
+def of_process(text: str, mount: str = MOUNT) -> list[str]:
+    """The groups of a process with this /proc/PID/cgroup that systemd has placed.  In hierarchies of version 1 it uses
+    those that it needs; the others are made.  Raises OciError.
+    """
+    found = own_groups(text)
+    path = found.get("" if is_unified(mount) else "name=systemd", "")
+    parts = [part for part in path.split("/") if part]
+    if not parts or ".." in parts:
+        raise OciError(f"systemd has placed the container at {path[:255]!r}")
+    if is_unified(mount):
+        return [os.path.join(mount, *parts)]
+    groups: list[str] = []
+    try:
+        for controller in (*_V1, "unified"):
+            at = os.path.join(mount, controller)
+            if not os.path.exists(os.path.join(at, "cgroup.procs")):
+                continue
+            for part in parts:
+                at = os.path.join(at, part)
+                _make_one(at, controller)
+            groups.append(at)
+    except OSError as error:
+        remove(groups)
+        raise OciError(f"cannot make control groups at {path[:255]}: {error.strerror}") from None
+    return groups
 
 
 def _make_one(path: str, controller: str) -> None:
@@ -166,6 +199,11 @@ def _remove_below(path: str) -> bool:
 
 
 # -- limits ----------------------------------------------------------------------------------------------------
+def weight(shares: int) -> int:
+    """`cpu.weight` of version 2 for the shares of version 1."""
+    return max(1, min(10000, 1 + (shares - 2) * 9999 // 262142))
+
+
 def _rows(resources: dict[str, Any], *, is_v2: bool) -> list[tuple[str, str, str]]:
     """(controller, file, text) of what a bundle's `linux.resources` limits."""
     rows: list[tuple[str, str, str]] = []
@@ -187,7 +225,7 @@ def _rows(resources: dict[str, Any], *, is_v2: bool) -> list[tuple[str, str, str
     shares, quota, period = cpu.get("shares"), cpu.get("quota"), cpu.get("period")
     if is_v2:
         if shares:
-            rows.append(("cpu", "cpu.weight", str(max(1, min(10000, 1 + (shares - 2) * 9999 // 262142)))))
+            rows.append(("cpu", "cpu.weight", str(weight(shares))))
         if quota or period:
             rows.append(("cpu", "cpu.max", f"{quota if quota and quota > 0 else 'max'} {period or 100000}"))
     else:

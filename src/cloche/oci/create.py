@@ -13,7 +13,7 @@ import sys
 import termios
 import time
 from array import array
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from cloche.abi.capability import ALL_CAPS
 from cloche.abi.stat import S_IFBLK, S_IFCHR, S_IFIFO
@@ -38,6 +38,9 @@ from cloche.oci.userns import IdMaps
 from cloche.oci.users import add_home
 from cloche.wire.control_client import ControlError
 from cloche.wire.requests import MAX_STREAMS
+
+if TYPE_CHECKING:
+    from cloche.oci.systemd import Scope
 
 _KINDS: Final = {"c": S_IFCHR, "u": S_IFCHR, "b": S_IFBLK, "p": S_IFIFO}
 _DEVICES: Final = (
@@ -301,6 +304,7 @@ def create(
     egress: str = "",
     is_detached: bool = True,
     has_groups: bool = True,
+    is_systemd: bool = False,
 ) -> tuple[Record, int]:
     """Make a container. `streams` are descriptors (`passed_streams`) that its program gets.
 
@@ -326,8 +330,14 @@ def create(
     record.make()
     anchor = Anchor()
     monitor: _Monitor | None = None
+    scope: Scope | None = None
     try:
-        if has_groups:
+        if has_groups and is_systemd:
+            from cloche.oci import systemd
+
+            scope = systemd.Scope(bundle.groups_path, ident, bundle.resources, bundle.annotations)
+            record.groups, record.unit, record.bus = scope.groups, scope.unit, scope.bus
+        elif has_groups:
             record.groups = cgroups.make(bundle.groups_path, ident, may_fail=is_rootless())
         record.save()
         cgroups.limit(record.groups, bundle.resources)
@@ -344,6 +354,9 @@ def create(
         anchor.begin(namespaces, record.groups, bundle, bundle.process.argv, terminal)
         record.pid, record.pid_start = anchor.pid, anchor.began()
         record.save()
+        if scope is not None:
+            scope.release()
+            scope = None
         state = record.state(CREATING)
         run_hooks(bundle.hooks, "prestart", state)
         run_hooks(bundle.hooks, "createRuntime", state)
@@ -362,6 +375,8 @@ def create(
     except BaseException as failure:
         if monitor is not None:
             monitor.drop()
+        if scope is not None:
+            scope.release()
         _undo(record, anchor)
         if isinstance(failure, OSError):
             raise OciError(f"cannot create the container: {failure}") from None
@@ -469,8 +484,17 @@ def _undo(record: Record, anchor: Anchor) -> None:
             record.end()
         except OciError:
             pass
-    cgroups.remove(record.groups)
+    _remove_groups(record)
     record.remove()
+
+
+def _remove_groups(record: Record) -> None:
+    """Remove its control groups, when its processes are gone."""
+    if record.unit:
+        from cloche.oci import systemd
+
+        systemd.stop(record)
+    cgroups.remove(record.groups)
 
 
 def write_pid_file(path: str, pid: int) -> None:
@@ -491,7 +515,7 @@ def delete(record: Record, *, is_forced: bool) -> None:
     if status not in ("stopped", CREATED, CREATING) and not is_forced:
         raise OciError(f"cannot delete container {record.ident} that is not stopped: {status}")
     record.end()
-    cgroups.remove(record.groups)
+    _remove_groups(record)
     state = record.state("stopped")
     try:
         run_hooks(record.hooks, "poststop", state)

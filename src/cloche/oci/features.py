@@ -26,7 +26,7 @@ def features() -> dict[str, Any]:
         "linux": {
             "namespaces": sorted(_SUPPORTED),
             "capabilities": ["CAP_" + name for name in CAP_NAMES],
-            "cgroup": {"v1": True, "v2": True, "systemd": False, "systemdUser": False, "rdma": False},
+            "cgroup": {"v1": True, "v2": True, "systemd": True, "systemdUser": True, "rdma": False},
             "seccomp": {
                 "enabled": True,
                 "actions": sorted(_ACTIONS),

@@ -75,6 +75,8 @@ class Record:
         self.created: str = ""
         self.annotations: dict[str, str] = {}
         self.groups: list[str] = []  # directories of its control groups
+        self.unit: str = ""  # its scope, if systemd has made them
+        self.bus: str = ""  # the socket at which systemd's manager was reached
         self.sandbox: str = ""  # in a pod: the container whose sandbox and monitor it uses; empty: its own
         self.hooks: dict[str, Any] = {}
         self.process: dict[str, Any] = {}  # of the bundle, for `exec` by words

@@ -16,6 +16,12 @@ def _make(
 ) -> tuple[Record, int]:
     ident = one_id(words, verb)
     streams = passed_streams(options.text("preserve-fds", "0"))
+    manager = given.text("cgroup-manager", "cgroupfs")
+    is_systemd = given.has("systemd-cgroup") or manager == "systemd"
+    if is_systemd:
+        from cloche.oci.systemd import check_running
+
+        check_running()
     return create(
         root,
         ident,
@@ -25,7 +31,8 @@ def _make(
         platform=given.text("platform"),
         streams=streams,
         egress=given.text("egress"),
-        has_groups=given.text("cgroup-manager") != "disabled",
+        has_groups=manager != "disabled",
+        is_systemd=is_systemd,
         is_detached=is_detached,
     )
 

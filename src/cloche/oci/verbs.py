@@ -356,6 +356,10 @@ def _update(record: Record, options: Options) -> None:
     tasks = (resources.get("pids") or {}).get("limit")
     if tasks:
         fields["max_tasks"] = min(tasks, 1 << 22) if tasks > 0 else 32768
+    if record.unit:
+        from cloche.oci import systemd
+
+        systemd.update(record, resources)
     cgroups.limit(record.groups, resources)
     if fields:
         ask(record, "update", fields)
