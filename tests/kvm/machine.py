@@ -66,7 +66,10 @@ class Machine:
         python: Path,
         memory_mib: int = 1536,
         lifetime_s: float = 1500.0,
+        line: str = KERNEL_LINE,
+        disk: Path | None = None,
     ) -> None:
+        """`disk` is an image of a file system, which stays as it is: what the machine writes there is forgotten."""
         self.environment = {**ENVIRONMENT, "PATH": f"{python.parent}:{PATH}"}
         self.console = folder / "console.log"
         self.deadline = time.monotonic() + lifetime_s
@@ -78,8 +81,10 @@ class Machine:
             *("-serial", f"file:{self.console}"),
             *("-device", "virtio-serial-pci", "-device", f"virtserialport,chardev=agent,name={PORT_NAME}"),
             *("-chardev", f"socket,id=agent,fd={theirs.fileno()}"),
-            *("-kernel", str(kernel.image), "-initrd", str(archive), "-append", KERNEL_LINE),
+            *("-kernel", str(kernel.image), "-initrd", str(archive), "-append", line),
         ]
+        if disk is not None:
+            command += ["-drive", f"file={disk},if=virtio,format=raw,snapshot=on"]
         with theirs:
             self.errors = open(folder / "qemu.log", "wb")
             self.process = subprocess.Popen(

@@ -77,8 +77,8 @@ def connect(paths: list[str]) -> "Bus":
 class Bus:
     """A connection."""
 
-    def __init__(self, path: str) -> None:
-        """Raises OSError, BusError."""
+    def __init__(self, path: str, timeout_s: float = _TIMEOUT_S) -> None:
+        """Each call has `timeout_s`.  Raises OSError, BusError."""
         from jeepney.low_level import Parser
 
         self.path: str = path
@@ -87,10 +87,11 @@ class Bus:
         self.serial: int = 0
         self.signals: list[Any] = []
         self.manager: str = ""  # the sender of what the manager says
-        self.deadline_s: float = time.monotonic() + _TIMEOUT_S
+        self.timeout_s: float = timeout_s
+        self.deadline_s: float = time.monotonic() + timeout_s
         self.sock: socket.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            self.sock.settimeout(_TIMEOUT_S)
+            self.sock.settimeout(timeout_s)
             self.sock.connect(path)
             self._authenticate()
             if not self.is_direct:
@@ -155,9 +156,9 @@ class Bus:
         from jeepney.low_level import HeaderFields, MessageType
         from jeepney.wrappers import DBusAddress, new_method_call
 
-        self.deadline_s = time.monotonic() + _TIMEOUT_S
+        self.deadline_s = time.monotonic() + self.timeout_s
         self.serial += 1
-        address = DBusAddress(path, None if self.is_direct else destination, interface)
+        address = DBusAddress(path, destination, interface)
         message = new_method_call(address, member, signature or None, body)
         try:
             self.sock.sendall(message.serialise(self.serial))
@@ -193,7 +194,7 @@ class Bus:
         """The result of a job: "done", or how it failed.  Raises BusError."""
         from jeepney.low_level import HeaderFields
 
-        self.deadline_s = time.monotonic() + _TIMEOUT_S
+        self.deadline_s = time.monotonic() + self.timeout_s
         while True:
             while self.signals:
                 found = self.signals.pop(0)

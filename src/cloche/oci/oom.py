@@ -1,10 +1,16 @@
-"""Tells the engine that a program was ended for want of memory, where the group's own notification does so (version 1).
+"""Tells the engine that a program was ended for want of memory, where the group's own notification does so.
 
 The sentry keeps a container's limit, so the host's kernel never runs out of memory in its group, whose limit is higher;
-but engines listen there (an eventfd of memory.oom_control) to report OOMKilled. So the group is made to run out of
-memory once: its OOM killer is switched off, its limit is set to its usage, and a helper process asks for more. The
-helper blocks, the listeners are notified, and the old settings are restored. No other process of the group is ended,
-but those that ask for memory wait meanwhile.
+but engines listen there to report OOMKilled. So the group is made to run out of memory once.
+
+Version 1, where they have an eventfd of memory.oom_control: the group's OOM killer is switched off, its limit is set to
+its usage, and a helper process asks for more. The helper blocks, the listeners are notified, and the old settings are
+restored. No other process of the group is ended, but those that ask for memory wait meanwhile.
+
+Version 2, where they watch oom_kill in memory.events: that counts only ends. So the helper has memory of its own, and
+is what the kernel ends: it has the highest oom_score_adj, and the guests, which have that, too, have none meanwhile.
+The limit is set a little below the usage, in steps, until cached files no longer give what is asked for. A step is less
+than what the helper has: after its end the group is below the limit again.
 """
 
 import mmap
@@ -23,15 +29,20 @@ _STEP_BYTES: Final = 256 << 10
 _PAGE: Final = 4096
 _UNLIMITED: Final = 1 << 60
 _WAIT_S: Final = 0.5
+_WAIT_V2_S: Final = 2.0
+_LOWERED_BYTES: Final = 24 << 20  # in one step
 
 
 def report(groups: list[str], own: list[str], mount: str = cgroups.MOUNT) -> None:
-    """A program of the container in these groups was ended.  With version 2 this does nothing.
+    """A program of the container in these groups was ended.
 
-    The caller, whose groups are `own`, leaves them meanwhile, so that it cannot block on memory itself.
+    With version 1 the caller, whose groups are `own`, leaves them meanwhile, so that it cannot block on memory itself.
     """
     group = cgroups.group_of(groups, "memory", mount)
-    if cgroups.is_unified(mount) or not group:
+    if not group:
+        return
+    if cgroups.is_unified(mount):
+        _report_v2(group)
         return
     control, limit = os.path.join(group, "memory.oom_control"), os.path.join(group, "memory.limit_in_bytes")
     before = cgroups.read(limit).strip()
@@ -95,3 +106,101 @@ def _await(group: str, limit_bytes: int, child: int) -> None:
         if has_ended or time.monotonic() > deadline:
             return
         time.sleep(0.001)
+
+
+# -- version 2 -------------------------------------------------------------------------------------------------
+def _report_v2(group: str) -> None:
+    limit, swap = os.path.join(group, "memory.max"), os.path.join(group, "memory.swap.max")
+    before, swap_before = cgroups.read(limit).strip(), cgroups.read(swap).strip()
+    if not before.isdigit():
+        return
+    scores: dict[int, str] = {}
+    child = 0
+    try:
+        if not _lower_scores(group, scores):
+            return
+        child = _want_v2(group)
+        if swap_before:
+            cgroups.write(swap, "0")  # the helper's memory is not to go there
+        deadline = time.monotonic() + _WAIT_V2_S
+        while time.monotonic() < deadline and not _has_ended(child):
+            used = cgroups.read(os.path.join(group, "memory.current")).strip()
+            if not used.isdigit() or not _lower_scores(group, scores, child):
+                break
+            cgroups.write(
+                limit, str(max(int(used) - _LOWERED_BYTES, _PAGE))
+            )  # returns when the kernel has done it
+    except OSError:
+        pass  # the engine is not told
+    finally:
+        for path, text in ((limit, before), (swap, swap_before)):
+            try:
+                if text:
+                    cgroups.write(path, text)
+            except OSError:
+                pass
+        if child:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+        _restore_scores(group, scores)
+
+
+def _has_ended(child: int) -> bool:
+    return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def _score(pid: int, text: str) -> bool:
+    """Set a process's oom_score_adj; False if that is not permitted."""
+    try:
+        cgroups.write(f"/proc/{pid}/oom_score_adj", text)
+    except (FileNotFoundError, ProcessLookupError):
+        pass  # it has ended
+    except OSError:
+        return False
+    return True
+
+
+def _lower_scores(group: str, scores: dict[int, str], child: int = 0) -> bool:
+    """Have no process of the group be ended before the helper; `scores` gets what is to be restored. False where that
+    is not permitted: then the helper might not be what is ended.
+    """
+    for pid in cgroups.processes([group]):
+        text = cgroups.read(f"/proc/{pid}/oom_score_adj").strip()
+        if pid != child and pid not in scores and text.isdigit() and int(text) > 0:
+            if not _score(pid, "0"):
+                return False
+            scores[pid] = text
+    return True
+
+
+def _restore_scores(group: str, scores: dict[int, str]) -> None:
+    """Also of the children that these processes have had meanwhile."""
+    for pid, text in scores.items():
+        _score(pid, text)
+    for pid in cgroups.processes([group]):
+        fields = cgroups.read(f"/proc/{pid}/stat").rpartition(")")[2].split()
+        parent = int(fields[1]) if len(fields) > 1 else 0
+        if pid not in scores and parent in scores:
+            scores[pid] = scores[parent]
+            _score(pid, scores[pid])
+
+
+def _want_v2(group: str) -> int:
+    """Fork the helper, and wait until it has its memory; returns its pid."""
+    hear, say = os.pipe2(os.O_CLOEXEC)
+    pid = os.fork()
+    if pid:
+        os.close(say)
+        os.read(hear, 1)
+        os.close(hear)
+        return pid
+    try:
+        cgroups.write("/proc/self/oom_score_adj", "1000")
+        cgroups.enter([group])
+        memory = mmap.mmap(-1, _WANTED_BYTES)
+        for page in range(0, _WANTED_BYTES, _PAGE):
+            memory[page] = 1
+        os.write(say, b"+")
+        signal.pause()
+    finally:
+        os._exit(0)

@@ -11,6 +11,7 @@ A scope ends when it has no process. So while a container is made a process stan
 import os
 import signal
 import socket
+from collections.abc import Callable
 from typing import Any, Final
 
 from cloche.oci import cgroups
@@ -71,9 +72,9 @@ def _bits(text: str) -> bytes:
     """A list of numbers, "0-2,5", as a mask.  Raises OciError."""
     mask = 0
     for part in text.replace("\n", ",").split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first:
+        if not part.strip():
             continue
+        first, dash, last = part.strip().partition("-")
         last = last if dash else first
         if not first.isdigit() or not last.isdigit() or not int(first) <= int(last) < _MAX_CPUS:
             raise OciError(f"cannot read the list of processors or nodes {text[:64]!r}")
@@ -220,8 +221,15 @@ def stop(record: Record) -> None:
 class Scope:
     """A scope that has been started, with the process that keeps it until the container's own are in it."""
 
-    def __init__(self, path: str, ident: str, resources: dict[str, Any], annotations: dict[str, str]) -> None:
-        """Raises OciError."""
+    def __init__(
+        self,
+        path: str,
+        ident: str,
+        resources: dict[str, Any],
+        annotations: dict[str, str],
+        placed: Callable[[str], list[str]] = cgroups.of_process,
+    ) -> None:
+        """`placed` tells the groups by a /proc/PID/cgroup.  Raises OciError."""
         is_user = is_rootless()
         self.bus: str = ""  # the socket at which the manager was reached
         self.groups: list[str] = []
@@ -248,7 +256,7 @@ class Scope:
             )
         self.bus = answer["bus"]
         try:
-            self.groups = cgroups.of_process(answer["groups"])
+            self.groups = placed(answer["groups"])
         except OciError:
             self.release()
             raise
@@ -285,6 +293,8 @@ def _stand(
             bus.close()
         except BusError as failure:
             answer = {"problem": str(failure) or failure.name}
+        except Exception as failure:
+            answer = {"problem": f"internal error: {failure!r}"}
         sock.sendall(json.dumps(answer).encode() + b"\n")
         sock.recv(1)  # until the other end is closed, by whatever
     finally:

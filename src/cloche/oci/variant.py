@@ -39,7 +39,8 @@ _WORDS: Final = {
 }
 _TEXTS: Final = "sog"
 _ESCAPES: Final = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "a": "\a", "v": "\v"}
-_ENDS: Final = " \t\n,]):"
+_BLANKS: Final = " \t\n"
+_ENDS: Final = _BLANKS + ",])"
 
 
 class _Reader:
@@ -49,14 +50,14 @@ class _Reader:
 
     def look(self) -> str:
         """The next character that is no blank; empty at the end."""
-        while self.at < len(self.text) and self.text[self.at] in " \t\n":
+        while self.at < len(self.text) and self.text[self.at] in _BLANKS:
             self.at += 1
         return self.text[self.at : self.at + 1]
 
-    def word(self) -> str:
+    def word(self, ends: str = _ENDS) -> str:
         """Up to the next delimiter."""
         start = self.at
-        while self.at < len(self.text) and self.text[self.at] not in _ENDS:
+        while self.at < len(self.text) and self.text[self.at] not in ends:
             self.at += 1
         if start == self.at:
             raise ValueError(f"a value is missing at {start}")
@@ -103,7 +104,7 @@ def _value(reader: _Reader, wanted: str, depth: int) -> Variant:
     char = reader.look()
     if char == "@":
         reader.at += 1
-        signature = reader.word()
+        signature = reader.word(_BLANKS)
         if wanted and wanted != signature or not _is_type(signature):
             raise ValueError(f"unexpected type {signature[:64]}")
         return _value(reader, signature, depth + 1)
@@ -218,7 +219,7 @@ def _is_type(signature: str) -> bool:
     """Whether it is one complete type of those that are read here."""
     if len(signature) > 255 or any(char not in "ybnqiuxtdsoga()" for char in signature):
         return False
-    if signature.count("(") > _MAX_DEPTH or "()" in signature:
+    if signature.count("(") > _MAX_DEPTH or "a" * _MAX_DEPTH in signature or "()" in signature:
         return False
     try:
         return len(_split(signature)) == 1
