@@ -9,8 +9,9 @@ restored. No other process of the group is ended, but those that ask for memory 
 
 Version 2, where they watch oom_kill in memory.events: that counts only ends. So the helper has memory of its own, and
 is what the kernel ends: it has the highest oom_score_adj, and the guests, which have that, too, have none meanwhile.
-The limit is set a little below the usage, in steps, until cached files no longer give what is asked for. A step is less
-than what the helper has: after its end the group is below the limit again.
+Cached files are given up, and the limit is set a little below the usage, in steps, until the kernel finds no other way.
+A step is small, and the helper has no huge pages: when the kernel looks for what to end next, up to 10,000 pages of an
+ended process still count (mmu_gather), and the group must be below its limit all the same.
 """
 
 import mmap
@@ -30,7 +31,8 @@ _PAGE: Final = 4096
 _UNLIMITED: Final = 1 << 60
 _WAIT_S: Final = 0.5
 _WAIT_V2_S: Final = 2.0
-_LOWERED_BYTES: Final = 24 << 20  # in one step
+_WANTED_V2_BYTES: Final = 96 << 20
+_LOWERED_BYTES: Final = 4 << 20  # in one step
 
 
 def report(groups: list[str], own: list[str], mount: str = cgroups.MOUNT) -> None:
@@ -122,14 +124,16 @@ def _report_v2(group: str) -> None:
         child = _want_v2(group)
         if swap_before:
             cgroups.write(swap, "0")  # the helper's memory is not to go there
+        _drop_files(group)
         deadline = time.monotonic() + _WAIT_V2_S
-        while time.monotonic() < deadline and not _has_ended(child):
+        ends = _ends(group)
+        # The counter, not the helper's death, which may come much later: another step would end a guest.
+        while time.monotonic() < deadline and _ends(group) == ends and not _has_ended(child):
             used = cgroups.read(os.path.join(group, "memory.current")).strip()
             if not used.isdigit() or not _lower_scores(group, scores, child):
                 break
-            cgroups.write(
-                limit, str(max(int(used) - _LOWERED_BYTES, _PAGE))
-            )  # returns when the kernel has done it
+            wanted = max(int(used) - _LOWERED_BYTES, _PAGE)
+            cgroups.write(limit, str(wanted))  # returns when the kernel has done it
     except OSError:
         pass  # the engine is not told
     finally:
@@ -143,6 +147,23 @@ def _report_v2(group: str) -> None:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
         _restore_scores(group, scores)
+
+
+def _drop_files(group: str) -> None:
+    """Have the kernel give up what it has cached of files: then one step may do."""
+    rows = [line.split() for line in cgroups.read(os.path.join(group, "memory.stat")).splitlines()]
+    cached = sum(int(row[1]) for row in rows if len(row) == 2 and row[0] in ("active_file", "inactive_file"))
+    try:
+        if cached > _LOWERED_BYTES:
+            cgroups.write(os.path.join(group, "memory.reclaim"), str(cached))
+    except OSError:
+        pass  # not all of it, or Linux before 5.19
+
+
+def _ends(group: str) -> str:
+    """How many processes of the group the kernel has ended for want of memory."""
+    lines = cgroups.read(os.path.join(group, "memory.events")).splitlines()
+    return next((line for line in lines if line.startswith("oom_kill ")), "")
 
 
 def _has_ended(child: int) -> bool:
@@ -197,8 +218,10 @@ def _want_v2(group: str) -> int:
     try:
         cgroups.write("/proc/self/oom_score_adj", "1000")
         cgroups.enter([group])
-        memory = mmap.mmap(-1, _WANTED_BYTES)
-        for page in range(0, _WANTED_BYTES, _PAGE):
+        # Private: what is shared would not be given back before the process is gone, and others be ended for it.
+        memory = mmap.mmap(-1, _WANTED_V2_BYTES, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        memory.madvise(mmap.MADV_NOHUGEPAGE)
+        for page in range(0, _WANTED_V2_BYTES, _PAGE):
             memory[page] = 1
         os.write(say, b"+")
         signal.pause()
