@@ -67,7 +67,7 @@ def _engine(engine: str, name: str) -> list[Row]:
             ["docker"], ["docker", "run", "--rm", f"--runtime={name}", "--network=none"], name
         )
     if engine == PODMAN:
-        words = ["podman", f"--runtime={name}", "--cgroup-manager=cgroupfs", "run", "--rm", "--network=none"]
+        words = ["podman", f"--runtime={name}", "run", "--rm", "--network=none"]
         return _with_images(["podman"], words, name)
     client = "ctr" if engine == "containerd" else "crictl"
     status, text = _ask([client, "version"])
@@ -84,9 +84,6 @@ def _with_images(command: list[str], run: list[str], name: str) -> list[Row]:
     if command[0] == DOCKER:
         status, text = _ask([*command, "info", "--format", "{{range $n, $r := .Runtimes}}{{$n}} {{end}}"])
         rows.append((f"the daemon has read {name}", name in text.split(), text, "systemctl reload docker"))
-        status, driver = _ask([*command, "info", "--format", "{{.CgroupDriver}}"])
-        remedy = 'add "exec-opts": ["native.cgroupdriver=cgroupfs"] to daemon.json and restart the daemon'
-        rows.append(("control groups by cgroupfs", driver == "cgroupfs", driver, remedy))
     if all(row[1] for row in rows):
         status, text = _ask([*command, "import", "-", IMAGE], _image())
         if status == 0:

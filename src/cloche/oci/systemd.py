@@ -234,9 +234,8 @@ class Scope:
         self.bus: str = ""  # the socket at which the manager was reached
         self.groups: list[str] = []
         place, self.unit = unit_of(path, ident, is_user=is_user)
-        properties(
-            place, ident, 1, resources, annotations, is_v2=cgroups.is_unified()
-        )  # what is wrong is said here
+        is_v2 = cgroups.is_unified()
+        properties(place, ident, 1, resources, annotations, is_v2=is_v2)  # says what is wrong
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock: socket.socket = ours
         self.pid: int = os.fork()
@@ -291,8 +290,8 @@ def _stand(
             start(bus, unit, rows)
             answer = {"bus": bus.path, "groups": cgroups.read("/proc/self/cgroup")}
             bus.close()
-        except BusError as failure:
-            answer = {"problem": str(failure) or failure.name}
+        except BusError as refusal:
+            answer = {"problem": str(refusal) or refusal.name}
         except Exception as failure:
             answer = {"problem": f"internal error: {failure!r}"}
         sock.sendall(json.dumps(answer).encode() + b"\n")
