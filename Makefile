@@ -2,7 +2,7 @@
 PYTHON ?= .venv/bin/python
 BIN := $(dir $(PYTHON))
 
-.PHONY: help venv native build docs site fmt lint types test kvm kvm-all check bench clean wheel
+.PHONY: help venv native build docs site fmt lint types test kvm kvm-all engines-vm check bench clean wheel
 
 help:
 	@echo "venv    create .venv with an editable, interpreted cloche and the tools"
@@ -17,6 +17,7 @@ help:
 	@echo "test    the tests, interpreted"
 	@echo "kvm     the tests that need a /dev/kvm, in a machine that QEMU emulates (tests/kvm/README.md)"
 	@echo "kvm-all the same with all programs and tests of tests/guest and tests/security: an hour or more"
+	@echo "engines-vm Docker and Podman with systemd and control groups of version 2 alone, in such a machine (tests/vm/README.md)"
 	@echo "check   format, lint, types, layers, tests interpreted and compiled"
 	@echo "bench   the tables of docs/bench: native, cloche and, where installed, runsc; needs an idle machine"
 
@@ -60,6 +61,11 @@ kvm:
 kvm-all:
 	$(PYTHON) -m tests.kvm.kernel
 	CLOCHE_SLOW=1 $(PYTHON) -m pytest -rA tests/kvm
+
+engines-vm:
+	$(PYTHON) -m tests.kvm.kernel
+	PATH="$$PATH:/usr/sbin:/sbin" $(PYTHON) -m tests.vm.root
+	$(PYTHON) -m pytest -rA --timeout 3600 tests/vm
 
 check:
 	.ci/run --no-install
