@@ -46,8 +46,8 @@ def need() -> str:
     return lacks or ("" if root.is_made() else "an image: python -m tests.vm.root")
 
 
-def archive(found: kernel.Kernel, python: Path) -> Archive:
-    """The initramfs."""
+def archive(found: kernel.Kernel, python: Path, files: dict[str, Path]) -> Archive:
+    """The initramfs; `files` are taken along, by their paths in the machine."""
     made = Archive()
     for folder in ("newroot", "dev", "env"):
         made.folder(f"/{folder}")
@@ -58,6 +58,8 @@ def archive(found: kernel.Kernel, python: Path) -> Archive:
     taken = Archive()
     taken.folder("/tmp", 0o1777)
     contents.environment(taken, python, ("cloche",))
+    for path, source in files.items():
+        taken.file(path, source)
     real = python.resolve()
     shown = subprocess.run(["ldd", str(real)], check=True, capture_output=True, text=True).stdout
     for path in re.findall(r"=> (/\S+) \(0x", shown):
@@ -85,10 +87,12 @@ def modules(found: kernel.Kernel) -> list[tuple[str, bytes]]:
 class Systemd(Machine):
     """One boot, until systemd has started what it starts."""
 
-    def __init__(self, folder: Path, python: Path, line: str = UNIFIED) -> None:
+    def __init__(
+        self, folder: Path, python: Path, line: str = UNIFIED, files: dict[str, Path] | None = None
+    ) -> None:
         found = kernel.find()
         assert found is not None
-        archive(found, python).write(folder / "initramfs")
+        archive(found, python, files or {}).write(folder / "initramfs")
         super().__init__(
             found, folder / "initramfs", folder, python, MEMORY_MIB, LIFETIME_S, LINE + line, root.IMAGE
         )

@@ -44,10 +44,9 @@ def boot(folder: Path, line: str) -> Iterator[Guest]:
     if lacks:
         pytest.skip(f"needs {lacks}")
     image = make_image(folder)
-    with Systemd(folder, Path(sys.executable), line) as machine:
-        machine.put("/srv/bb.tar", image.read_bytes())
+    with Systemd(folder, Path(sys.executable), line, {"/srv/bb.tar": image}) as machine:
         guest = Guest(machine)
-        guest.sh("systemctl is-system-running --wait; chmod 755 /srv")
+        guest.sh("systemctl is-system-running --wait")
         yield guest
 
 
