@@ -119,7 +119,7 @@ def _report_v2(group: str) -> None:
     scores: dict[int, str] = {}
     child = 0
     try:
-        if not _lower_scores(group, scores):
+        if not lower_scores(group, scores):
             return
         child = _want_v2(group)
         if swap_before:
@@ -130,7 +130,7 @@ def _report_v2(group: str) -> None:
         # The counter, not the helper's death, which may come much later: another step would end a guest.
         while time.monotonic() < deadline and _ends(group) == ends and not _has_ended(child):
             used = cgroups.read(os.path.join(group, "memory.current")).strip()
-            if not used.isdigit() or not _lower_scores(group, scores, child):
+            if not used.isdigit() or not lower_scores(group, scores, child):
                 break
             wanted = max(int(used) - _LOWERED_BYTES, _PAGE)
             cgroups.write(limit, str(wanted))  # returns when the kernel has done it
@@ -146,7 +146,7 @@ def _report_v2(group: str) -> None:
         if child:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
-        _restore_scores(group, scores)
+        restore_scores(group, scores)
 
 
 def _drop_files(group: str) -> None:
@@ -181,7 +181,7 @@ def _score(pid: int, text: str) -> bool:
     return True
 
 
-def _lower_scores(group: str, scores: dict[int, str], child: int = 0) -> bool:
+def lower_scores(group: str, scores: dict[int, str], child: int = 0) -> bool:
     """Have no process of the group be ended before the helper; `scores` gets what is to be restored. False where that
     is not permitted: then the helper might not be what is ended.
     """
@@ -194,7 +194,7 @@ def _lower_scores(group: str, scores: dict[int, str], child: int = 0) -> bool:
     return True
 
 
-def _restore_scores(group: str, scores: dict[int, str]) -> None:
+def restore_scores(group: str, scores: dict[int, str]) -> None:
     """Also of the children that these processes have had meanwhile."""
     for pid, text in scores.items():
         _score(pid, text)
