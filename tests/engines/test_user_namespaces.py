@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -302,6 +303,38 @@ def test_the_process_that_engines_know_is_in_it(machine: Machine) -> None:
         found.append(shown)
         assert machine(path, "delete", "--force", ident).status == 0
     assert found[0] == found[1]
+
+
+def test_sockets_belong_to_mapped_users(machine: Machine) -> None:
+    """As packet filters, and /proc/net of the namespace, see them on the host."""
+    found = []
+    for path in (program("runc"), RUNTIME):
+        ident, pid = start(machine, path)
+        words = [
+            path,
+            "--root",
+            str(machine.folder / ("of-" + Path(path).name)),
+            "exec",
+            "-u",
+            "33:34",
+            ident,
+        ]
+        with open(os.devnull, "wb") as null:
+            server = subprocess.Popen(
+                [*words, "nc", "-l", "-p", "7000"], stdin=subprocess.DEVNULL, stdout=null, stderr=null
+            )
+        shown: list[str] = []
+        deadline = time.monotonic() + 120
+        while not shown:  # until it listens
+            listed = [
+                Path(f"/proc/{pid}/net/{name}").read_text().splitlines()[1:] for name in ("tcp", "tcp6")
+            ]
+            shown = [row.split()[7] for row in sum(listed, []) if row.split()[1].endswith(":1B58")]
+            assert server.poll() is None and time.monotonic() < deadline
+        found.append(shown)
+        assert machine(path, "delete", "--force", ident).status == 0
+        server.wait()
+    assert found == [[str(FIRST + 33)]] * 2
 
 
 def test_a_namespace_that_exists(machine: Machine) -> None:
