@@ -7,6 +7,7 @@ import shutil
 import site
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -81,7 +82,7 @@ class Rootless:
 
 
 @pytest.fixture(scope="module")
-def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rootless]:
+def podman() -> Iterator[Rootless]:
     need("podman", "conmon", "runc", "busybox", "setpriv", "newuidmap")
     try:
         uid = pwd.getpwnam(USER).pw_uid
@@ -96,18 +97,18 @@ def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rootless]:
         pytest.skip(
             f"needs ranges of ids for {grp.getgrgid(pwd.getpwuid(uid).pw_gid).gr_name} in /etc/subuid"
         )
-    folder = tmp_path_factory.mktemp("rootless")
-    for path in [folder, *folder.parents]:
-        if path.stat().st_uid == os.geteuid() and str(path) not in ("/", "/tmp"):
-            path.chmod(path.stat().st_mode | 0o055)
+    # Not below pytest's directory: each pytest that starts closes that to others.
+    folder = Path(tempfile.mkdtemp(prefix="rootless-"))
+    folder.chmod(0o755)
     podman = Rootless(folder, uid)
-    need_runc(podman, folder, " for users")
     try:
+        need_runc(podman, folder, " for users")
         yield podman
     finally:
         podman("runc", "rm", "-fa", "-t", "0")
         podman("runc", "unshare", shutil.which("umount") or "umount", f"{folder}/home/root/overlay")
         podman("runc", "system", "migrate")  # ends the process that holds the user's namespaces
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def test_runs_alike(podman: Rootless) -> None:
