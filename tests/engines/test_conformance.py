@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.engines.harness import RUNTIME, Done, need, program
-from tests.engines.test_bundles import Runtime, make_bundle
+from tests.engines.harness import RUNTIME, Done, need, program, run
+from tests.engines.test_bundles import Runtime, make_bundle, until
 
 
 @pytest.fixture
@@ -140,3 +140,72 @@ def test_devices_of_the_host_stay(both: dict[str, Runtime], root: Path, tmp_path
             done = runtime("run", "-b", str(bundle), "c")
             assert (done.status, done.out) == (0, "of the host"), (name, place, done)
             assert listing(outer) == before, (name, place)
+
+
+def test_what_can_be_asked_of_one_that_has_ended(both: dict[str, Runtime], root: Path) -> None:
+    """Also with options after the name."""
+    found = []
+    for runtime in both.values():
+        bundle = make_bundle(runtime.folder / "b", root, "true")
+        runtime.make("c", bundle)
+        assert runtime("start", "c").status == 0
+        until(lambda: runtime.state("c")["status"] == "stopped", "it ends")  # noqa: B023
+        shown = json.loads(runtime("list", "-f", "json").out)
+        ends = (runtime("ps", "-f", "json", "c"), runtime("kill", "c", "--all"), runtime("delete", "c", "-f"))
+        found.append([[(done.status, done.out) for done in ends], sorted(shown[0])])
+    assert found[0] == found[1]
+
+
+def test_json_is_written_as_go_writes_it(both: dict[str, Runtime], root: Path) -> None:
+    """Scripts look for pieces of it."""
+    for runtime in both.values():
+        runtime.make("c", make_bundle(runtime.folder / "b", root, "sleep", "1000"))
+        try:
+            assert '{"type":"stats","id":"c","data":{' in runtime("events", "--stats", "c").out
+            assert '","id":"c","pid":' in runtime("list", "-f", "json").out
+        finally:
+            runtime("delete", "-f", "c")
+
+
+def test_a_read_only_dev(both: dict[str, Runtime], root: Path) -> None:
+    def make(at: Path) -> Path:
+        bundle = make_bundle(
+            at, root, "sh", "-c", "ls /dev; touch /dev/x 2>&1; echo there > /dev/null; echo $?"
+        )
+        data = json.loads((bundle / "config.json").read_text())
+        for row in data["mounts"]:
+            if row["destination"] == "/dev":
+                row["options"].append("ro")
+        (bundle / "config.json").write_text(json.dumps(data))
+        return bundle
+
+    assert "Read-only file system\n0\n" in alike(both, make).out
+
+
+def test_hooks_without_an_environment(both: dict[str, Runtime], root: Path, tmp_path: Path) -> None:
+    """They have the runtime's."""
+    for name, runtime in both.items():
+        hook = {"path": "/bin/sh", "args": ["sh", "-c", f'echo "$WORD" > {tmp_path}/said-{name}']}
+        bundle = make_bundle(runtime.folder / "b", root, "true", hooks={"prestart": [hook]})
+        words = [
+            "env",
+            "WORD=heard",
+            runtime.path,
+            "--root",
+            str(runtime.root),
+            "run",
+            "-b",
+            str(bundle),
+            "c",
+        ]
+        assert run(words).status == 0
+        assert (tmp_path / f"said-{name}").read_text() == "heard\n"
+
+
+def test_two_conditions_about_one_argument(both: dict[str, Runtime], root: Path) -> None:
+    """Of a seccomp rule: one of them is enough, as it is for runc."""
+    args = [{"index": 0, "op": "SCMP_CMP_EQ", "value": value} for value in (0o22, 0o77)]
+    rule = {"names": ["umask"], "action": "SCMP_ACT_ERRNO", "errnoRet": 13, "args": args}
+    profile = {"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86_64"], "syscalls": [rule]}
+    script = "umask 0077; umask; umask 0033; umask; umask 0022; umask"
+    alike(both, lambda at: make_bundle(at, root, "sh", "-c", script, linux={"seccomp": profile}))

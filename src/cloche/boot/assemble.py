@@ -107,6 +107,7 @@ class Builder:
         self.quota: StorageQuota = StorageQuota(limit, STORAGE_INODES)
         self.quota.reaper.chores = kernel.chores
         self.volumes: list[Mount] = []
+        self.late_read_only: list[Mount] = []
         self.store: LayerStore | None = None
         if spec.layer_source and gofer is not None:
             self.store = LayerStore(
@@ -223,6 +224,8 @@ class Builder:
                 if each.fs.kind == "overlay" and each not in self.volumes or each is ctx.mount_ns.root.mount:
                     each.flags |= MS_RDONLY
         finish_bundle(self.container, ctx, spec)
+        for each in self.late_read_only:
+            each.flags |= MS_RDONLY
         return ctx
 
     def make_directory(self, ctx: Context, path: bytes, mode: int, uid: int = 0, gid: int = 0) -> None:
@@ -261,6 +264,7 @@ class Builder:
         self.make_mountpoint(ctx, spec)
         below = path_lookup(ctx, None, spec.destination) if spec.copies_up else None
         flags = 0
+        is_late = False
         fs: FileSystem
         if spec.kind == HOST:
             fs = self.shared_fs(spec.volume) if spec.volume else self.own_fs(spec)
@@ -289,7 +293,12 @@ class Builder:
             fs.user_ns = self.container.user_ns
         if spec.flags >= 0:
             flags = spec.flags
+        if spec.kind == TMPFS and flags & MS_RDONLY:  # once all that is to be in it is made
+            flags &= ~MS_RDONLY
+            is_late = True
         mounted = mount_at(ctx, spec.destination, fs, 0 if below is not None else flags)
+        if is_late:
+            self.late_read_only.append(mounted)
         if below is not None:
             copy_below(ctx, below, spec.destination)
             mounted.flags |= flags

@@ -116,8 +116,8 @@ def _make_one(path: str, controller: str) -> None:
     try:
         os.mkdir(path, 0o755)
     except FileExistsError:
-        return
-    if controller == "cpuset":  # a new one has no processors, and takes no process
+        pass
+    if controller == "cpuset":  # a new one, of whoever made it, has no processors, and takes no process
         for name in ("cpuset.cpus", "cpuset.mems"):
             if not read(os.path.join(path, name)).strip():
                 write(os.path.join(path, name), read(os.path.join(os.path.dirname(path), name)).strip())

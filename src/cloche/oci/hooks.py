@@ -29,8 +29,9 @@ def _run(hook: dict[str, Any], state: bytes) -> str:
     """Run one hook; returns an error text, or an empty one."""
     path = hook["path"]
     argv = hook.get("args") or [path]
-    environment: dict[str, str] = {}
-    for item in hook.get("env") or []:
+    given = hook.get("env") or []
+    environment: dict[str, str] = {} if given else dict(os.environ)  # as runc does it
+    for item in given:
         key, _equals, value = item.partition("=")
         environment[key] = value
     hear, say = os.pipe2(os.O_CLOEXEC)

@@ -131,7 +131,9 @@ class Options:
 
 
 def parse(words: list[str], verb: str) -> tuple[Options, list[str]]:
-    """The options, and the words after them.  Raises OciError."""
+    """The options, and the words after them; but of most verbs options may follow those.  Raises OciError."""
+    may_follow = verb not in ("", "exec", "ps")
+    rest: list[str] = []
     known = VERBS[verb] if verb else GLOBAL
     short = _SHORT.get(verb, {})
     options = Options()
@@ -139,9 +141,13 @@ def parse(words: list[str], verb: str) -> tuple[Options, list[str]]:
     while index < len(words):
         word = words[index]
         if word == "--":
-            return options, words[index + 1 :]
+            return options, rest + words[index + 1 :]
         if not word.startswith("-") or word == "-":
-            break
+            if not may_follow:
+                break
+            rest.append(word)
+            index += 1
+            continue
         index += 1
         name, equals, value = word.lstrip("-").partition("=")
         name = short.get(name, name)
@@ -156,4 +162,4 @@ def parse(words: list[str], verb: str) -> tuple[Options, list[str]]:
             value = words[index]
             index += 1
         options.values.setdefault(name, []).append(value if known[name] or equals else "true")
-    return options, words[index:]
+    return options, rest + words[index:]

@@ -49,10 +49,10 @@ def _refuse(value: Any) -> Any:
 
 
 def dumps(value: Any, indent: str = "") -> str:
-    """As text in ASCII, with `indent` for each level, or in one line."""
+    """As text in ASCII, with `indent` for each level, or in one line without spaces, as Go writes it."""
     if indent:
         return _pretty(value, indent, "\n")
-    encode = _json.make_encoder({}, _refuse, _QUOTED, None, ": ", ", ", False, False, True)
+    encode = _json.make_encoder({}, _refuse, _QUOTED, None, ":", ",", False, False, True)
     return "".join(encode(value, 0))
 
 

@@ -39,7 +39,7 @@ class Rule:
         where = "linux.seccomp.syscalls."
         self.names: list[str] = take_strings(data, "names", where)
         self.verdict: int = _verdict(data, "action", where, default_errno)
-        self.conditions: list[tuple[int, str, int, int]] = []
+        conditions: list[tuple[int, str, int, int]] = []
         for arg in take_objects(data, "args", where):
             index = take_int(arg, "index", where + "args.", 0, 0, 5)
             operator = take_text(arg, "op", where + "args.")
@@ -47,7 +47,11 @@ class Rule:
                 raise OciError(f"config.json: {where}args.op {operator[:64]!r} is unknown")
             value = take_int(arg, "value", where + "args.", 0, -(1 << 63), _M64) & _M64
             second = take_int(arg, "valueTwo", where + "args.", 0, -(1 << 63), _M64) & _M64
-            self.conditions.append((index, operator, value, second))
+            conditions.append((index, operator, value, second))
+        # All of them hold, but as in runc one is enough where two are about the same argument.
+        self.alternatives: list[list[tuple[int, str, int, int]]] = [conditions] if conditions else []
+        if len({row[0] for row in conditions}) < len(conditions):
+            self.alternatives = [[row] for row in conditions]
 
 
 def _verdict(data: dict[str, Any], name: str, where: str, default_errno: int) -> int:
@@ -79,7 +83,7 @@ def compile_profile(data: dict[str, Any]) -> bytes:
             last = max(last, number)
             if rule.verdict == default:
                 continue
-            if not rule.conditions:
+            if not rule.alternatives:
                 plain.setdefault(number, rule.verdict)
             else:
                 conditional.setdefault(number, []).append(rule)
@@ -118,11 +122,12 @@ def _add_conditional(program: BpfProgram, number: int, rules: list[Rule], defaul
     program.go(after)
     program.label(mine)
     for rule in rules:
-        other = program.new_label()
-        for index, operator, value, second in rule.conditions:
-            _add_condition(program, index, operator, value, second, other)
-        program.ret(rule.verdict)
-        program.label(other)
+        for conditions in rule.alternatives:
+            other = program.new_label()
+            for index, operator, value, second in conditions:
+                _add_condition(program, index, operator, value, second, other)
+            program.ret(rule.verdict)
+            program.label(other)
     program.ret(default)
     program.label(after)
 

@@ -208,11 +208,9 @@ def _ps(root: str, options: Options, words: list[str]) -> None:
     if not words:
         one_id(words, "ps")
     record = load(root, words[0])
-    if record.status() == STOPPED:
-        raise OciError("container not running")
-    pids = ask(record, "oci-pids", {}).get("pids", [])
+    pids = [] if record.status() == STOPPED else ask(record, "oci-pids", {}).get("pids", [])
     if options.text("format", "table") == "json":
-        print(json.dumps(pids))
+        print(json.dumps(pids) if pids else "null")
         return
     if options.text("format", "table") != "table":
         raise OciError("invalid format option")

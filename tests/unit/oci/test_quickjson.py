@@ -57,7 +57,7 @@ BROKEN = [
 
 def test_values() -> None:
     for value in VALUES:
-        assert quickjson.dumps(value) == json.dumps(value)
+        assert quickjson.dumps(value) == json.dumps(value, separators=(",", ":"))
         assert quickjson.dumps(value, "  ") == json.dumps(value, indent=2)
         assert quickjson.dumps(value, "\t") == json.dumps(value, indent="\t")
         assert quickjson.loads(json.dumps(value)) == value
