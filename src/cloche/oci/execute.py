@@ -93,6 +93,8 @@ def exec_verb(root: str, options: Options, words: list[str]) -> int:
         raise OciError("cannot exec in a stopped container")
     if status == PAUSED and not options.has("ignore-paused"):
         raise OciError("cannot exec in a paused container (use --ignore-paused to override)")
+    if options.text("cgroup").strip("/"):
+        raise OciError("--cgroup is not supported: a container has one control group")
     process = ProcessSpec(_process_data(record, options, words[1:]), "")
     namespaces = _namespaces(record)
     maps: IdMaps | None = None

@@ -21,6 +21,10 @@ _RLIMITS: Final = (
     *("CPU", "FSIZE", "DATA", "STACK", "CORE", "RSS", "NPROC", "NOFILE", "MEMLOCK", "AS", "LOCKS"),
     *("SIGPENDING", "MSGQUEUE", "NICE", "RTPRIO", "RTTIME"),
 )
+_IPC_PARAMETERS: Final = tuple(
+    "kernel." + name
+    for name in ("msgmax", "msgmnb", "msgmni", "sem", "shmall", "shmmax", "shmmni", "shm_rmid_forced")
+)
 NAMESPACES: Final = ("mount", "network", "uts", "ipc", "pid", "cgroup", "user", "time")
 CAP_SETS: Final = ("effective", "permitted", "inheritable", "ambient", "bounding")
 
@@ -228,6 +232,7 @@ class Bundle:
         for key, value in take(linux, "sysctl", dict, "linux.", {}).items():
             if not isinstance(value, str) or not key or ".." in key or "\0" in key + value:
                 raise OciError("config.json: linux.sysctl has something that is no parameter")
+            _check_parameter(key, self.namespaces)
             self.sysctls[key] = value
         self.seccomp: dict[str, Any] | None = take(linux, "seccomp", dict, "linux.")
         # The maps of its user namespace; that of a path is read later (`read_namespace`).  None: the caller's
@@ -257,6 +262,18 @@ class Bundle:
                     f"mount {mount.destination}: idmap needs maps, its own or those of a user namespace"
                 )
             mount.uid_map, mount.gid_map = self.maps.uids, self.maps.gids
+
+
+def _check_parameter(key: str, namespaces: dict[str, str]) -> None:
+    """As runc does, refuse those of a namespace that the bundle does not ask for.  Raises OciError."""
+    name = key.replace("/", ".")
+    if name == "kernel.hostname":
+        raise OciError('sysctl "kernel.hostname" conflicts with the OCI "hostname" field')
+    kind = "uts" if name == "kernel.domainname" else ""
+    if name in _IPC_PARAMETERS or name.startswith("fs.mqueue."):
+        kind = "ipc"
+    if kind and kind not in namespaces:
+        raise OciError(f'sysctl "{key[:256]}" is not allowed in the hosts {kind} namespace')
 
 
 def _check_version(version: str) -> None:

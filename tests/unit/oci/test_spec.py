@@ -155,3 +155,21 @@ def test_the_platform(tmp_path: Path) -> None:
     ):
         with pytest.raises(OciError, match=text):
             chosen_platform(made, flag)
+
+
+@pytest.mark.parametrize(
+    "key, without",
+    [
+        ("kernel.hostname", ""),
+        ("kernel/hostname", ""),
+        ("kernel.domainname", "uts"),
+        ("kernel.msgmax", "ipc"),
+        ("fs.mqueue.queues_max", "ipc"),
+    ],
+)
+def test_parameters_of_the_host_s_namespaces(tmp_path: Path, key: str, without: str) -> None:
+    spaces = [row for row in example_spec()["linux"]["namespaces"] if row["type"] != without]
+    with pytest.raises(OciError, match="sysctl"):
+        bundle(tmp_path, linux={"sysctl": {key: "1"}, "namespaces": spaces})
+    if without:
+        assert key in bundle(tmp_path, linux={"sysctl": {key: "1"}}).sysctls
