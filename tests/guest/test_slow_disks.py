@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.guest.harness import CLOCHE, TIMEOUT_S, cloche_command
+from tests.guest.harness import CLOCHE, IS_EMULATED, TIMEOUT_S, cloche_command
 from tests.guest.slow_storage import OTHERS, READER, Frozen, Guest, stopped
 
 FROZEN = r"""
@@ -145,6 +145,8 @@ def test_a_disk_that_stops_amid_series_of_writes_keeps_nobody_else(
 ) -> None:
     if what == "volume":
         program, options = SERIES.replace("PLACE", "/v"), []
+    elif IS_EMULATED:
+        pytest.skip("writes of eight bytes reach a new page of a layer, where they wait, too seldom there")
     else:
         monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "place"))
         monkeypatch.chdir(tmp_path)

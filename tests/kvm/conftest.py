@@ -10,7 +10,7 @@ from tests.kvm import contents, kernel
 from tests.kvm.machine import Machine, missing
 
 LONG_MIB = 4096
-LONG_S = 3.0 * 3600
+LONG_S = 5.0 * 3600
 
 
 @pytest.fixture(scope="session")
