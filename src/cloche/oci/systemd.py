@@ -34,6 +34,7 @@ _PERIOD_US: Final = 100_000
 _MAX_NAME: Final = 255
 _MAX_CPUS: Final = 8192
 _MAX_ANSWER: Final = 65536
+_OURS: Final = ("PIDs", "PIDFDs", "Slice", "Delegate", "DelegateSubgroup")
 
 
 def check_running() -> None:
@@ -122,6 +123,9 @@ def _annotated(annotations: dict[str, str]) -> list[tuple[str, Variant]]:
         name = key[len(_PREFIX) :]
         if len(name) < 3 or not name.isascii() or not name.isalpha():
             raise OciError(f"annotation {key[:_MAX_NAME]} name incorrect")
+        # The author of an annotation is not to move others' processes, or the scope elsewhere.
+        if name in _OURS:
+            raise OciError(f"annotation {key[:_MAX_NAME]}: that property is not a container's to set")
         try:
             value = parse(text)
             if name.endswith("Sec") and name[-4:-3].islower():  # that systemd has in microseconds

@@ -181,9 +181,11 @@ def test_annotations() -> None:
     assert found["PIDs"] == ("au", [7]) and found["Delegate"] == ("b", True)
 
 
-@pytest.mark.parametrize("name, text", [("A-b", "1"), ("Ab", "1"), ("RestartSec", "'x'"), ("Memory", "[1")])
+@pytest.mark.parametrize(
+    "name, text", [("A-b", "1"), ("Ab", "1"), ("RestartSec", "'x'"), ("Memory", "[1"), ("PIDs", "[uint32 1]")]
+)
 def test_annotations_that_are_wrong(name: str, text: str) -> None:
-    with pytest.raises(OciError, match="incorrect|parse error"):
+    with pytest.raises(OciError, match="incorrect|parse error|not a container's"):
         systemd.properties("a.slice", "x", 7, {}, {f"org.systemd.property.{name}": text}, is_v2=True)
 
 
