@@ -426,6 +426,22 @@ def test_one_connection_for_everything(box: Box) -> None:
         os.close(fd)
 
 
+def test_events_come_before_the_answer_to_what_caused_them(box: Box) -> None:
+    """Whoever has the answer may end the sandbox, and the listeners know all the same."""
+    box.start("sleep", "1000")
+    client = ControlClient(Store(str(box.root)).connect("box"))
+    listening = client.ask(requests.EVENTS, {})
+    for method, event in ((requests.PAUSE, requests.PAUSED), (requests.RESUME, requests.RESUMED)):
+        asked = client.ask(method, {})
+        found = [client.receive() for _each in range(2)]
+        assert [(each.kind, each.ident) for each in found] == [
+            (protocol.EVENT, listening),
+            (protocol.REPLY, asked),
+        ]
+        assert found[0].name == event
+    client.close()
+
+
 def test_pause(box: Box) -> None:
     """No program runs meanwhile, not even one that is woken or late; then all go on; a kill works while paused."""
     box.start("sh", "-c", "while :; do echo; sleep 0.01; done")

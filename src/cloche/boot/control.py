@@ -305,13 +305,14 @@ class Control(Answers, FdWatcher):
         elif name == requests.PAUSE:
             container = self._find(fields).container
             containers.pause(container)
-            self.reply(ident, {})
+            # Before the answer: who has it may end everything.
             self.tell(container, requests.PAUSED)
+            self.reply(ident, {})
         elif name == requests.RESUME:
             container = self._find(fields).container
             resume_container(container)
-            self.reply(ident, {})
             self.tell(container, requests.RESUMED)
+            self.reply(ident, {})
         elif name == requests.EVENTS:
             self.listening.append(ident)
         elif name in files.METHODS:
