@@ -10,10 +10,16 @@ from typing import Final
 from tests.kvm.machine import Machine
 
 FOLDER: Final = "/sys/kernel/tracing"
-EVENTS: Final = ("kvm_entry", "kvm_exit", "kvm_inj_exception", "kvm_inj_virq", "kvm_page_fault")
-BUFFER_KIB: Final = 2048  # for each processor
+RUNS: Final = ("kvm_entry", "kvm_exit", "kvm_inj_exception", "kvm_inj_virq", "kvm_page_fault")
+# What changes the memory of a machine that is there, told of apart since it may be long ago
+CHANGES: Final = (
+    *("kvm_tdp_mmu_spte_changed", "kvm_mmu_zap_all_fast", "kvm_unmap_hva_range"),
+    *("mm_collapse_huge_page", "mm_collapse_huge_page_isolate"),
+)
+BUFFER_KIB: Final = 6144  # for each processor
 SHUTDOWN: Final = 0x7F  # SVM_EXIT_SHUTDOWN
 MAX_TOLD: Final = 60  # events of the thread that it happened to, the same number of all
+MAX_CHANGES: Final = 400
 
 START: Final = f"""
 [ -d {FOLDER}/events ] || busybox mount -t tracefs tracefs {FOLDER}
@@ -21,7 +27,9 @@ cd {FOLDER} || exit
 if ! [[ $(<events/kvm/kvm_exit/trigger) == traceoff* ]]; then
     echo {BUFFER_KIB} >buffer_size_kb
     echo 'traceoff if exit_reason == {SHUTDOWN}' >events/kvm/kvm_exit/trigger
-    for event in {" ".join(EVENTS)}; do echo 1 >events/kvm/$event/enable; done
+    for event in {" ".join((*RUNS, *CHANGES))}; do
+        for file in events/*/$event/enable; do [ -e $file ] && echo 1 >$file; done
+    done
 fi
 echo >trace
 echo 1 >tracing_on
@@ -48,4 +56,7 @@ def last_events(text: str) -> list[str]:
     lines = lines[: end + 1]
     task = re.match(r"\s*(.*?-\d+)\s", lines[-1]) if lines else None
     own = [line for line in lines if task and line.lstrip().startswith(f"{task[1]} ")]
-    return ["its events:", *own[-MAX_TOLD:], "all events:", *lines[-MAX_TOLD:]] if lines else []
+    runs = [line for line in lines if not any(f" {name}: " in line for name in CHANGES)]
+    changes = [line for line in lines if any(f" {name}: " in line for name in CHANGES)]
+    told = [*own[-MAX_TOLD:], "all events:", *runs[-MAX_TOLD:], "changes of memory:", *changes[-MAX_CHANGES:]]
+    return ["its events:", *told] if lines else []
