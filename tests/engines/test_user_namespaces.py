@@ -69,7 +69,10 @@ class Machine:
         config.write_text(json.dumps(data))
 
     def __call__(self, path: str, *words: str) -> Done:
-        return run([path, "--root", str(self.folder / ("of-" + Path(path).name)), *words])
+        return run(self.command(path, *words))
+
+    def command(self, path: str, *words: str) -> list[str]:
+        return [path, "--root", str(self.folder / ("of-" + Path(path).name)), *words]
 
     def volume(self) -> Path:
         """A new directory of the host in which everybody may write."""
@@ -253,18 +256,8 @@ def start(machine: Machine, path: str) -> tuple[str, int]:
     machine.write(["sleep", "1000"])
     ident = machine.name()
     with open(os.devnull, "wb") as null:
-        words = [
-            path,
-            "--root",
-            str(machine.folder / ("of-" + Path(path).name)),
-            "run",
-            "-d",
-            "-b",
-            str(machine.bundle),
-        ]
-        subprocess.run(
-            [*words, ident], check=True, stdin=subprocess.DEVNULL, stdout=null, stderr=null, timeout=120
-        )
+        words = machine.command(path, "run", "-d", "-b", str(machine.bundle), ident)
+        subprocess.run(words, check=True, stdin=subprocess.DEVNULL, stdout=null, stderr=null, timeout=120)
     return ident, int(json.loads(machine(path, "state", ident).out)["pid"])
 
 
@@ -297,9 +290,16 @@ def test_the_process_that_engines_know_is_in_it(machine: Machine) -> None:
         inside.unlink()
         for user in ("0", "1000:1000", "70000"):
             done = machine(
-                path, "exec", "-u", user, ident, "sh", "-c", "id; cat /proc/self/uid_map; ls -lnd /proc/1"
+                path,
+                "exec",
+                "-u",
+                user,
+                ident,
+                "sh",
+                "-c",
+                "id; cat /proc/self/uid_map; stat -c %u:%g /proc/1",
             )
-            shown.append(f"{done.status} {done.out.replace(' Dec', '')[:120]}")
+            shown.append(f"{done.status} {done.out}")
         found.append(shown)
         assert machine(path, "delete", "--force", ident).status == 0
     assert found[0] == found[1]
@@ -310,15 +310,7 @@ def test_sockets_belong_to_mapped_users(machine: Machine) -> None:
     found = []
     for path in (program("runc"), RUNTIME):
         ident, pid = start(machine, path)
-        words = [
-            path,
-            "--root",
-            str(machine.folder / ("of-" + Path(path).name)),
-            "exec",
-            "-u",
-            "33:34",
-            ident,
-        ]
+        words = machine.command(path, "exec", "-u", "33:34", ident)
         with open(os.devnull, "wb") as null:
             server = subprocess.Popen(
                 [*words, "nc", "-l", "-p", "7000"], stdin=subprocess.DEVNULL, stdout=null, stderr=null
