@@ -53,7 +53,7 @@ from cloche.mm.address_space import AddressSpace
 from cloche.mm.content import CONTENT_KEYS, ContentKeys
 from cloche.mm.quota import DESCRIPTORS, KERNEL_MEMORY, Descriptors, Quota
 from cloche.platform.interface import Event, HostThread, Parking, Platform, Registers
-from cloche.vfs.credentials import Credentials
+from cloche.vfs.credentials import ALL_CAPS, Credentials
 from cloche.vfs.entries import RENAME_COOKIES, RenameCookies
 from cloche.vfs.handles import HandleNumbers
 from cloche.vfs.layers import Keeping, Layer
@@ -538,7 +538,7 @@ class Container:
         self.layers: list[Layer] = []  # the private layers that hold guests' writes
         self.memory_fs: FileSystem | None = None  # tmpfs behind memfd_create and shared anonymous memory
         self.storage: HostServer | None = None  # the gofer that serves it files of the host
-        self.cap_ceiling: int = (1 << 41) - 1  # capabilities that may ever be held inside
+        self.cap_ceiling: int = ALL_CAPS  # capabilities that may ever be held inside
         self.max_tasks: int = 4096  # --pids
         self.task_count: int = 0  # living threads, and zombies
         self.parking: Parking = Parking()  # host threads that wait for a task, which the host counts as well
@@ -554,7 +554,7 @@ class Container:
     def root_credentials(self) -> Credentials:
         """Root of its user namespace, with every capability there."""
         ns = self.user_ns
-        made = Credentials(max(map_uid(ns, 0), 0), max(map_gid(ns, 0), 0), [], (1 << 41) - 1)
+        made = Credentials(max(map_uid(ns, 0), 0), max(map_gid(ns, 0), 0), [], ALL_CAPS)
         made.user_ns = ns
         return made
 

@@ -60,18 +60,24 @@ def report(groups: list[str], own: list[str], mount: str = cgroups.MOUNT) -> Non
     except OSError:
         pass  # the engine is not told
     finally:
-        for path, text in ((limit, before), (control, "0")):
-            try:
-                cgroups.write(path, text)
-            except OSError:
-                pass
-        if child:
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
+        _restore(child, (limit, before), (control, "0"))
         try:
             cgroups.enter([home] if home else [])
         except OSError:
             pass
+
+
+def _restore(child: int, *rows: tuple[str, str]) -> None:
+    """Write settings as they were (empty: there was none), and end the helper."""
+    for path, text in rows:
+        try:
+            if text:
+                cgroups.write(path, text)
+        except OSError:
+            pass
+    if child:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
 
 
 def _want(group: str) -> int:
@@ -137,15 +143,7 @@ def _report_v2(group: str) -> None:
     except OSError:
         pass  # the engine is not told
     finally:
-        for path, text in ((limit, before), (swap, swap_before)):
-            try:
-                if text:
-                    cgroups.write(path, text)
-            except OSError:
-                pass
-        if child:
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
+        _restore(child, (limit, before), (swap, swap_before))
         restore_scores(group, scores)
 
 
