@@ -105,7 +105,7 @@ def main(argv: list[str]) -> int:
         return _EXEC_FAILED if verb == "exec" and refusal.status == 1 else refusal.status
     except OSError as failure:
         log.error(str(failure))
-        return 1
+        return _EXEC_FAILED if verb == "exec" else 1
     except KeyboardInterrupt:
         return 130
 
