@@ -41,7 +41,7 @@ from cloche.kernel.pid_namespace import PidNamespace, pid_in
 from cloche.kernel.seccomp_filter import replace as replace_filters
 from cloche.kernel.seccomp_filter import retain as retain_filters
 from cloche.kernel.siginfo import SigAction, SignalHandlers
-from cloche.kernel.signals import has_deliverable
+from cloche.kernel.signals import signal_pending
 from cloche.kernel.task import Task, ThreadGroup, Vfork
 from cloche.kernel.timers import monotonic_ns
 from cloche.kernel.unshare import Fresh, copy_mounts, prepare
@@ -174,7 +174,7 @@ class AreasFirst(Blocked):
 def do_clone(task: Task, args: CloneArgs, *, is_first: bool = True) -> int:
     """A new task; its tid for the caller, or BLOCKED (vfork).  Raises LinuxError."""
     check_flags(task, args)
-    if task.wants_attention and has_deliverable(task):
+    if signal_pending(task):
         # a signal to all processes, or a stop, must not miss a child that is being made
         return -ERESTARTNOINTR
     _check_nproc(task)

@@ -120,13 +120,22 @@ def info_from_raw(task: Task, signo: int, raw: bytes) -> SigInfo:
 
 
 def has_deliverable(task: Task) -> bool:
-    """Whether something keeps the task from guest code: an unblocked signal, a stop, its end (signal_pending)."""
+    """Whether something can keep the task from guest code: an unblocked signal, a stop, its end (recalc_sigpending)."""
     group, tracee = task.group, task.tracee
     if task.is_kill_pending:
         return True
     if tracee.needs_attention() if tracee is not None else group.job.is_stopping and not task.is_parked():
         return True
     return (task.pending.mask | group.pending.mask) & ~task.sigmask.now != 0
+
+
+def signal_pending(task: Task) -> bool:
+    """Whether a call of the task is to end for a signal, a stop or its end (signal_pending).
+
+    A signal of the group ends only calls of the thread that was chosen for it: another that does not block it goes on,
+    or it would take the signal from a thread that is still on its way to it.
+    """
+    return task.wants_attention and has_deliverable(task)
 
 
 def _next(mask: int) -> int:

@@ -13,7 +13,7 @@ from cloche.abi.poll import POLLERR, POLLHUP, POLLNVAL
 from cloche.abi.structs import POLLFD, POLLFD_SIZE
 from cloche.kernel.blocking import BLOCKED, SLICE_NS, Blocked, TaskBase, block_on_time, next_slice
 from cloche.kernel.chores import Chore
-from cloche.kernel.signals import has_deliverable
+from cloche.kernel.signals import signal_pending
 from cloche.kernel.task import Task
 from cloche.kernel.timers import monotonic_ns
 from cloche.vfs.objects import FileDescription
@@ -134,7 +134,7 @@ class LongPoll(Blocked):
                 if self._ask(task):
                     if self.found or self.is_expired:
                         self.stage, self.at = _WRITE, 0
-                    elif has_deliverable(task):
+                    elif signal_pending(task):
                         return -ERESTARTNOHAND
                     elif not self.is_standing:
                         self.stage, self.standing = _STAND, list(self.masks)

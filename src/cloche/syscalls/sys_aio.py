@@ -32,7 +32,7 @@ from cloche.fs.aio import AIO_MAX_NR, AioContext, PollRequest, Request, aio_tabl
 from cloche.fs.eventfd import EventFile
 from cloche.kernel.args import Args, to_u32, to_u64
 from cloche.kernel.blocking import BLOCKED, SLICE_BYTES, SLICE_NS, Blocked, TaskBase, block_on, next_slice
-from cloche.kernel.signals import has_deliverable, restore_saved_sigmask
+from cloche.kernel.signals import restore_saved_sigmask, signal_pending
 from cloche.kernel.task import Task
 from cloche.kernel.timers import monotonic_ns
 from cloche.mm.usermem import KernelIovIter, UserIovIter, user_iov
@@ -407,7 +407,7 @@ def _events(task: Task, args: Args, *, has_mask: bool) -> int:
         return result
     if 0 <= deadline_ns <= monotonic_ns():
         return wait.taken
-    if has_deliverable(task):
+    if signal_pending(task):
         return wait.taken if wait.taken else -EINTR
     return block_on(task, wait, context.queue)
 

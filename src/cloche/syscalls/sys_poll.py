@@ -38,7 +38,7 @@ from cloche.abi.structs import (
 from cloche.fs.epoll import EpollFile, epoll_ctl
 from cloche.kernel.args import Args, to_i32, to_u32, to_u64
 from cloche.kernel.blocking import BLOCKED, Blocked, TaskBase, block_on, block_on_time, next_slice
-from cloche.kernel.signals import has_deliverable, restore_saved_sigmask, set_temporary_sigmask
+from cloche.kernel.signals import restore_saved_sigmask, set_temporary_sigmask, signal_pending
 from cloche.kernel.task import Task
 from cloche.kernel.timers import monotonic_ns
 from cloche.syscalls.long_poll import MANY, LongPoll
@@ -304,7 +304,7 @@ def do_poll(task: Task, addr: int, count: int, deadline_ns: int, limit: TimeLimi
     if found:
         return found
     wait = PollWait(fds, deadline_ns, limit)
-    if has_deliverable(task):
+    if signal_pending(task):
         return -ERESTARTNOHAND if limit is not None else wait.interrupted(task)
     if 0 <= deadline_ns <= monotonic_ns():
         fds.write_none(task)
@@ -459,7 +459,7 @@ def do_select(task: Task, args: Args, limit: TimeLimit) -> int:
     found = fds.check(task)
     if found:
         return found
-    if has_deliverable(task):
+    if signal_pending(task):
         return -ERESTARTNOHAND
     if limit.is_zero or 0 <= limit.deadline_ns <= monotonic_ns():
         fds.write_none(task)
@@ -560,7 +560,7 @@ def do_epoll_wait(task: Task, args: Args, deadline_ns: int) -> int:
         if not has_more:
             return 0
         deadline_ns = 0
-    if deadline_ns and has_deliverable(task):
+    if deadline_ns and signal_pending(task):
         return -EINTR
     wait = EpollWait(epoll, addr, limit, deadline_ns)
     if has_more:

@@ -46,11 +46,11 @@ from cloche.kernel.pid_namespace import pid_from
 from cloche.kernel.siginfo import SigAction, SigInfo
 from cloche.kernel.signals import (
     dequeue_signal,
-    has_deliverable,
     info_from_raw,
     set_action,
     set_sigmask,
     set_temporary_sigmask,
+    signal_pending,
 )
 from cloche.kernel.task import Task
 from cloche.kernel.timers import monotonic_ns
@@ -172,7 +172,7 @@ class SuspendWait(Blocked):
 
     def retry(self, task: TaskBase) -> int:
         assert isinstance(task, Task)
-        return -ERESTARTNOHAND if has_deliverable(task) else BLOCKED
+        return -ERESTARTNOHAND if signal_pending(task) else BLOCKED
 
     def interrupted(self, task: TaskBase) -> int:
         return -ERESTARTNOHAND
@@ -193,7 +193,7 @@ def sys_pause(task: Task, args: Args) -> int:
 
 def pause(task: Task) -> int:
     """Wait for a signal that is to be handled."""
-    if has_deliverable(task):
+    if signal_pending(task):
         return -ERESTARTNOHAND
     return block_on_time(task, SuspendWait())
 

@@ -47,14 +47,20 @@ from cloche.kernel import killing, loop, signals
 from cloche.kernel.args import Args
 from cloche.kernel.blocking import BLOCKED
 from cloche.kernel.siginfo import SigAction, SigInfo
-from cloche.kernel.task import Task
+from cloche.kernel.task import Handler, Task
 from cloche.platform.fake import FakeProcess
 from cloche.platform.interface import EV_PROCESS_DIED
-from cloche.syscalls import sys_signal
+from cloche.syscalls import sys_poll, sys_signal
 from cloche.vfs.credentials import Credentials
 from tests.unit.kernel.world import HANDLER, RESTORER, RIP, STACK_TOP, World
 
 RT = 40
+# Calls that look for signals before they wait, and what they give with no arguments and nothing ready
+LOOKS: list[tuple[Handler, int]] = [
+    (sys_poll.sys_poll, 0),
+    (sys_poll.sys_select, BLOCKED),
+    (sys_signal.sys_pause, BLOCKED),
+]
 
 
 @pytest.fixture
@@ -253,6 +259,27 @@ class TestWake:
         assert not second.wants_attention
         signals.set_sigmask(world.task, sigbit(SIGUSR1))
         assert second.wants_attention
+
+    @pytest.mark.parametrize(("call", "result"), LOOKS, ids=[call.__name__ for call, _ in LOOKS])
+    def test_a_call_does_not_end_for_another_threads_signal(
+        self, world: World, call: Handler, result: int
+    ) -> None:
+        """The thread that was chosen is still on its way, and another makes a call that looks for signals."""
+        second = world.add_task(3, world.task.group)
+        world.handle(SIGUSR1)
+        world.run(sys_signal.sys_pause)
+        killing.kill(second, 2, SIGUSR1)
+        world.run(call, task=second)
+        if result == BLOCKED:
+            assert second.blocked is not None
+        else:
+            assert (
+                second.blocked is None
+                and not world.is_in_handler(second)
+                and world.thread(second).returned == [result]
+            )
+        world.settle()
+        assert world.is_in_handler() and not world.is_in_handler(second)
 
     def test_exit_passes_a_pending_signal_on(self, world: World) -> None:
         second = world.add_task(3, world.task.group)
