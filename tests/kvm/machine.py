@@ -76,7 +76,7 @@ class Machine:
         self.port, theirs = socket.socketpair()
         command = [
             *("nice", "-n", "5"),
-            *(QEMU, "-accel", "tcg,thread=multi", "-machine", "pc", "-cpu", CPU, "-smp", "2"),
+            *(QEMU, "-accel", "tcg,thread=multi", "-machine", "pc", "-cpu", CPU, "-smp", "3"),
             *("-m", str(memory_mib), "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
             *("-serial", f"file:{self.console}"),
             *("-device", "virtio-serial-pci", "-device", f"virtserialport,chardev=agent,name={PORT_NAME}"),
