@@ -35,10 +35,10 @@ void send_reply(struct thr *t, uint32_t reply)
     t->slot->reply = reply;
     uint32_t old = __atomic_exchange_n(&t->slot->state, ST_REPLY, __ATOMIC_SEQ_CST);
     run_add(t);
-    if (old != ST_SLEEPING)
+    t->is_waking = old == ST_SLEEPING; /* not for ever: of a reply for which it spins nobody sees that it is read */
+    if (!t->is_waking)
         return;
     __atomic_fetch_add(&info->bells[t->id % BELLS], 1, __ATOMIC_SEQ_CST);
-    t->is_waking = true;
     if (deferred && deferred != t && deferred_wake_count < MAX_WAKES)
         deferred_wakes[deferred_wake_count++] = t;
     else
