@@ -34,21 +34,30 @@ class Program:
     def __init__(self) -> None:
         # -> device and inode number on the host, of it and of its patched text
         self.files: dict[Inode, list[int]] = {}
+        # Those that are complete: a text is mapped after its file, and so may become hot after it.
+        self._whole: set[Inode] = set()
 
     def note(self, platform: Platform, mapping: FileMapping, family: int) -> None:
         """A process of this program, of a family (`Platform.new_family`), has mapped a file privately."""
         inode = mapping.file.inode
-        if inode in self.files or len(self.files) >= MAX_FILES or mapping.host_fd < 0:
+        if inode in self._whole or mapping.host_fd < 0:
+            return
+        if len(self.files) >= MAX_FILES and inode not in self.files:
             return
         identities: list[int] = []
         known = platform.hot_identity(mapping.host_fd, family)
         if known is not None:
             identities += known
+        is_whole = known is not None
         text = mapping.map_text()
         if text is not None:
-            identities += text_identity(platform, text, family)
+            of_text = text_identity(platform, text, family)
+            identities += of_text
+            is_whole = is_whole and len(of_text) > 0
         if identities:
             self.files[inode] = identities
+        if is_whole:
+            self._whole.add(inode)
 
     def identities(self, ctx: Context) -> list[int]:
         """The files whose descriptors a new process of this program may have: device and inode number in turn."""
