@@ -65,11 +65,21 @@ def task_cpu_ns(task: Task) -> tuple[int, int]:
     return (user, system) if count <= 1 else (user // count, system // count)
 
 
+def _shown_kib(space: AddressSpace, peak_bytes: int) -> int:
+    """A maximal size as guests see it: not more than was mapped, since the host's includes the stub."""
+    return min(peak_bytes, max(space.peak_total_bytes, space.total_bytes)) // 1024
+
+
+def space_peak_kib(space: AddressSpace) -> int:
+    """The maximal resident size of an address space."""
+    return _shown_kib(space, space.process.peak_bytes())
+
+
 def space_usage(space: AddressSpace) -> Usage:
-    """The host's figures for an address space and its threads; memory is limited to what was mapped."""
+    """The host's figures for an address space and its threads."""
     peak, minor, major, preemptions = space.process.usage()
     usage = Usage()
-    usage.maxrss_kib = min(peak, max(space.peak_total_bytes, space.total_bytes)) // 1024
+    usage.maxrss_kib = _shown_kib(space, peak)
     usage.minor_faults, usage.major_faults, usage.preemptions = minor, major, preemptions
     return usage
 
@@ -80,11 +90,10 @@ def group_usage(group: ThreadGroup) -> Usage:
     total.add(group.spent.usage)
     space = group_space(group)
     if space is not None:
-        usage = space_usage(space)
         if _is_borrowed(group):
-            total.maxrss_kib = max(total.maxrss_kib, usage.maxrss_kib)
+            total.maxrss_kib = max(total.maxrss_kib, space_peak_kib(space))
         else:
-            total.add(usage)
+            total.add(space_usage(space))
     for task in group.tasks:
         total.waits += task.waits
     return total

@@ -7,7 +7,7 @@ exit, so it must be stopped: one that runs guest code is interrupted first (`is_
 from typing import Final
 
 from cloche.abi.signal import CLD_DUMPED, CLD_EXITED, CLD_KILLED, SA_NOCLDWAIT, SIGCHLD, SIGKILL
-from cloche.kernel.accounting import LateUsage, group_usage, space_usage
+from cloche.kernel.accounting import LateUsage, group_usage, space_peak_kib, space_usage
 from cloche.kernel.answers import withdraw
 from cloche.kernel.blocking import BLOCKED, DEAD, end_wait
 from cloche.kernel.chores import Chore
@@ -63,7 +63,7 @@ def give_thread_back(vfork: Vfork) -> None:
     mm = task.mm
     if not mm.is_dead:  # its maximal size counts for both (setmax_mm_hiwater_rss)
         usage = task.group.spent.usage
-        usage.maxrss_kib = max(usage.maxrss_kib, space_usage(mm).maxrss_kib)
+        usage.maxrss_kib = max(usage.maxrss_kib, space_peak_kib(mm))
     task.vfork = None
     hook = task.kernel.hooks.vfork_done
     assert hook is not None

@@ -165,7 +165,11 @@ class HostProcess:
         """The maximal resident size in bytes; minor faults, major faults; involuntary context switches of its first
         thread. 0 when unknown.
         """
-        return self.rss_bytes(), 0, 0, 0
+        return self.peak_bytes(), 0, 0, 0
+
+    def peak_bytes(self) -> int:
+        """The maximal resident size alone, which costs half of `usage`."""
+        return self.rss_bytes()
 
     def pause(self) -> bool:
         """Stop its threads until `proceed`, invisibly for guest code. False: the process does not exist (yet)."""

@@ -208,6 +208,9 @@ class SystrapProcess(HostProcess):
         minor, major = faults(self.read_proc("stat"))
         return figure(status, "VmHWM") * 1024, minor, major, preemptions(status)
 
+    def peak_bytes(self) -> int:
+        return figure(self.read_proc("status"), "VmHWM") * 1024
+
     def pause(self) -> bool:
         return self._signal(signal.SIGSTOP)
 
