@@ -2,9 +2,14 @@
 
 Every call of the SDK has a connection of its own. So calls of several threads and tasks do not interfere, a process
 that was forked from the caller shares none of them, and what a call has started ends with the call.
+
+One thread reads the output of a command, and others may signal it, resize its terminal or cancel it over the same
+connection; so may a handler of Python's signals, which interrupts its thread between any two steps.
 """
 
+import itertools
 import os
+import threading
 import time
 from typing import Final
 
@@ -29,13 +34,19 @@ class Refused(SandboxError):
 
 
 class Link:
-    """One connection."""
+    """One connection. Several threads, and handlers of signals, may send; one at a time may read."""
 
     def __init__(self, channel: Channel) -> None:
         self.channel: Channel = channel
         self._messages: list[Message] = []
-        self._next_ident: int = 1
+        self._idents: Final = itertools.count(1)
         self.is_over: bool = False  # the monitor has closed it
+        # A channel that is asked in the middle of sending sends the same frame again. The lock keeps other threads
+        # out. Who has it and finds `_is_sending` is a handler that has interrupted the sender, and leaves it the frame.
+        self._lock: Final = threading.RLock()
+        self._is_sending: bool = False
+        self._later: Final[list[tuple[bytes, list[int]]]] = []  # frames, with their descriptors (owned)
+        self._owner_pid: Final = os.getpid()
 
     def fileno(self) -> int:
         """The descriptor to wait for."""
@@ -43,16 +54,19 @@ class Link:
 
     def close(self) -> None:
         """Close the connection; the commands that were executed over it end."""
-        self.channel.close()
+        if os.getpid() != self._owner_pid:
+            self.channel.close()  # in a fork, where a thread that does not exist may have the lock
+            return
+        with self._lock:  # nobody may send to a descriptor that is something else by then
+            self.channel.close()
 
     # -- without waiting ---------------------------------------------------------------------------------
     def ask(self, method: str, fields: Fields, fds: list[int] | None = None) -> int:
         """Send a request, with copies of `fds`; its id.  Raises InvalidArgument for one that is too long."""
-        ident = self._next_ident
-        self._next_ident += 1
+        ident = next(self._idents)
         try:
             frame = protocol.request(ident, method, fields, len(fds or []))
-            self.channel.send(frame, [os.dup(fd) for fd in fds or []])
+            self._send((frame, [os.dup(fd) for fd in fds or []]))
         except ProtocolError as error:
             raise InvalidArgument(f"{method}: {error}; ask for less at once") from None
         return ident
@@ -60,9 +74,24 @@ class Link:
     def cancel(self, ident: int) -> None:
         """Cancel a request: no answer comes, and the command that it has started ends."""
         try:
-            self.channel.send(protocol.cancel(ident))
+            self._send((protocol.cancel(ident), []))
         except ProtocolError:
             pass  # the monitor is not reading; closing the connection cancels as well
+
+    def _send(self, *frames: tuple[bytes, list[int]]) -> None:
+        """Send what waits, then these.  Raises ProtocolError."""
+        with self._lock:
+            self._later.extend(frames)
+            while not self._is_sending:
+                self._is_sending = True
+                try:
+                    self.channel.flush()
+                    while self._later:
+                        self.channel.send(*self._later.pop(0))
+                finally:
+                    self._is_sending = False
+                if not self._later:  # a handler may have come in between
+                    break
 
     def wants(self) -> list[int]:
         """Descriptors to wait for until they can be written."""
@@ -72,10 +101,11 @@ class Link:
         """The messages that have come. Sets `is_over` at the end of the connection. Raises SandboxError for a message
         that no sandbox sends.
         """
-        self.channel.flush()
+        self._send()
         while True:
             try:
-                found = self.channel.receive()
+                with self._lock:
+                    found = self.channel.receive()
             except ProtocolError as error:
                 raise SandboxError(f"the sandbox's monitor does not speak our protocol: {error}") from None
             if found is None:
