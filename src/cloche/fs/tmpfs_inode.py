@@ -52,6 +52,9 @@ from cloche.vfs.records import (
 )
 
 SHORT_SYMLINK: Final = 128  # a longer target, its NUL included, takes a page (SHORT_SYMLINK_LEN)
+# Names and values of a file's extended attributes. Linux' file systems have limits of their own (ext4 a few blocks),
+# and say ENOSPC; here it bounds what one row of a kept layer's journal takes (`fs.kept`).
+MAX_ATTRIBUTE_BYTES: Final = 1 << 20
 _DAY_NS: Final = 86_400_000_000_000
 
 
@@ -212,17 +215,25 @@ class TmpfsInode(Inode):
                 self.xattrs = xattrs
 
     def _xattrs_to_change(self, ctx: Context) -> dict[bytes, bytes]:
-        """The inode's own attributes, or a copy of the backing's, which the caller makes its own by a change."""
+        """The inode's own attributes, or a copy of the backing's, which the caller makes its own by a change.
+
+        Raises LinuxError(ENOSPC) if the backing has too many.
+        """
         xattrs = self.xattrs
         if xattrs is None:
             xattrs = {}
             backing = self.backing
             if backing is not None:
+                total = 0
                 for name in backing.listxattr(ctx):
                     try:
-                        xattrs[name] = backing.getxattr(ctx, name)
+                        value = backing.getxattr(ctx, name)
                     except LinuxError:
                         continue
+                    total += len(name) + len(value)
+                    if total > MAX_ATTRIBUTE_BYTES:
+                        raise LinuxError(ENOSPC)
+                    xattrs[name] = value
         return xattrs
 
     def _xattr_below(self, ctx: Context, name: bytes) -> bytes | None:
@@ -270,6 +281,8 @@ class TmpfsInode(Inode):
                 names += len(each) + 1
         if names + len(name) + 1 > XATTR_LIST_MAX:
             raise LinuxError(E2BIG)
+        if total + len(name) + len(value) > MAX_ATTRIBUTE_BYTES:
+            raise LinuxError(ENOSPC)
         pages = page_count(total + len(name) + len(value)) if total + len(name) + len(value) > 512 else 0
         account = self.tmpfs.account
         if pages - self.xattr_pages > account.free_pages():

@@ -52,6 +52,7 @@ from tests.unit.vfs.world import (
     list_dir,
     new_context,
     open_file,
+    overlay_context,
     path_at,
     put_file,
     read_at,
@@ -401,6 +402,34 @@ def test_extended_attributes_are_paid_for() -> None:
 
 
 # -- directories ---------------------------------------------------------------------------------------------
+def test_attributes_of_a_file_have_a_limit(ctx: Context) -> None:
+    put_file(ctx, b"/f")
+    path = path_at(ctx, b"/f")
+    largest = bytes(65536)
+    for number in range(10, 25):
+        vfs_setxattr(ctx, path, b"user.%d" % number, largest, 0)
+    assert errno_of(vfs_setxattr, ctx, path, b"user.25", largest, 0) == e.ENOSPC
+    assert len(vfs_listxattr(ctx, path)) == 15
+    vfs_setxattr(ctx, path, b"user.10", b"short", 0)
+    vfs_setxattr(ctx, path, b"user.25", largest, 0)
+
+
+def test_attributes_of_a_file_below_have_it_too() -> None:
+    """Where the host's file system has more of them, a copy could not be kept: it stays as it is."""
+
+    def fill(lower: Context) -> None:
+        put_file(lower, b"/f")
+        inode = inode_at(lower, b"/f")
+        assert isinstance(inode, TmpfsFile)
+        inode.xattrs = {b"user.%d" % number: bytes(65536) for number in range(17)}
+
+    ctx = overlay_context(fill)
+    path = path_at(ctx, b"/f")
+    assert errno_of(vfs_setxattr, ctx, path, b"user.x", b"", 0) == e.ENOSPC
+    assert errno_of(vfs_removexattr, ctx, path, b"user.1") == e.ENOSPC
+    assert len(vfs_listxattr(ctx, path)) == 17
+
+
 def test_reading_a_directory_while_it_changes(ctx: Context) -> None:
     for number in range(50):
         put_file(ctx, b"/f%02d" % number)
