@@ -43,7 +43,8 @@ class Volume:
         self.names: dict[bytes, Node] = {}
         self.holding: set[str] = set()
         self.held: list[bytes] = []
-        for name in (b"file", b"hold-file", b"hold-a", b"hold-b", b"hold-c"):
+        # The last name is longer than a component of a path can be, which FUSE allows (FUSE_NAME_MAX is 1024).
+        for name in (b"file", b"hold-file", b"hold-a", b"hold-b", b"hold-c", b"n" * 300):
             self.add(name, stat.S_IFREG | 0o666, name + b"'s content\n")
 
         self.add(b"hold-program", stat.S_IFREG | 0o777, b"#!/bin/echo it runs\n")

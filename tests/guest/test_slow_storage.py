@@ -52,6 +52,14 @@ def test_a_task_that_waits_can_be_killed(slow: Slows) -> None:
     assert guest.end() == 0
 
 
+@pytest.mark.parametrize("mode", ["ro", "rw", "cow"])
+def test_names_that_are_too_long_are_not_shown(slow: Slows, mode: str) -> None:
+    """Their directory could not be read at all (EIO)."""
+    guest = slow.start('say(*sorted(os.listdir("/v")))', mode).guest
+    assert guest.hear() == "file hold-a hold-b hold-c hold-file hold-large hold-program"
+    assert guest.end() == 0
+
+
 RENAMES = r"""
 say("begun", os.stat("/v/file").st_size)
 hear()

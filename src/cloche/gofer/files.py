@@ -28,6 +28,7 @@ from cloche.abi.errno import (
     LinuxError,
 )
 from cloche.abi.fcntl import RENAME_EXCHANGE, RENAME_NOREPLACE
+from cloche.abi.limits import NAME_MAX
 from cloche.abi.magic import REMOTE_MAGICS
 from cloche.abi.time import UTIME_OMIT
 from cloche.gofer.nodes import FORBIDDEN_MAGICS, Node, NodeTable, is_public
@@ -70,9 +71,15 @@ class ListingCursor:
         is_public_only: bool = False,
         skeleton: Skeleton | None = None,
         path: list[bytes] | None = None,
+        name_max: int = NAME_MAX,
     ) -> None:
         """`dir_fd` may be O_PATH; `path` is where it is in a skeleton.  Raises OSError, PermissionError if it is
-        unreadable."""
+        unreadable.
+
+        Longer names than `name_max` are left out: FUSE has some of 1024 bytes, FAT of 765, and no call of a guest can
+        use them.
+        """
+        self._name_max: int = name_max
         self._skeleton: Skeleton | None = skeleton
         self._path: list[bytes] = path if path is not None else []
         # Not a duplicate: the position of a directory is shared by duplicates.  DirEntry.stat needs it open.
@@ -100,7 +107,7 @@ class ListingCursor:
         only = self._only
         for entry in self._scan:
             name = os.fsencode(entry.name)
-            if only is not None and name not in only:
+            if len(name) > self._name_max or (only is not None and name not in only):
                 continue
             target = b""
             try:

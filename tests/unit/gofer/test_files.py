@@ -10,7 +10,18 @@ from cloche.abi import errno
 from cloche.abi.errno import LinuxError
 from cloche.abi.fcntl import RENAME_EXCHANGE, RENAME_NOREPLACE
 from cloche.fs.gofer_client import AheadListing
-from cloche.wire.gofer import SET_ATIME, SET_GID, SET_MODE, SET_MTIME, SET_SIZE, SET_UID, Attr, Entry
+from cloche.gofer.files import ListingCursor
+from cloche.wire.gofer import (
+    SET_ATIME,
+    SET_GID,
+    SET_MODE,
+    SET_MTIME,
+    SET_SIZE,
+    SET_UID,
+    Attr,
+    Entry,
+    index_entries,
+)
 
 from .conftest import SINGLE_FILE, WITH_SUID, Rig
 
@@ -347,3 +358,14 @@ def test_several_directories_are_listed_with_those_below(rig: Rig) -> None:
     for name in (b"large", b"gone", b"way-out", b"../outside", b"file"):
         assert listed_ahead(rig, [name]) == []
     assert errno_of(listed_ahead, rig, [b"dir"] * 65) != 0  # what no sentry asks for ends the gofer
+
+
+def test_longer_names_than_a_path_can_have_are_left_out(tmp_path: Path) -> None:
+    for name in ("short", "longer", "link"):
+        (tmp_path / name).touch()
+    fd = os.open(tmp_path, os.O_RDONLY)
+    cursor = ListingCursor(fd, name_max=5)
+    index = index_entries(cursor.next_chunk(), [])
+    assert cursor.is_done and sorted(index) == [b"link", b"short"]
+    cursor.close()
+    os.close(fd)
