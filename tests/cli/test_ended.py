@@ -198,12 +198,12 @@ def test_one_whose_monitor_was_killed(keeper: Keeper) -> None:
 
 def test_what_is_said_of_layers_that_cannot_be_looked_at(keeper: Keeper) -> None:
     keeper.run(WORK, *NEW)
-    (keeper.layers / "k" / "spec").write_bytes(b"\xff of another version")
+    (keeper.layers / "k" / "sandbox").write_bytes(b"\xff of another version")
     done = keeper("diff", "k")
     assert (
         done.status == 125 and done.err == "cloche diff: the layer k was kept by another version of cloche\n"
     )
-    (keeper.layers / "k" / "spec").unlink()
+    (keeper.layers / "k" / "sandbox").unlink()
     assert "was kept by another version" in keeper("cp", "k:/etc/hosts", "-").err
     with keeper.popen(
         "run", "--name", "k", "--keep", "--from", "k", "--", "sh", "-c", "echo; sleep 600"
@@ -223,5 +223,5 @@ def test_nothing_for_programs_is_kept(keeper: Keeper, word: str) -> None:
         "--log-level",
         "error",
     )
-    assert b"geheim" not in (keeper.layers / "k" / "spec").read_bytes()
+    assert b"geheim" not in (keeper.layers / "k" / "sandbox").read_bytes()
     assert changes(keeper, "k") == []

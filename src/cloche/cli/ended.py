@@ -29,9 +29,10 @@ _INTERNAL: Final = 125
 def opened(layer: KeptLayer) -> Iterator[ControlClient]:
     """A connection to a sandbox on the layer, which is gone when the block is left.
 
-    Raises RecordError (the layer is in use, or not to be understood), ControlError.
+    Raises RecordError (the layer is in use, or not to be understood), OSError, ControlError.
     """
     layer.take()
+    layer.make_current()
     spec = bare_spec(layer)
     spec.layer_source = layer.files()
     if spec.image_tree:

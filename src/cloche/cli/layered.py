@@ -90,6 +90,7 @@ def take_layer(
         if options.keep and name == options.origin:
             layer = found
             layer.take()
+            layer.make_current()
         else:
             layer = layers.copy(found, made, places, directory, is_automatic=is_automatic)
     layer.is_temporary = not is_kept

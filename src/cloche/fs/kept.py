@@ -5,9 +5,10 @@ A directory of the host (an attach point of the gofer that no guest sees) holds
     journal    the tree, as a log of what files are and where: frames of u32 length, u32 CRC-32, CBOR
     N          the contents of regular file number N, if they are not in the journal
 
-Each frame is a list of rows and is atomic: names that are exchanged are in one frame. A torn frame, and everything
-after it, counts as not written. Rows (`layer` counts the file systems in the order of the spec; `label` is a number
-that a file has for the life of the journal; 1 is a layer's root):
+Each frame is a list of rows. The highest bit of its length says that its change goes on in the next frame. A change is
+atomic: names that are exchanged are in one. A torn frame, the frames of its change before it, and everything after it
+count as not written. Rows (`layer` counts the file systems in the order of the spec; `label` is a number that a file
+has for the life of the journal; 1 is a layer's root):
 
     [0, layer, label, origin, path, mode, uid, gid, rdev, nlink, size, atime_ns, mtime_ns, ctime_ns, btime_ns, target,
         xattrs, contents]    a file with these attributes.  `origin`: 0 new, 1 it was at `path` when the sandbox
@@ -33,10 +34,9 @@ from collections.abc import Callable
 from typing import Final
 
 from cloche.abi.errno import EIO, ENOENT, ENOSPC, LinuxError
-from cloche.abi.stat import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, dtype
-from cloche.fs.dir_entry import DirEntry
 from cloche.fs.gofer_client import GoferClient
-from cloche.fs.kept_disk import JOURNAL, JOURNAL_NEW, MODE, LayerDisk
+from cloche.fs.kept_disk import JOURNAL, JOURNAL_NEW, MODE, InFlight, LayerDisk
+from cloche.fs.kept_replay import Replay, origin_of
 from cloche.fs.kept_rewrite import SPARE_BYTES, Rewriter
 from cloche.fs.kept_rows import (
     FORGOTTEN,
@@ -55,12 +55,12 @@ from cloche.fs.kept_rows import (
     bytes_at,
     first_row,
     number_at,
-    pack_frame,
     read_rows,
 )
 from cloche.fs.overlay import OverlayDir, OverlayFile
 from cloche.fs.tmpfs import TmpfsDir, TmpfsFile
 from cloche.fs.tmpfs_inode import LayerLog, MemoryFs, TmpfsInode, TmpfsLink
+from cloche.kernel.blocking import SLICE_NS
 from cloche.kernel.chores import Chore
 from cloche.kernel.patience import Patience
 from cloche.kernel.task import Kernel
@@ -73,6 +73,7 @@ FLUSH_NS: Final = 200_000_000
 MANY: Final = 64  # changed files and names after which they are written
 INLINE_BYTES: Final = 1 << 14
 _UNLINKS: Final = 32  # numbers that are freed at a time
+_BEGIN_ROWS: Final = 4096  # of a change, when the journal is written anew at the start
 _MAX_UNLINKS: Final = 128  # unanswered requests to remove files
 
 
@@ -81,15 +82,22 @@ class _Flusher(Chore):
 
     def __init__(self, store: "LayerStore") -> None:
         self.store: LayerStore = store
+        self.flight: InFlight | None = None
         kernel = store.kernel
         self.patience: Patience = Patience(kernel.host_waits, kernel.chores, self)
 
     def step(self) -> bool:
         store = self.store
-        self.patience.attempt(store.make_files)
-        if not self.patience.is_waiting():
-            store.is_chore_queued = False
-            store.flush(is_chore=True)
+        flight = self.flight
+        if flight is None:
+            self.patience.attempt(store.make_files)
+            if self.patience.is_waiting():
+                return False
+            flight = self.flight = store.begin_flight()
+        if store.go_on_writing(flight):
+            return True
+        self.flight = None
+        store.flight_is_over()
         return False
 
 
@@ -108,7 +116,8 @@ class LayerStore(LayerDisk, TimerOwner, LayerLog, Keeping):
         self.firsts: list[object] = []  # rows of the host's files, to be written
         self.known_firsts: list[set[bytes]] = []  # the paths of such rows from before, by layer
         self.next_label: int = ROOT_LABEL + 1
-        self.doomed: list[int] = []  # numbers to free
+        self.doomed: list[int] = []  # numbers to free once the journal says that they are not needed
+        self.free: list[int] = []  # numbers to free
         self.rewriter: Rewriter | None = None
         self.is_armed: bool = False
         self.is_chore_queued: bool = False
@@ -139,7 +148,7 @@ class LayerStore(LayerDisk, TimerOwner, LayerLog, Keeping):
         inode.is_first_kept = True
         if inode in self.paths:
             return
-        path = self._origin(inode)
+        path = origin_of(inode, self.paths)
         number = self._number(inode)
         if path is not None and path not in self.known_firsts[number]:
             first = First(below.mode, below.uid, below.gid, below.size, below.mtime_ns, below.ctime_ns)
@@ -192,19 +201,64 @@ class LayerStore(LayerDisk, TimerOwner, LayerLog, Keeping):
             self._arm()
 
     # -- writing ---------------------------------------------------------------------------------------------
-    def flush(self, *, is_chore: bool = False) -> None:
-        """Write changes, then delete a few of the files that are not needed any more.
-
-        `is_chore`: other tasks may run if that takes long.
-        """
+    def flush(self) -> None:
+        """Write changes on the spot, then delete a few of the files that are not needed any more."""
         if self.fd < 0:
             return
         if not self.error:
-            self._flush_changes(is_chore=is_chore)
+            rows = self._changes()
+            if rows and not self.error:  # otherwise the contents of a file might be lost
+                self._write(rows)
+        self._clear_up()
+
+    def begin_flight(self) -> InFlight:
+        """What has changed, to be written in slices; nothing else is written to the journal before that is over."""
+        rows = self._changes() if self.fd >= 0 and not self.error else []
+        flight = InFlight(rows if not self.error else [], self.next_number)
+        self.in_flight = flight
+        return flight
+
+    def go_on_writing(self, flight: InFlight) -> bool:
+        """Write a slice of it; whether there is more."""
+        end_ns = monotonic_ns() + SLICE_NS
+        start_ns = 0
+        try:
+            while start_ns < end_ns:
+                start_ns = monotonic_ns()
+                if flight.is_settled or self.error:
+                    self.land(flight)
+                    return False
+                if not self.take_frame(flight):
+                    self._written(flight)
+                    return False
+                if not self.write_frame(flight):
+                    return False
+                self.changed_since(start_ns)
+                self._frame_written(flight)
+            return True
+        except (OSError, CborError) as failure:
+            self._fail((failure.errno or EIO) if isinstance(failure, OSError) else EIO)
+            self.land(flight)
+            return False
+
+    def flight_is_over(self) -> None:
+        """Go on with what had to wait for it."""
+        self.is_chore_queued = False
+        if self.fd >= 0:
+            self._clear_up()
+            if self.changed_files or self.changed_names or self.gone or self.firsts:
+                self._arm()
+
+    def _clear_up(self) -> None:
+        """The changes so far are in the journal, or it cannot be written any more."""
+        if self.error:
+            self.free += self.doomed
+            self.doomed = []
+        else:
             self._rewrite()
         client = self.client
         if self.progress is not None or client.late_count() < _MAX_UNLINKS:
-            for number in self.doomed[:_UNLINKS]:
+            for number in self.free[:_UNLINKS]:
                 try:
                     if self.progress is None:
                         client.unlink_later(self.fid, b"%d" % number)
@@ -213,8 +267,8 @@ class LayerStore(LayerDisk, TimerOwner, LayerLog, Keeping):
                 except LinuxError:
                     pass
                 self._go_on()
-            del self.doomed[:_UNLINKS]
-        if self.doomed:
+            del self.free[:_UNLINKS]
+        if self.free or self.doomed:
             self._arm()
 
     def _rewrite(self) -> None:
@@ -232,7 +286,10 @@ class LayerStore(LayerDisk, TimerOwner, LayerLog, Keeping):
         if self.progress is not None:
             self.progress()
 
-    def _flush_changes(self, *, is_chore: bool) -> None:
+    def _changes(self) -> list[object]:
+        """The rows of all that has changed."""
+        self.free += self.doomed
+        self.doomed = []
         rows: list[object] = []
         if self.changed_files or self.changed_names or self.gone or self.firsts:
             names, self.changed_names = self.changed_names, {}
@@ -268,15 +325,15 @@ class LayerStore(LayerDisk, TimerOwner, LayerLog, Keeping):
                 rows.append([ROW_GONE, number, label])
             rows += self.firsts
             self.gone, self.firsts = [], []
-        if rows and not self.error:  # otherwise the contents of a file might be lost
-            self._write(rows, is_chore=is_chore)
+        return rows
 
     def _fail(self, errno: int) -> None:
         """Stop writing the journal: what is on the disk is consistent, and later changes cannot be stored."""
         self.error = errno
         self.changed_files, self.changed_names, self.gone, self.firsts = {}, {}, [], []
         # Files that are in the journal are not deleted any more; newer ones may be.
-        self.doomed = [number for number in self.doomed if number >= self.unknown]
+        self.free = [number for number in self.free + self.doomed if number >= self.unknown]
+        self.doomed = []
 
     def _all_names(self, directory: TmpfsDir, rows: list[object]) -> None:
         """Add the rows of a directory that is not in the journal yet, with all new files in it."""
@@ -311,7 +368,7 @@ class LayerStore(LayerDisk, TimerOwner, LayerLog, Keeping):
         number = self._number(inode)
         if inode.nlink == 0:
             return None
-        path = self._origin(inode)
+        path = origin_of(inode, self.paths)
         contents: object = None
         if isinstance(inode, TmpfsFile):
             contents = self._contents(inode)
@@ -351,45 +408,42 @@ class LayerStore(LayerDisk, TimerOwner, LayerLog, Keeping):
                 return b""
         return storage.number
 
-    def _origin(self, inode: TmpfsInode) -> bytes | None:
-        """Its path when the sandbox started; None for a new file."""
-        known = self.paths.get(inode)
-        if known is not None:
-            return known
-        parts: list[bytes] = []
-        each: TmpfsInode | None = inode
-        while each is not None and each is not each.tmpfs.root_inode:
-            if each.origin is None:
-                known = self.paths.get(each)
-                if known is None or not parts:
-                    return None
-                parts.append(known)
-                break
-            parts.append(each.origin_name)
-            each = each.origin
-        parts.reverse()
-        return b"/".join(parts)
-
-    def _write(self, rows: list[object], *, is_chore: bool = False) -> None:
-        young = self.next_number
+    def _write(self, rows: list[object]) -> None:
+        """Write a change on the spot, behind the rest of one that is in flight."""
         start_ns = monotonic_ns()
+        flight = self.in_flight
         try:
-            frame = pack_frame(rows)
-            at = self.end
-            self.end += len(frame)  # a later write goes after it
-            if is_chore:
-                self.write_in_turns(self.fd, frame, at)
-            else:
-                done = 0
-                while done < len(frame):
-                    done += os.pwrite(self.fd, frame[done : done + READ_BYTES], at + done)
-                    self._go_on()
-            self.unknown = max(self.unknown, young)
+            if flight is not None:
+                self._write_rest(flight)
+            self._write_rest(InFlight(rows, self.next_number))
             self.changed_since(start_ns)
-            if self.rewriter is not None:
-                self.rewriter.written(frame)
         except (OSError, CborError) as failure:
             self._fail((failure.errno or EIO) if isinstance(failure, OSError) else EIO)
+
+    def _write_rest(self, flight: InFlight) -> None:
+        """Raises OSError, CborError."""
+        if flight.pieces is None:
+            return
+        # A lane may be away with the first frame. It goes to the same place, so it does not matter who is last.
+        while flight.frame or self.take_frame(flight):
+            done = 0
+            while done < len(flight.frame):
+                piece = flight.frame[done : done + READ_BYTES]
+                done += os.pwrite(self.fd, piece, flight.at + done)
+                self._go_on()
+            self._frame_written(flight)
+        self._written(flight)
+
+    def _written(self, flight: InFlight) -> None:
+        """All of it is in the journal."""
+        self.unknown = max(self.unknown, flight.young)
+        self.land(flight)
+
+    def _frame_written(self, flight: InFlight) -> None:
+        """Raises OSError."""
+        frame, flight.frame = flight.frame, b""
+        if self.rewriter is not None:
+            self.rewriter.written(frame)
 
     def sync(self, inode: TmpfsInode | None) -> int:
         """Have the changes on disk, by a helper of the gofer (HostWait, and again from the start)."""
@@ -419,8 +473,10 @@ class LayerStore(LayerDisk, TimerOwner, LayerLog, Keeping):
             return self.error
         self.progress = progress
         progress()
+        if self.fd >= 0 and not self.error:
+            self._write([])  # the rest of a change that is in flight
         self.flush()
-        while self.doomed:
+        while self.doomed or self.free:
             self.flush()
         if self.rewriter is not None:
             self.rewriter.stop()
@@ -447,7 +503,7 @@ class LayerStore(LayerDisk, TimerOwner, LayerLog, Keeping):
             for path, known in layer.known.items():
                 if isinstance(known.inode, TmpfsInode):
                     self.paths[known.inode] = path[place:].lstrip(b"/")
-            _Replay(ctx, self, fs, states[number], used).run()
+            Replay(ctx, self, self.paths, fs, states[number], used).run()
             for path, first in states[number].firsts.items():
                 layer.firsts[layer.place + b"/" + path if path else layer.place] = first
             self.known_firsts.append(set(states[number].firsts))
@@ -474,20 +530,23 @@ class LayerStore(LayerDisk, TimerOwner, LayerLog, Keeping):
             raise
         try:
             frames = Frames(fd)
+            change: list[list[object]] = []
             while True:
                 body = frames.next()
-                if body is None or not self._take(body, states):
+                rows = read_rows(body, len(states)) if body is not None else None
+                if rows is None:
                     return
+                change += rows
+                if not frames.has_more:
+                    self._take(change, states)
+                    change = []
         except OSError as failure:
             raise LinuxError(failure.errno or EIO)
         finally:
             os.close(fd)
 
-    def _take(self, body: bytes, states: list[JournalState]) -> bool:
-        """Apply one frame; False if it is malformed."""
-        rows = read_rows(body, len(states))
-        if rows is None:
-            return False
+    def _take(self, rows: list[list[object]], states: list[JournalState]) -> None:
+        """Apply one change."""
         for row in rows:
             kind, label = number_at(row, 0), number_at(row, 2)
             state = states[number_at(row, 1)]
@@ -510,7 +569,6 @@ class LayerStore(LayerDisk, TimerOwner, LayerLog, Keeping):
             else:
                 state.files.pop(label, None)
                 state.names.pop(label, None)
-        return True
 
     def _begin(self, states: list[JournalState]) -> None:
         """Write the journal anew, and open it for appending. Raises LinuxError."""
@@ -521,31 +579,14 @@ class LayerStore(LayerDisk, TimerOwner, LayerLog, Keeping):
         self.fd = self.client.create(self.fid, JOURNAL_NEW, os.O_RDWR, MODE)[0]
         self.end = 0
         for number, state in enumerate(states):
-            rows: list[object] = []
-            size = 0
-            for row in state.files.values():
-                rows.append(row)
-                contents = row[17]
-                size += 256 + (len(contents) if isinstance(contents, bytes) else 0)
-                if size > READ_BYTES:
-                    self._write(rows)
-                    rows, size = [], 0
+            rows: list[object] = list(state.files.values())
             for label, names in state.names.items():
                 for name, child in names.items():
                     rows.append([ROW_NAME, number, label, name, child])
-                if len(rows) > 4096:
-                    self._write(rows)
-                    rows = []
-                if len(rows) > 4096:
-                    self._write(rows)
-                    rows = []
             for path, first in state.firsts.items():
                 rows.append(first_row(number, path, first))
-                if len(rows) > 4096:
-                    self._write(rows)
-                    rows = []
-            if rows:
-                self._write(rows)
+            for begin in range(0, len(rows), _BEGIN_ROWS):  # not in one: a spoilt byte would cost everything
+                self._write(rows[begin : begin + _BEGIN_ROWS])
         if self.error:
             raise LinuxError(self.error)
         try:
@@ -556,244 +597,3 @@ class LayerStore(LayerDisk, TimerOwner, LayerLog, Keeping):
         self.client.fsync(self.fid, b"")  # the name, too
         self.unknown = self.next_number
         self.short = self.end
-
-
-class _Replay:
-    """Restores one file system from the journal's state."""
-
-    def __init__(
-        self, ctx: Context, store: LayerStore, fs: MemoryFs, state: JournalState, used: set[int]
-    ) -> None:
-        self.ctx: Context = ctx
-        self.store: LayerStore = store
-        self.fs: MemoryFs = fs
-        self.state: JournalState = state
-        self.used: set[int] = used
-        self.made: dict[int, TmpfsInode] = {}
-        self.placed: set[TmpfsInode] = set()  # directories that have got a name
-        self.dropped: set[int] = set()  # labels of files whose contents were the host's, and are gone
-
-    def run(self) -> None:
-        """Restore everything. Raises LinuxError."""
-        root = self.fs.root_inode
-        if not isinstance(root, TmpfsInode):
-            raise LinuxError(EIO)
-        root.label = ROOT_LABEL
-        self.made[ROOT_LABEL] = root
-        needed: set[int] = set()
-        for names in self.state.names.values():
-            needed.update(names.values())
-        lost: dict[int, list[object]] = {}
-        for label, row in list(self.state.files.items()):
-            if row[3] == ORIGIN_NEW and label != ROOT_LABEL and label not in needed:
-                del self.state.files[label]  # it lost its last name
-                continue
-            inode = root if label == ROOT_LABEL else self._find(row)
-            if inode is None:
-                if row[3] == ORIGIN_STARTED:
-                    lost[label] = row
-                    continue
-                inode = self._make(row)
-            inode.label = label
-            self.made[label] = inode
-        if lost:
-            self._find_moved(lost)
-        for label, row in self.state.files.items():
-            self._fill(self.made[label], row)
-        for label, names in list(self.state.names.items()):
-            directory = self.made.get(label)
-            if not isinstance(directory, TmpfsDir):
-                del self.state.names[label]
-                continue
-            for name, child in list(names.items()):
-                if child in self.dropped:
-                    del names[name]
-                else:
-                    self._name(directory, name, child)
-        for label, row in self.state.files.items():
-            inode = self.made[label]  # making names has changed link counts and sizes
-            inode.nlink = max(number_at(row, 9), 1)
-            if isinstance(inode, TmpfsDir):
-                inode.size = max(number_at(row, 10), 0)
-
-    def _find(self, row: list[object]) -> TmpfsInode | None:
-        """The file that is there at the start; None if it is gone, or of another type."""
-        path = row[4]
-        if row[3] != ORIGIN_STARTED or not isinstance(path, bytes):
-            return None
-        at: TmpfsInode | None = None
-        root = self.fs.root_inode
-        if isinstance(root, TmpfsInode):
-            at = root
-        for part in path.split(b"/"):
-            if not isinstance(at, TmpfsDir):
-                return None
-            try:
-                below = at.find(self.ctx, part)
-            except LinuxError:
-                return None
-            at = below if isinstance(below, TmpfsInode) else None
-        if at is None or at.mode & S_IFMT != number_at(row, 5) & S_IFMT:
-            return None
-        return at
-
-    def _find_moved(self, lost: dict[int, list[object]]) -> None:
-        """What was at some path when the sandbox started, and is no more: the host may have renamed it, too (`cloche
-        apply`).
-
-        Then what is below at the name that it has in the layer stands for it. Otherwise a directory is made, but of a
-        file that is unchanged nothing is left. Raises LinuxError.
-        """
-        names_of: dict[int, list[tuple[int, bytes]]] = {}  # directory -> the lost in it
-        for label, names in self.state.names.items():
-            for name, child in names.items():
-                if child in lost:
-                    names_of.setdefault(label, []).append((child, name))
-        todo = [label for label in names_of if label in self.made]
-        while True:
-            while todo:
-                above = todo.pop()
-                for label, name in names_of.pop(above, []):
-                    row = lost.pop(label, None)
-                    if row is None:
-                        continue  # it has another name, too
-                    inode = self._moved(above, name, row)
-                    if inode is not None:
-                        inode.label = label
-                        self.made[label] = inode
-                        if label in names_of:
-                            todo.append(label)
-            if not lost:
-                return
-            label = next(iter(lost))  # in a directory that is lost, too, or without a name
-            row = lost.pop(label)
-            made = self._made_anew(label, row)
-            if made is not None and label in names_of:
-                todo.append(label)
-
-    def _moved(self, above: int, name: bytes, row: list[object]) -> TmpfsInode | None:
-        """The file that is there in place of a lost one. Raises LinuxError."""
-        label = number_at(row, 2)
-        directory = self.made[above]
-        if isinstance(directory, OverlayDir) and name not in directory.entries:
-            found = directory.find(self.ctx, name)
-            if not isinstance(found, TmpfsInode) or found.label:
-                pass
-            elif found.mode & S_IFMT == number_at(row, 5) & S_IFMT:
-                del self.state.names[above][name]
-                known = [found.mode, found.uid, found.gid, found.rdev, 1, found.size]
-                if row[17] is True and known == row[5:11]:
-                    del self.state.files[label]  # what is below says it all
-                    return None
-                row[4] = self.store._origin(found) or b""
-                return found
-        return self._made_anew(label, row)
-
-    def _made_anew(self, label: int, row: list[object]) -> TmpfsInode | None:
-        """A lost file as a new one; None if its contents were the host's."""
-        if row[17] is True:
-            del self.state.files[label]
-            self.dropped.add(label)
-            return None
-        inode = self._make(row)
-        inode.label = label
-        self.made[label] = inode
-        return inode
-
-    def _make(self, row: list[object]) -> TmpfsInode:
-        """Make a new file. Raises LinuxError(ENOSPC)."""
-        fs = self.fs
-        mode, uid, gid = number_at(row, 5), number_at(row, 6), number_at(row, 7)
-        fs.account.charge_inode()
-        kind = mode & S_IFMT
-        inode: TmpfsInode
-        if kind == S_IFREG:
-            inode = TmpfsFile(fs, fs.alloc_ino(), mode, uid, gid)
-        elif kind == S_IFDIR:
-            inode = TmpfsDir(fs, fs.alloc_ino(), mode, uid, gid)
-        elif kind == S_IFLNK:
-            target = row[15]
-            inode = TmpfsLink(fs, fs.alloc_ino(), target if isinstance(target, bytes) else b"?", uid, gid)
-        else:
-            inode = TmpfsInode(fs, fs.alloc_ino(), mode, uid, gid)
-        row[3] = ORIGIN_NEW
-        inode.is_from_before = True
-        return inode
-
-    def _fill(self, inode: TmpfsInode, row: list[object]) -> None:
-        """Restore attributes and contents. Raises LinuxError."""
-        inode.mode = inode.mode & S_IFMT | number_at(row, 5) & 0o7777
-        inode.uid, inode.gid, inode.rdev = number_at(row, 6), number_at(row, 7), number_at(row, 8)
-        contents = row[17]
-        if isinstance(inode, TmpfsFile) and contents is not True:
-            size = max(number_at(row, 10), 0)
-            inode.take_over(self.ctx, 0)
-            if isinstance(contents, bytes):
-                if inode.storage.write(0, contents, len(contents)) < 0:
-                    raise LinuxError(ENOSPC)
-            elif isinstance(contents, int):
-                try:
-                    inode.storage.adopt(contents, self.store)
-                    self.used.add(contents)
-                except LinuxError as error:
-                    if error.errno != ENOENT:
-                        raise
-                    row[17] = b""  # the file was removed: a hole
-            inode.size = size
-            inode.blocks = inode.storage.pages * 8
-        elif isinstance(inode, OverlayFile) and contents is True:
-            pass
-        inode.atime_ns, inode.mtime_ns = number_at(row, 11), number_at(row, 12)
-        inode.ctime_ns, inode.btime_ns = number_at(row, 13), number_at(row, 14)
-        xattrs = row[16]
-        if isinstance(xattrs, list):
-            found: dict[bytes, bytes] = {}
-            for pair in xattrs:
-                if isinstance(pair, list):
-                    found[pair[0]] = pair[1]
-            inode.xattrs = found
-        inode.is_changed = True
-
-    def _unname(self, path: bytes, inode: TmpfsInode) -> None:
-        """Remove the first name of a directory that the start has made."""
-        above, _slash, name = path.rpartition(b"/")
-        at: TmpfsInode | None = None
-        root = self.fs.root_inode
-        if isinstance(root, TmpfsInode):
-            at = root
-        for part in above.split(b"/") if above else []:
-            entry = at.entries.get(part) if isinstance(at, TmpfsDir) else None
-            below = entry.inode if entry is not None else None
-            at = below if isinstance(below, TmpfsInode) else None
-        if isinstance(at, TmpfsDir):
-            entry = at.entries.get(name)
-            if entry is not None and entry.inode is inode:
-                self._name(at, name, 0)
-
-    def _name(self, directory: TmpfsDir, name: bytes, child: int) -> None:
-        """Make or remove a name."""
-        if isinstance(directory, OverlayDir):
-            directory.removed.add(name)
-        old = directory.entries.pop(name, None)
-        if old is not None:
-            old.cookie = 0
-        inode = self.made.get(child)
-        if inode is None or inode is self.fs.root_inode:
-            return
-        if isinstance(inode, TmpfsDir):
-            # A directory gets one name only, and loses its first one, so no journal can make circles.
-            if inode in self.placed:
-                return
-            self.placed.add(inode)
-            above = inode.origin
-            if isinstance(above, TmpfsDir):
-                first = above.entries.get(inode.origin_name)
-                if first is not None and first.inode is inode:
-                    self._name(above, inode.origin_name, 0)
-            elif inode in self.store.paths:
-                self._unname(self.store.paths[inode], inode)
-        cookie = directory.next_cookie
-        directory.next_cookie = cookie + 1
-        entry = DirEntry(name, inode, inode.ino, dtype(inode.mode), cookie)
-        entry.charge()
-        directory.entries[name] = entry

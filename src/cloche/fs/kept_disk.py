@@ -12,6 +12,7 @@ from typing import Final
 from cloche.abi.errno import EEXIST, LinuxError
 from cloche.fs.gofer_client import GoferClient
 from cloche.fs.gofer_inode import TRUST_NS
+from cloche.fs.kept_rows import Pieces
 from cloche.fs.quota import FileMaker
 from cloche.kernel.host_wait import HostRequest, HostWait
 from cloche.kernel.task import Kernel
@@ -27,7 +28,16 @@ _WRITE_BYTES: Final = 1 << 20
 
 
 class InFlight(HostRequest):
-    """A part of the journal that is being written."""
+    """A change that is being written to the journal, frame by frame (or a piece of the new journal of `kept_rewrite`,
+    which has no rows).
+    """
+
+    def __init__(self, rows: "list[object] | None" = None, young: int = 0) -> None:
+        super().__init__()
+        self.pieces: Pieces | None = Pieces(rows) if rows is not None else None
+        self.young: int = young  # files with this number and higher ones are not in the rows
+        self.frame: bytes = b""  # which is being written; a lane may be away with it
+        self.at: int = 0  # where it goes
 
     def settle(self) -> None:
         """The write is over: wake the waiters."""
@@ -122,7 +132,7 @@ class LayerDisk(FileMaker):
             client.patiently(is_on=False)
 
     def write_in_turns(self, fd: int, data: bytes, at: int) -> None:
-        """Write a part of the journal; other tasks may run if that takes long. Raises OSError."""
+        """Write a piece of the new journal; other tasks may run if that takes long. Raises OSError."""
         in_flight = InFlight()
         self.in_flight = in_flight
         self.kernel.host_waits.file = None
@@ -137,8 +147,40 @@ class LayerDisk(FileMaker):
             self.in_flight = None
             in_flight.settle()
 
+    def take_frame(self, flight: InFlight) -> bool:
+        """Make the next frame of a change, and give it its place; False at the end. Raises OSError, CborError."""
+        pieces = flight.pieces
+        flight.frame = pieces.next() if pieces is not None else b""
+        flight.at = self.end
+        self.end += len(flight.frame)
+        return len(flight.frame) > 0
+
+    def write_frame(self, flight: InFlight) -> bool:
+        """Write it; other tasks may run if that takes long: False if one of them has written all of the change.  Raises
+        OSError.
+        """
+        self.kernel.host_waits.file = None
+        frame = flight.frame
+        done = 0
+        while done < len(frame):
+            piece = frame[done : done + _WRITE_BYTES]
+            count = slow.write(slow.NOBODY, self.fd, piece, flight.at + done)
+            if flight.is_settled:
+                return False
+            if count < 0:
+                raise OSError(-count, "")
+            done += count
+        return True
+
+    def land(self, flight: InFlight) -> None:
+        """A change is written, or will not be."""
+        flight.frame = b""
+        if self.in_flight is flight:
+            self.in_flight = None
+        flight.settle()
+
     def wait_for_flight(self) -> None:
-        """Parts must be written one after the other, because everything after a gap in the journal is ignored. Raises
+        """Changes must be written one after the other, because everything after a gap in the journal is ignored. Raises
         HostWait.
         """
         in_flight = self.in_flight

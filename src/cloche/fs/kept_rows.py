@@ -20,6 +20,10 @@ ORIGIN_STARTED: Final = 1
 NOT_THERE: Final = 0  # in place of a label: the name was removed, though there may be one below
 FORGOTTEN: Final = -1  # ... and there is none below: nothing has to be known of the name
 READ_BYTES: Final = 1 << 20
+PIECE_BYTES: Final = 1 << 18  # about this much goes into a frame
+_PIECE_ROWS: Final = 512
+_MORE: Final = 1 << 31  # in the length: the change goes on in the next frame
+_FILE_FIELDS: Final = 18
 _HEAD: Final = Struct("<II")
 
 
@@ -39,6 +43,7 @@ class Frames:
         self.fd: int = fd
         self.upto: int = upto  # frames that begin there or later are not read
         self.at: int = 0  # where the next frame begins
+        self.has_more: bool = False  # the change of the last frame goes on in the next one
         self._buffer: bytes = b""
         self._start: int = 0  # where the buffer begins in the file
 
@@ -62,6 +67,8 @@ class Frames:
         if self.at >= self.upto or not self._need(_HEAD.size):
             return None
         length, check = _HEAD.unpack_from(self._buffer, self.at - self._start)
+        has_more = length & _MORE != 0
+        length &= ~_MORE
         if length > MAX_FRAME_BYTES or not self._need(_HEAD.size + length):
             return None
         begin = self.at - self._start + _HEAD.size
@@ -69,7 +76,43 @@ class Frames:
         if crc32(body) != check:
             return None
         self.at += _HEAD.size + length
+        self.has_more = has_more
         return body
+
+
+class Pieces:
+    """A change as frames, which are made one at a time: a large one takes many turns."""
+
+    def __init__(self, rows: list[object]) -> None:
+        self._rows: list[object] = rows
+        self._at: int = 0
+
+    def next(self) -> bytes:
+        """The next frame; empty at the end.  Raises OSError(EFBIG) if a reader would refuse it, CborError."""
+        rows, begin = self._rows, self._at
+        end = begin
+        size = 0
+        while end < len(rows) and end - begin < _PIECE_ROWS and size < PIECE_BYTES:
+            size += row_bytes(rows[end])
+            end += 1
+        if end == begin:
+            return b""
+        self._at = end
+        return wrap_frame(encode(rows[begin:end]), has_more=end < len(rows))
+
+
+def row_bytes(row: object) -> int:
+    """About how long a row is in the journal."""
+    if not isinstance(row, list) or len(row) < _FILE_FIELDS:
+        return 64
+    size = 256
+    contents, xattrs = row[17], row[16]
+    if isinstance(contents, bytes):
+        size += len(contents)
+    if isinstance(xattrs, list):
+        for pair in xattrs:
+            size += len(pair[0]) + len(pair[1])
+    return size
 
 
 def pack_frame(rows: list[object]) -> bytes:
@@ -77,11 +120,11 @@ def pack_frame(rows: list[object]) -> bytes:
     return wrap_frame(encode(rows))
 
 
-def wrap_frame(body: bytes) -> bytes:
+def wrap_frame(body: bytes, *, has_more: bool = False) -> bytes:
     """A frame with this body. Raises OSError(EFBIG)."""
     if len(body) > MAX_FRAME_BYTES:
         raise OSError(EFBIG, "")
-    return _HEAD.pack(len(body), crc32(body)) + body
+    return _HEAD.pack(len(body) | (_MORE if has_more else 0), crc32(body)) + body
 
 
 def read_rows(body: bytes, layers: int) -> list[list[object]] | None:
@@ -146,7 +189,7 @@ def first_row(number: int, path: bytes, first: First) -> list[object]:
 
 def is_file_row(row: list[object]) -> bool:
     """Whether it is the row of a file."""
-    if len(row) != 18 or not are_numbers(row[5:15], 10):
+    if len(row) != _FILE_FIELDS or not are_numbers(row[5:15], 10):
         return False
     path, target, xattrs, contents = row[4], row[15], row[16], row[17]
     if row[3] not in (ORIGIN_NEW, ORIGIN_STARTED) or not isinstance(path, bytes):

@@ -49,6 +49,7 @@ REBUILT: Final[dict[str, str]] = {
     "wire.imagetree.TreeFile.fd": "the tree of an image, opened anew by its name in the attach point",
     "fs.kept.LayerStore": "the directory of a kept layer, which is opened anew; what is in it is on the disk",
     "fs.kept_disk.LayerDisk": "the directory of a kept layer, which is opened anew; what is in it is on the disk",
+    "fs.kept_rows.Pieces": "rows for the journal of a kept layer; the file systems have what they say",
     "fs.kept_rewrite.Rewriter": "the journal of a kept layer is as good without its being written anew",
     "mm.handle.HostHandle.fd": "`reopen` has it again, from the handle's other fields",
     "vfs.mapping.FileMapping.host_fd": "of the mapped file's inode, which has it",

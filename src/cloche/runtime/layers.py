@@ -1,7 +1,7 @@
 """Kept layers on the host: a directory for each name, with what `fs.kept` writes and
 
     head.json   version, the places of the host that it lies over, when it was made, whether it goes with its record
-    spec        the sandbox without its programs (`boot.spec`, CBOR): to look at the files after it has ended
+    sandbox     the sandbox without its programs (`boot.spec`, CBOR): to look at the files after it has ended
     lock        held (flock) by the monitor of the sandbox that uses it
 
 They are below $XDG_DATA_HOME/cloche/layers; without that, below ~/.local/share, or of root below /var/lib. Automatic
@@ -20,7 +20,13 @@ from typing import Any, Final
 
 from cloche.runtime.records import NAME_PATTERN, RecordError, open_directory
 
-VERSION: Final = 1
+VERSION: Final = 2
+# Version 1 had no changes of several frames in its journal (fs.kept), and the file `sandbox` was called `spec`. It can
+# be read, and becomes version 2 when it is written to, so that older builds refuse it instead of dropping such changes:
+# `run` by the version, and what looks at it by the name (it reads no version).
+_READABLE: Final = (1, VERSION)
+_SPEC: Final = "sandbox"
+_OLD_SPEC: Final = "spec"
 _COPY_BYTES: Final = 1 << 26
 _HEAD_BYTES: Final = 1 << 22
 _SPEC_BYTES: Final = 1 << 26
@@ -95,7 +101,7 @@ class KeptLayer:
                 head = json.loads(file.read(_HEAD_BYTES))
         except (OSError, ValueError):
             raise RecordError(f"{self.path} is not a layer that cloche has kept") from None
-        if not isinstance(head, dict) or head.get("version") != VERSION:
+        if not isinstance(head, dict) or head.get("version") not in _READABLE:
             raise RecordError(f"the layer {self.name} was kept by another version of cloche")
         return head
 
@@ -125,15 +131,31 @@ class KeptLayer:
         self.is_automatic = is_automatic
         self._write("head.json", json.dumps(head).encode())
 
+    def make_current(self) -> None:
+        """Before it is written to: give it this version.  The layer is locked.  Raises RecordError, OSError."""
+        head = self.head()
+        if head["version"] != VERSION:
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(_OLD_SPEC, _SPEC, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+            head["version"] = VERSION
+            self._write("head.new", json.dumps(head).encode())
+            os.rename("head.new", "head.json", src_dir_fd=self.fd, dst_dir_fd=self.fd)
+            if not self.is_automatic:
+                os.fsync(self.fd)
+
     def write_spec(self, data: bytes) -> None:
         """Write the spec, replacing an earlier one. Raises OSError."""
         self._write("spec.new", data)
-        os.rename("spec.new", "spec", src_dir_fd=self.fd, dst_dir_fd=self.fd)
+        os.rename("spec.new", _SPEC, src_dir_fd=self.fd, dst_dir_fd=self.fd)
 
     def spec(self) -> bytes:
         """The specification of `write_spec`. Raises RecordError."""
         try:
-            fd = os.open("spec", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self.fd)
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            try:
+                fd = os.open(_SPEC, flags, dir_fd=self.fd)
+            except FileNotFoundError:
+                fd = os.open(_OLD_SPEC, flags, dir_fd=self.fd)
             with open(fd, "rb") as file:
                 return file.read(_SPEC_BYTES)
         except OSError:
