@@ -27,6 +27,9 @@ from tests.cli.harness import (
 
 LIST = "find . -mindepth 1 -printf '%p %y %m %U %s %n %T@ %l\\n' | sort; find . -type f -exec cat {} + | sha256sum"
 
+IS_SLOW = os.environ.get("CLOCHE_SLOW") == "1"
+LONG_S = 1800
+
 
 class Keeper:
     """Where layers are kept, and a project."""
@@ -133,7 +136,10 @@ def test_the_limit_of_the_disk_holds(keeper: Keeper) -> None:
     assert out == "full\n"
 
 
+@pytest.mark.timeout(LONG_S if IS_SLOW else 300)
 def test_what_is_written_is_not_in_memory(keeper: Keeper) -> None:
+    """250 MiB with 100 MiB of memory; with CLOCHE_SLOW=1 7.5 GiB."""
+    count = 7680 if IS_SLOW else 250
     process = keeper.popen(
         "run",
         "-d",
@@ -143,13 +149,61 @@ def test_what_is_written_is_not_in_memory(keeper: Keeper) -> None:
         "--",
         "sh",
         "-c",
-        "dd if=/dev/zero of=big bs=1M count=250; echo done; sleep 1000",
+        f"dd if=/dev/zero of=big bs=1M count={count}; echo done; sleep 100000",
     )
     assert process.wait(60) == 0
-    wait_until(lambda: "done" in keeper("logs", "k").out, "the file is written", 100)
-    assert "250+0 records out" in keeper("logs", "k").err
+    wait_until(lambda: "done" in keeper("logs", "k").out, "the file is written", LONG_S if IS_SLOW else 100)
+    assert f"{count}+0 records out" in keeper("logs", "k").err
     keeper("rm", "-f", "k")
-    assert keeper.run("stat -c %s big", *AGAIN, "--memory", "100m") == f"{250 << 20}\n"
+    assert keeper.run("stat -c %s big", *AGAIN, "--memory", "100m") == f"{count << 20}\n"
+
+
+# Blocks with their numbers, so that none can be mistaken for another; 4.3 GiB, and 5 GiB with a hole.
+HUGE = """
+import sys
+BLOCK, COUNT = 1 << 20, 4403
+def block(number):
+    return b"%016d" % number * (BLOCK >> 4)
+with open("huge", "r+b" if "check" in sys.argv else "w+b") as file:
+    for number in range(COUNT):
+        if "check" not in sys.argv:
+            file.write(block(number))
+        elif file.read(BLOCK) != block(number):
+            sys.exit(f"block {number}")
+    if "check" in sys.argv:
+        file.seek((1 << 32) - 8)
+        file.write(b"straddle")
+        file.seek((1 << 32) - 8)
+        print(file.read(9), file.seek(0, 2))
+if "check" not in sys.argv:
+    with open("hole", "wb") as file:
+        file.seek(5 << 30)
+        file.write(b"end")
+with open("hole", "rb") as file:
+    file.seek((5 << 30) - 2)
+    print(file.read(6))
+"""
+
+
+@pytest.mark.skipif(not IS_SLOW, reason="it writes 14 GiB: CLOCHE_SLOW=1")
+@pytest.mark.timeout(LONG_S)
+def test_files_of_more_than_four_gibibytes(keeper: Keeper) -> None:
+    (keeper.project / "huge.py").write_text(HUGE)
+    options = ("--memory", "300m", "--disk", "20g")
+
+    def run(words: str, *more: str) -> str:
+        done = keeper("run", *more, *options, "--", "sh", "-ec", words, timeout=LONG_S)
+        assert done.status == 0 and not done.err, done
+        return done.out
+
+    end = "b'\\x00\\x00end'\n"
+    assert run("python3 huge.py", *NEW) == end
+    whole = f"b'straddle0' {4403 << 20}\n{end}"
+    # on a copy, then, because that has changed nothing of it, on the layer itself
+    assert run("python3 huge.py check", "--from", "k") == whole
+    assert run("python3 huge.py check; du --apparent-size -m huge hole | cut -f 1; du -m hole", *AGAIN) == (
+        f"{whole}4403\n5121\n1\thole\n"
+    )
 
 
 COUNTER = "i=0; while :; do echo $i >>f; echo $i; i=$((i+1)); done"
