@@ -184,7 +184,8 @@ static int sleep_once(struct event *e, int64_t deadline)
 }
 
 /* 1: an event; 0: the time is over; -1: a Python exception (a signal handler raised).  Waits for `timeout_ns`, or if that
- * is negative until `deadline` (negative: for ever); no clock is read while there are events. */
+ * is negative until `deadline` (negative: for ever), or for A_MOMENT, where a guest may call at once; no clock is read
+ * while there are events. */
 static int next_event(struct event *e, int64_t timeout_ns, int64_t deadline)
 {
     static int in_a_row;
@@ -218,16 +219,17 @@ static int next_event(struct event *e, int64_t timeout_ns, int64_t deadline)
             retry_interrupts();
         if (scan(e) || take_queued(e))
             return 1;
-        if (timeout_ns == 0)
-            return poll_now() && (scan(e) || take_queued(e));
-        if (spin_worth()) {
-            bool found = spin(e);
+        bool moment = timeout_ns == (int64_t)A_MOMENT;
+        if (timeout_ns != 0 && spin_worth()) {
+            bool found = spin(e, moment);
             left_at = ticks_now();
             if (found)
                 return 1;
             if (deadline >= 0 && (int64_t)now_ns() >= deadline)
                 return 0;
         }
+        if (timeout_ns == 0 || moment)
+            return poll_now() && (scan(e) || take_queued(e));
         int found = sleep_once(e, deadline);
         if (found)
             return found;

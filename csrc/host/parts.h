@@ -95,7 +95,7 @@ uint64_t spin_time(void);
 void update_spin(void);
 void keep_apart(uint32_t theirs);
 bool spin_worth(void);
-bool spin(struct event *e);
+bool spin(struct event *e, bool moment);
 
 /* loop.c */
 struct event *push_event(int64_t kind, int64_t what, int64_t status);

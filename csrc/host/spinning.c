@@ -75,10 +75,11 @@ static void spin_result(bool succeeded)
     update_spin();
 }
 
-/* Look for an event for a while.  False: none came, or another thread may want this processor. */
-bool spin(struct event *e)
+/* Look for an event for a while, or with `moment` for a much shorter one.  False: none came, or another thread may want
+ * this processor. */
+bool spin(struct event *e, bool moment)
 {
-    uint64_t start = ticks_now(), budget = run_count < cpu_count ? spin_ticks : spin_ticks / 4;
+    uint64_t start = ticks_now(), budget = moment ? spin_ticks / 8 : run_count < cpu_count ? spin_ticks : spin_ticks / 4;
     uint64_t next_look = spin_ticks / 4;
     for (int turn = 1;; turn++) {
         if (scan(e) || (ops_out && (turn & 7) == 0 && poll_now() > 0 && take_queued(e))) {
@@ -87,7 +88,8 @@ bool spin(struct event *e)
         }
         uint64_t passed = ticks_now() - start;
         if (passed >= budget) {
-            spin_result(false);
+            if (!moment)
+                spin_result(false);
             return false;
         }
         if (passed >= next_look) {

@@ -16,6 +16,7 @@ from cloche.platform.interface import EV_FD, Event
 from cloche.platform.layout import TAG_SIGCHLD
 
 _MAX_REAPED: Final = 64  # deaths in one round
+_MAX_POSTPONED: Final = 32  # events that come before a death which was reported
 _LOOK: Final = WEXITED | WNOHANG | WNOWAIT | __WALL
 
 
@@ -25,6 +26,7 @@ class Deaths:
     def __init__(self) -> None:
         self._fd = -1
         self.is_more = False  # there were more deaths than could be dealt with: reap again
+        self._postponed = -1  # events that were dealt with since a death was reported; -1: none was
         self._handles: list[int] = []  # of processes that are in no list of guests (the zygote)
 
     def open(self) -> int:
@@ -40,16 +42,31 @@ class Deaths:
     def unwatch(self, handle: int) -> None:
         self._handles.remove(handle)
 
+    def report(self) -> None:
+        """Children may have died."""
+        if self._postponed < 0:
+            self._postponed = 0
+
+    def is_due(self) -> bool:
+        """Whether a report waits for `reap`, which takes as long as ten short calls: better while guests compute."""
+        return self._postponed >= 0
+
+    def may_wait(self) -> bool:
+        """Whether the report can wait for one more event."""
+        self._postponed += 1
+        return self._postponed <= _MAX_POSTPONED
+
     def reap(self) -> bool:
         """Reap the guests that have died. True: a child that is not a guest has died, and may hide other deaths
         (look_one_by_one).
         """
         try:
-            while os.read(self._fd, 1024):  # some struct signalfd_siginfo
-                pass
+            # a struct signalfd_siginfo: of a signal without a queue there is only one
+            os.read(self._fd, 1024)
         except BlockingIOError:
             pass
         self.is_more = False
+        self._postponed = -1
         for _ in range(_MAX_REAPED):
             pid = _dead_child(os.P_ALL, 0)
             if pid == 0:
@@ -71,11 +88,12 @@ class Deaths:
     def next_event(self, timeout_ns: int, handles: list[int]) -> Event | int | None:
         """Wait for one event, outside of the event loop; `handles`: as for look_one_by_one."""
         while True:
+            if self.is_due() and self.reap():
+                self.look_one_by_one(handles)
             event = _native.wait_event(timeout_ns, -1)
             if event is None or isinstance(event, int) or not is_death(event):
                 return event
-            if self.reap():
-                self.look_one_by_one(handles)
+            self.report()
 
 
 def is_death(event: Event) -> bool:

@@ -240,4 +240,5 @@ LAST_FD: Final = 63
 # NORMAL RANDOM SEQUENTIAL WILLNEED DONTNEED FREE HUGEPAGE NOHUGEPAGE
 DIRECT_ADVICE_MASK: Final = 1 << 0 | 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 8 | 1 << 14 | 1 << 15
 
+A_MOMENT: Final = -2  # in place of ns to wait: an eighth of the sentry's spin, and no sleep
 CALL_WORDS: Final = 7  # words of a system call that is passed in the fields of an object

@@ -48,6 +48,7 @@ from cloche.platform.interface import (
     PlatformDied,
 )
 from cloche.platform.layout import (
+    A_MOMENT,
     ACT_ANSWER,
     ACT_POST,
     CALL_WORDS,
@@ -374,24 +375,29 @@ class Systrap(Platform):
             deadline_ns = time.monotonic_ns() + timeout_ns
             timeout_ns = -1
         while True:
-            if self._deaths.is_more:
+            is_due = self._deaths.is_due()
+            if self._deaths.is_more or (is_due and not self._deaths.may_wait()):
                 self._reap()
+                is_due = False
             is_kept = len(self._waiting) > 0  # the internal ones were handled already
             got: int | Event | None = (
                 self._waiting.pop(0)
                 if is_kept
-                else _wait_event(0 if self._guests.is_short else timeout_ns, deadline_ns)
+                else _wait_event(A_MOMENT if is_due or self._guests.is_short else timeout_ns, deadline_ns)
             )
             used_ns = self._used_ns() if self._cpu_limit_ns else -1
             if isinstance(got, int):
                 self._gave_call = True
                 return got
-            if got is None:
+            if got is None:  # no guest waits
+                if is_due:
+                    self._reap()
+                    continue
                 if not self._guests.is_short:
                     self.event = NO_EVENT
                     self._gave_call = False
                     return -1
-                try:  # no guest waits: make blanks, and if still none waits, prepare the next one
+                try:  # make blanks, and if still none waits, prepare the next one
                     if self._refill():
                         continue
                     self._guests.make_spare()
@@ -413,7 +419,7 @@ class Systrap(Platform):
                 event = (kind, event[1], before, number, passed_ns, used_ns, 0, 0, 0)
             elif kind == EV_FD:
                 if is_death(event):
-                    self._reap()
+                    self._deaths.report()
                     continue
             else:
                 if not is_kept and self._is_internal(event):
