@@ -17,12 +17,14 @@ uint64_t spin_time(void)
     return spin_ticks;
 }
 
-/* Stubs may spin while every thread that runs or waits, and the sentry, have a processor of their own. */
+/* Stubs may spin while every thread that runs or waits, and the sentry, have a processor of their own. In a crowd they
+ * do so for about as long as a wake-up takes: with the sentry's own short spin that saves most of them. */
 void update_spin(void)
 {
-    uint64_t want = spin_penalty >= 4 || run_count + 1 > cpu_count ? 0
-                    : run_count + 2 <= cpu_count                    ? stub_spin_ticks
-                                                                    : stub_spin_ticks / 4;
+    uint64_t want = spin_penalty >= 4             ? 0
+                    : run_count + 1 > cpu_count   ? stub_spin_ticks / 6
+                    : run_count + 2 <= cpu_count  ? stub_spin_ticks
+                                                  : stub_spin_ticks / 4;
     if (info->spin_ticks != want)
         info->spin_ticks = want;
 }
@@ -54,7 +56,7 @@ void keep_apart(uint32_t theirs)
  * ever more rarely, after a success at once again. */
 bool spin_worth(void)
 {
-    if (!run_count || run_count > cpu_count || !spin_ticks || (ops_out && is_sync))
+    if (!run_count || (run_count > 1 && cpu_count == 1) || !spin_ticks || (ops_out && is_sync))
         return false;
     if (newborn) /* it may have been put on the sentry's processor */
         return false;
@@ -79,7 +81,8 @@ static void spin_result(bool succeeded)
  * this processor. */
 bool spin(struct event *e, bool moment)
 {
-    uint64_t start = ticks_now(), budget = moment ? spin_ticks / 8 : run_count < cpu_count ? spin_ticks : spin_ticks / 4;
+    uint64_t start = ticks_now();
+    uint64_t budget = spin_ticks / (moment ? 8 : run_count > cpu_count ? 6 : run_count < cpu_count ? 1 : 4);
     uint64_t next_look = spin_ticks / 4;
     for (int turn = 1;; turn++) {
         if (scan(e) || (ops_out && (turn & 7) == 0 && poll_now() > 0 && take_queued(e))) {

@@ -1,4 +1,4 @@
-"""Which threads count as waking: of these depends how long the sentry spins (csrc/host/spinning.c)."""
+"""Who counts as waking, and who may spin: csrc/host/waking.c and spinning.c in small programs of their own."""
 
 import shutil
 import subprocess
@@ -14,13 +14,15 @@ CSRC: Final = HERE.parents[2] / "csrc"
 FLAGS: Final = ("-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-missing-field-initializers")
 
 
-def test_a_thread_is_waking_until_it_runs_and_no_longer(tmp_path: Path) -> None:
+@pytest.mark.parametrize("part", ["waking", "spinning"])
+def test_states(part: str, tmp_path: Path) -> None:
+    """What the programs check is in them."""
     include = Path(sysconfig.get_paths()["include"])
     if shutil.which("gcc") is None or not (include / "Python.h").exists():
         pytest.skip("gcc or Python.h is not there")
     subprocess.run([sys.executable, "-B", str(CSRC / "generate.py"), str(tmp_path)], check=True)
     folders = [f"-I{folder}" for folder in (include, tmp_path, CSRC / "stub", CSRC / "host")]
-    program = tmp_path / "waking"
-    subprocess.run(["gcc", *FLAGS, *folders, "-o", str(program), str(HERE / "waking_states.c")], check=True)
+    program = tmp_path / part
+    subprocess.run(["gcc", *FLAGS, *folders, "-o", str(program), str(HERE / f"{part}_states.c")], check=True)
     done = subprocess.run([program], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (0, "")
