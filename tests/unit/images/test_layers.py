@@ -6,6 +6,7 @@ import os
 import random
 import stat
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,33 @@ def test_a_bomb_is_refused(store: Store, monkeypatch: pytest.MonkeyPatch) -> Non
         put(store, raw, gzip.compress(raw))
     assert nothing_is_left(store)
     put(store, raw)  # it matches its digest
+
+
+def test_the_disk_is_waited_for_once_a_layer_not_once_a_file(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pull, a load and a commit of many small files wait for syncfs(2), which writes them together."""
+    calls: list[str] = []
+    fsync, fdatasync = os.fsync, os.fdatasync
+
+    def counted(name: str, call: Callable[[int], None]) -> Callable[[int], None]:
+        def count(fd: int) -> None:
+            calls.append(name)
+            call(fd)
+
+        return count
+
+    monkeypatch.setattr(os, "fsync", counted("fsync", fsync))
+    monkeypatch.setattr(os, "fdatasync", counted("fdatasync", fdatasync))
+    seen: list[list[str]] = []
+    for count in (2, 200):
+        layer = LayerTar()
+        for number in range(count):
+            layer.add(f"file{number}", b"%d" % number)
+        put(store, layer.bytes())
+        seen.append(calls[:])
+        calls.clear()
+    assert seen[0] == seen[1]
 
 
 def test_a_file_of_holes_is_refused(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
