@@ -31,11 +31,14 @@ from cloche.kernel.accounting import group_cpu_ns, task_state
 from cloche.kernel.chores import Chore
 from cloche.kernel.exit import do_group_exit
 from cloche.kernel.fd_table import FdTable
+from cloche.kernel.namespaces import Namespaces
 from cloche.kernel.patience import Patience
 from cloche.kernel.pid_namespace import pid_in
 from cloche.kernel.signals import kill_at_once, send_group_signal
-from cloche.kernel.task import ENDED, Container, Kernel, KernelContext, Task, ThreadGroup
+from cloche.kernel.task import ENDED, Container, Kernel, KernelContext, ThreadGroup
 from cloche.vfs.credentials import Credentials
+from cloche.vfs.mount import top_of
+from cloche.vfs.objects import Context, FsContext
 from cloche.wire import requests
 from cloche.wire.protocol import Fields
 from cloche.wire.requests import ExecRequest, Process
@@ -60,6 +63,36 @@ class Answers:
     def event(self, ident: int, name: str, fields: Fields) -> None:
         """An event of a request."""
         raise NotImplementedError
+
+
+class Place:
+    """Where commands from outside begin: root, mounts and namespaces."""
+
+    def __init__(self, ctx: KernelContext, ns: Namespaces) -> None:
+        self.ctx: KernelContext = ctx
+        self.ns: Namespaces = ns
+
+
+def place_of(container: Container) -> Place | None:
+    """The root and namespaces of the container's own first process, as setns(2) would enter them; None if that has
+    ended.
+
+    That is its init where the kernel made one, else its first program: the init of a pid namespace that it shares may
+    be another container's, with another root. Before the start it is what the first program will get.
+    """
+    root = container.root
+    if root is None or container.state == ENDED:
+        return None
+    init = container.init
+    first = init if init is not None and not init.has_guest_code else container.main
+    if first is None:
+        return Place(KernelContext(container, root.fs.clone(), root.mount_ns), container.ns)
+    for task in first.tasks:
+        if not task.is_exited:
+            # A root that the program has changed by chroot(2) is its own: only its mount namespace is entered.
+            top = top_of(task.mount_ns.root)
+            return Place(KernelContext(container, FsContext(top, top), task.mount_ns), task.ns)
+    return None
 
 
 class Exec:
@@ -142,15 +175,14 @@ class ExecTable:
 
     def rehearse(self, request: ExecRequest) -> None:
         """Make the look-ups that the start will make, so that their answers are there. Raises HostWait."""
-        init = self.container.init
-        where = init.leader if init is not None else None
-        if where is not None and not where.is_exited:
+        where = place_of(self.container)
+        if where is not None:
             env = self._environment(request)
             try:
                 creds = self._credentials(request)
             except LinuxError:
                 return  # the start will report the error
-            rehearse(self.container, where, creds, request.cwd or self.spec.cwd, request.argv, env)
+            rehearse(self.container, where.ctx, creds, request.cwd or self.spec.cwd, request.argv, env)
 
     def _credentials(self, request: ExecRequest) -> Credentials:
         spec = self.spec
@@ -192,10 +224,10 @@ class ExecTable:
     def _try_start(self, entry: Exec, request: ExecRequest, fds: list[int]) -> Failure | None:
         if len(self.by_ident) >= MAX_EXECS or entry.ident in self.by_ident:
             return Failure(f"more than {MAX_EXECS} commands at once", EXIT_INTERNAL)
-        init = self.container.init
-        where = init.leader if init is not None else None
-        if where is None or where.is_exited:
+        place = place_of(self.container)
+        if place is None:
             return Failure("the sandbox is ending", EXIT_INTERNAL)
+        where = place.ctx
         spec = self.spec
         try:
             creds = self._credentials(request)
@@ -215,6 +247,9 @@ class ExecTable:
             files = self._open_files(entry, request, creds, where, fds)
         except LinuxError as error:
             return Failure(f"no room for another process: {explain(error.errno)}", EXIT_INTERNAL)
+        pids = self.container.pid_ns
+        if pids is not None and self.container.init is None:
+            pids.reserve_first()
         try:
             task = new_process(self.container, spec, creds, where, files)
         except OSError as failure:
@@ -224,7 +259,7 @@ class ExecTable:
             files.close_all(where)
             return Failure(f"no room for another process: {explain(error.errno)}", EXIT_INTERNAL)
         entry.group = task.group
-        task.ns = where.ns.clone()
+        task.ns = place.ns.clone()
         task.ns.pid_for_children = self.container.pid_ns
         if entry.bridge is not None:
             entry.bridge.tty.adopt(task.group)
@@ -240,7 +275,7 @@ class ExecTable:
         return problem
 
     def _open_files(
-        self, entry: Exec, request: ExecRequest, creds: Credentials, where: Task, fds: list[int]
+        self, entry: Exec, request: ExecRequest, creds: Credentials, where: Context, fds: list[int]
     ) -> FdTable:
         """The descriptors 0 to 2.  Raises LinuxError."""
         files = FdTable()

@@ -1,8 +1,8 @@
 """Starting programs from outside: the sandbox's first, and what `cloche exec` adds to it.
 
 Each is a process in a session of its own, with the ids, environment, directory and limits that were asked for.  The
-first is a child of the sandbox's init (or is pid 1 itself); later ones have no parent inside, as with docker exec,
-and their namespaces and root are those of pid 1.
+first is a child of the sandbox's init (or is pid 1 itself); others have no parent inside, as with docker exec,
+and their namespaces and root are those of that init, or else of the first program, which they may precede.
 """
 
 import os
@@ -194,6 +194,8 @@ def start_program(container: Container, spec: SandboxSpec) -> Failure | None:
     creds = user_credentials(container, spec, spec.uid, spec.gid, spec.groups)
     settings = settings_of(spec)
     settings.apply_to_credentials(creds)
+    if container.init is None and container.pid_ns is not None:
+        container.pid_ns.begin_first()  # commands may have been executed before
     task = new_process(container, spec, creds, root, files)
     group = task.group
     container.main = group

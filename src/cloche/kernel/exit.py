@@ -318,6 +318,8 @@ def group_dead(group: ThreadGroup) -> None:
             reaper.children[child] = None
             if child.end.is_zombie:
                 notify_parent(child)
+        elif child.end.is_zombie:
+            reap(child)  # of a command that came before the first program: nobody will wait for it
     group.exit_wait.wake()
     notify_parent(group)
     container = group.container

@@ -50,6 +50,14 @@ class PidNamespace:
         self.late.pop(kernel_pid, None)
         return pid
 
+    def reserve_first(self) -> None:
+        """Processes come before the namespace's init, which is to be 1 nevertheless."""
+        self.next_pid = max(self.next_pid, 2)
+
+    def begin_first(self) -> None:
+        """The next number is that of init, whatever processes came before."""
+        self.next_pid = 1
+
     def drop(self, kernel_pid: int) -> None:
         """Remove a number that is not used any more."""
         pid = self.from_kernel.pop(kernel_pid, 0)

@@ -1,0 +1,122 @@
+"""`exec` beside runc: into containers that share a pid namespace, and before the start."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.engines.harness import RUNTIME, need, program, run
+from tests.engines.test_bundles import Runtime, make_bundle, until
+
+KIND, SANDBOX = "io.kubernetes.cri.container-type", "io.kubernetes.cri.sandbox-id"
+RUNTIMES = ("cloche-oci", "runc")
+
+
+@pytest.fixture(params=RUNTIMES)
+def runtime(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    need("runc")
+    made = Runtime(RUNTIME if request.param == "cloche-oci" else program("runc"), tmp_path)
+    try:
+        yield made
+    finally:
+        for ident in made("list", "-q").out.split():
+            made("delete", "--force", ident)
+
+
+def own(name: str) -> str:
+    """A name that no other run of these tests gives, since control groups have it."""
+    return f"{name}-{os.getpid()}"
+
+
+def own_root(root: Path, folder: Path, name: str) -> Path:
+    """A root with a file that says whose it is."""
+    made = folder / f"root-{name}"
+    assert run([program("cp"), "-a", str(root), str(made)]).status == 0
+    (made / "whose").write_text(name)
+    return made
+
+
+def pod_bundle(folder: Path, root: Path, name: str, sandbox: str, pid: int, *args: str) -> Path:
+    """A container of a pod with one pid namespace; the first one has `pid` 0."""
+    kinds = {"mount": "", "network": "net", "ipc": "ipc", "uts": "uts", "pid": "pid"}
+    rows: list[dict[str, str]] = []
+    for kind, file in kinds.items():
+        rows.append({"type": kind, **({"path": f"/proc/{pid}/ns/{file}"} if pid and file else {})})
+    marks = {KIND: "container" if pid else "sandbox", SANDBOX: sandbox}
+    tree = own_root(root, folder, name)
+    return make_bundle(
+        folder / f"b-{name}", tree, *args, annotations=marks, linux={"namespaces": rows}, hostname=""
+    )
+
+
+def test_the_root_is_the_container_s_own(runtime: Runtime, tmp_path: Path, root: Path) -> None:
+    """Containers of a pod with one pid namespace: each command sees the root of its container, and no other."""
+    names = [own(f"pod{number}") for number in range(3)]
+    pid = 0
+    for name in names:
+        runtime.make(name, pod_bundle(tmp_path, root, name, names[0], pid, "sleep", "100000"))
+        assert runtime("start", name).status == 0
+        pid = pid or runtime.state(name)["pid"]
+    for name in names:
+        done = runtime("exec", name, "sh", "-c", "cat /whose; ps -o args | grep -c 'sleep 100000'$")
+        assert (done.status, done.out) == (0, f"{name}3\n"), done
+    last = own("last")
+    runtime.make(last, pod_bundle(tmp_path, root, "last", names[0], pid, "sleep", "100000"))
+    done = runtime("exec", last, "cat", "/whose")  # not started yet
+    assert (done.status, done.out) == (0, "last"), done
+    assert runtime("delete", "--force", last).status == 0
+    assert runtime("kill", names[1], "KILL").status == 0
+    until(lambda: runtime.state(names[1])["status"] == "stopped", "it ends")
+    assert "cannot exec in a stopped container" in runtime("exec", names[1], "cat", "/whose").err
+    for name in reversed(names):
+        assert runtime("delete", "--force", name).status == 0
+
+
+def test_the_root_after_chroot(runtime: Runtime, tmp_path: Path, root: Path) -> None:
+    """A program that has changed its root: commands still see the container's."""
+    outer = own_root(root, tmp_path, "outer")
+    inner = own_root(root, outer / "tmp", "inner")
+    script = f"exec chroot /tmp/{inner.name} sh -c 'echo up; exec sleep 100000'"
+    caps = dict.fromkeys(("bounding", "effective", "permitted"), ["CAP_SYS_CHROOT"])
+    bundle = make_bundle(tmp_path / "b", outer, "sh", "-c", script)
+    data = json.loads((bundle / "config.json").read_text())
+    data["process"]["capabilities"] = caps
+    (bundle / "config.json").write_text(json.dumps(data))
+    name = own("changed")
+    runtime.make(name, bundle)
+    assert runtime("start", name).status == 0
+    until(lambda: runtime.output(name) == "up\n", "it runs")
+    done = runtime("exec", name, "cat", "/whose")
+    assert (done.status, done.out) == (0, "outer"), done
+
+
+def test_before_the_start(runtime: Runtime, tmp_path: Path, root: Path) -> None:
+    """A command in a container that was only created; its first program is pid 1 nevertheless."""
+    name = own("early")
+    runtime.make(name, make_bundle(tmp_path / "b", root, "sh", "-c", "echo I am $$; exec sleep 100000"))
+    # It leaves an orphan that stays.
+    script = "(sleep 100000 >/dev/null 2>&1 & true &); test $$ -gt 1 && touch /dev/early && echo here; exit 3"
+    done = runtime("exec", name, "sh", "-c", script)
+    assert (done.status, done.out) == (3, "here\n"), done
+    assert runtime.state(name)["status"] == "created" and runtime.output(name) == ""
+    assert runtime("start", name).status == 0
+    until(lambda: runtime.output(name) == "I am 1\n", "it runs")
+    count = "ps -o args | grep -c 'sleep 100000'$; test -e /dev/early && echo there"
+    done = runtime("exec", name, "sh", "-c", count)
+    assert done.out == "2\nthere\n", done
+    assert runtime("kill", name, "KILL").status == 0
+    until(lambda: runtime.state(name)["status"] == "stopped", "it ends")
+
+
+def test_never_started(runtime: Runtime, tmp_path: Path, root: Path) -> None:
+    """A container that is deleted before its start ends the commands in it."""
+    name = own("never")
+    runtime.make(name, make_bundle(tmp_path / "b", root, "true"))
+    words = ["exec", "-d", "--pid-file", str(tmp_path / "pid"), name, "sleep", "100000"]
+    quietly = [program("sh"), "-c", 'exec "$@" > /dev/null 2>&1', "sh"]  # it holds no pipe of ours
+    assert run([*quietly, runtime.path, "--root", str(runtime.root), *words]).status == 0
+    pid = int((tmp_path / "pid").read_text())
+    assert runtime("delete", "--force", name).status == 0
+    until(lambda: not Path(f"/proc/{pid}").exists(), "the command ends")
