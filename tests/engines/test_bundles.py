@@ -517,3 +517,41 @@ def test_descriptors_that_cannot_be_passed_on(cloche: Runtime, tmp_path: Path, r
     os.close(folder)
     os.close(event)
     assert cloche("list", "-q").out == ""
+
+
+@pytest.mark.parametrize("has_pids", [True, False])
+def test_a_bind_mount_of_the_host_s_proc(
+    cloche: Runtime, tmp_path: Path, root: Path, *, has_pids: bool
+) -> None:
+    """Programs get the sandbox's own; that of another place, or a part of it, is refused."""
+    ident = f"proc{has_pids:d}-{os.getpid()}"
+    script = "echo /proc/[0-9]*; cat /proc/self/mounts; echo up; exec sleep 100000"
+    bundle = make_bundle(tmp_path / "b", root, "sh", "-c", script)
+    config = bundle / "config.json"
+    data = json.loads(config.read_text())
+    bind = {
+        "destination": "/proc",
+        "type": "none",
+        "source": "/proc",
+        "options": ["rbind", "nosuid", "noexec"],
+    }
+    data["mounts"] = [bind, *[each for each in data["mounts"] if each["destination"] != "/proc"]]
+    if not has_pids:
+        kinds = data["linux"]["namespaces"]
+        data["linux"]["namespaces"] = [each for each in kinds if each["type"] != "pid"]
+    config.write_text(json.dumps(data))
+    cloche.make(ident, bundle)
+    assert cloche("start", ident).status == 0
+    until(lambda: cloche.output(ident).endswith("\nup\n"), "it runs")
+    lines = cloche.output(ident).splitlines()
+    assert lines[0] == "/proc/1"
+    mount = next(line for line in lines if line.split(" ")[1:2] == ["/proc"]).split(" ")
+    assert mount[2] == "proc" and {"nosuid", "noexec"} <= set(mount[3].split(",")), mount
+    outside = Path(f"/proc/{cloche.state(ident)['pid']}/root/proc")  # what the engine sees
+    assert [each for each in os.listdir(outside) if each.isdigit()] == (["1"] if has_pids else [])
+    cloche("delete", "--force", ident)
+    for change in ({"destination": "/hosts"}, {"source": "/proc/sys"}):
+        data["mounts"][0] = bind | change
+        config.write_text(json.dumps(data))
+        done = cloche("create", "-b", str(bundle), ident)
+        assert done.status == 1 and "procfs cannot be attached" in done.err, done

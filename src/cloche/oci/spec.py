@@ -8,11 +8,13 @@ import os
 from typing import Any, Final
 
 from cloche.abi.capability import ALL_CAPS, CAP_NAMES
+from cloche.abi.magic import PROC_SUPER_MAGIC
 from cloche.boot.idmaps import Rows
 from cloche.oci import quickjson as json
 from cloche.oci.errors import OciError
 from cloche.oci.hooks import KINDS
 from cloche.oci.userns import IdMaps, id_maps, maps_at
+from cloche.platform import hostsys
 
 MAX_CONFIG_BYTES: Final = 16 << 20
 MAX_ITEMS: Final = 1 << 16
@@ -21,6 +23,7 @@ _RLIMITS: Final = (
     *("CPU", "FSIZE", "DATA", "STACK", "CORE", "RSS", "NPROC", "NOFILE", "MEMLOCK", "AS", "LOCKS"),
     *("SIGPENDING", "MSGQUEUE", "NICE", "RTPRIO", "RTTIME"),
 )
+_PROC_ROOT_INO: Final = 1
 _IPC_PARAMETERS: Final = tuple(
     "kernel." + name
     for name in ("msgmax", "msgmnb", "msgmni", "sem", "shmall", "shmmax", "shmmni", "shm_rmid_forced")
@@ -188,6 +191,21 @@ class Mount:
                 raise OciError(f"config.json: mounts.source of {self.destination} is missing")
             if not self.source.startswith("/"):
                 self.source = os.path.join(bundle, self.source)
+            if self.destination == "/proc" and _is_procfs(self.source):
+                # Engines bind the host's where they make no pid namespace. Programs get the sandbox's own, never that.
+                self.kind, self.source, self.is_bind, self.is_recursive = "proc", "proc", False, False
+
+
+def _is_procfs(path: str) -> bool:
+    """Whether a path leads to the root of a procfs of the host."""
+    try:
+        fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return hostsys.fstatfs(fd).magic == PROC_SUPER_MAGIC and os.fstat(fd).st_ino == _PROC_ROOT_INO
+    finally:
+        os.close(fd)
 
 
 class Bundle:
