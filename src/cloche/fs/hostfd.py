@@ -217,7 +217,7 @@ class HostFd(FdWatcher):
         if src.remaining() == 0:
             return 0
         if self.has_nowait:
-            result = src.write_fd(fd, -1, src.remaining(), RWF_NOWAIT)
+            result = src.write_stream(fd, src.remaining(), RWF_NOWAIT)
             if result != -EOPNOTSUPP:
                 return result
             self.has_nowait = False
@@ -228,7 +228,7 @@ class HostFd(FdWatcher):
         while src.remaining() > 0 and done < _READ_PIECE:
             if self.poll() & (POLLOUT | POLLERR) == 0:
                 return done if done else -EAGAIN
-            count = src.write_fd(fd, -1, min(src.remaining(), piece))
+            count = src.write_stream(fd, min(src.remaining(), piece))
             if count < 0:
                 return done if done else count
             done += count

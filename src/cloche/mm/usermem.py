@@ -21,6 +21,7 @@ _U32: Final = Struct("<I")
 _I32: Final = Struct("<i")
 _U64: Final = Struct("<Q")
 _I64: Final = Struct("<q")
+_MAX_GATHERED: Final = 1 << 18  # of several pieces, for one call of the host
 _MAX_LATER: Final = 1 << 20
 
 
@@ -245,6 +246,12 @@ class IovIter:
         """
         raise NotImplementedError
 
+    def write_stream(self, fd: int, length: int, flags: int = 0) -> int:
+        """`write_fd` to a pipe, socket or terminal of the host by one call, also of several pieces: they stay together
+        where others write, too, and in one packet.
+        """
+        return self.write_fd(fd, -1, length, flags)
+
     def bring(self, limit: int) -> None:
         """Before a transfer of `limit` bytes: have mapped pages of slow files in memory (UserMemory.bring)."""
 
@@ -418,6 +425,18 @@ class UserIovIter(IovIter):
             if put < size:
                 break
         return done
+
+    def write_stream(self, fd: int, length: int, flags: int = 0) -> int:
+        want = min(length, self._left)
+        if self._segments is None or self._window(want)[1] >= want:
+            return self.write_fd(fd, -1, want, flags)
+        try:
+            data = self.copy_from(min(want, _MAX_GATHERED))
+        except LinuxError as error:
+            return -error.errno
+        put = KernelIovIter(data).write_fd(fd, -1, len(data), flags)
+        self.revert(len(data) - max(put, 0))
+        return put
 
     def _write_grown(self, fd: int, offset: int, addr: int, length: int, flags: int, put: int) -> int:
         """`put` bytes, or -errno, came of the memory that there is; an area that grows downwards may give more."""

@@ -274,7 +274,7 @@ class HostStream(TcpSocket, FdWatcher):
         if flags & (MSG_MORE | MSG_OOB):
             done = self._send_flagged(src, min(total, _SEND_PIECE), flags & (MSG_MORE | MSG_OOB))
         else:
-            done = src.write_fd(self.fd, -1, min(total, _SEND_PIECE))
+            done = src.write_stream(self.fd, min(total, _SEND_PIECE))
         if done >= 0:
             self.bytes_sent += done
             return done

@@ -19,7 +19,7 @@ from cloche.fs.termios_codec import code_of, speed_of, termios2_to_termios, term
 from cloche.kernel.blocking import BLOCKED
 from cloche.kernel.host_wait import HostWait
 from cloche.kernel.lanes import Lanes
-from cloche.mm.usermem import UserIovIter
+from cloche.mm.usermem import UserIovIter, user_iov
 from cloche.syscalls.sys_rw import sys_read
 from cloche.vfs.pseudo import anonymous_path
 
@@ -80,6 +80,28 @@ def test_full_pipe_does_not_block(has_nowait: bool) -> None:
     os.close(r)
     assert write(guest, file, b"x") == -EPIPE
     assert guest.signals == [(guest.task, 13)]
+
+
+@pytest.mark.parametrize("has_nowait", [True, False])
+def test_a_vector_is_one_write(has_nowait: bool) -> None:
+    """In a pipe of packets each write is one."""
+    guest = Guest()
+    r, w = os.pipe2(os.O_DIRECT | os.O_NONBLOCK)
+    file = opened(guest, w)
+    file.host.has_nowait = has_nowait
+    pieces = [(guest.put(data), len(data)) for data in (b"one ", b"", b"and ", b"two")]
+    src = user_iov(guest.task.user_memory(), pieces)
+    assert file.write(guest.task, src) == 11 and src.remaining() == 0
+    assert os.read(r, 100) == b"one and two"
+    while file.write(guest.task, user_iov(guest.task.user_memory(), pieces)) > 0:
+        pass
+    src = user_iov(guest.task.user_memory(), pieces)
+    assert file.write(guest.task, src) == -EAGAIN and src.remaining() == 11
+    for _packet in range(8):
+        assert os.read(r, 100) == b"one and two"
+    assert file.write(guest.task, src) == 11
+    os.close(r)
+    file.put()
 
 
 def test_blocked_read_is_woken_by_the_host() -> None:

@@ -14,7 +14,7 @@ from cloche.abi.poll import POLLIN, POLLOUT
 from cloche.abi.socket import AF_INET, AF_INET6, AF_UNSPEC, MSG_FASTOPEN, MSG_PEEK, SOCK_DGRAM, SOCK_STREAM
 from cloche.abi.socket_structs import pack_sockaddr_in, pack_sockaddr_in6
 from cloche.kernel.task import container_of
-from cloche.mm.usermem import KernelIovIter
+from cloche.mm.usermem import KernelIovIter, user_iov
 from cloche.net.host_stream import HostStream
 from cloche.net.outward import MAX_FLOWS_EACH, open_gateway
 from cloche.net.socket import Outgoing, SocketFile
@@ -100,6 +100,20 @@ def test_a_connection(net: Harness) -> None:
     sock.put()
     message = net.asked()
     assert (message.kind, message.ident, message.counts()) == (wire.CLOSED, ident, (4, 5))
+
+
+def test_a_vector_is_one_packet(net: Harness) -> None:
+    sock, _ident, first = net.connected()
+    ours, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # keeps packets apart
+    assert isinstance(sock, HostStream)
+    sock.change_host(ours)
+    first.close()
+    at = 0x40000
+    net.poke(at, b"headbody")
+    src = user_iov(net.task.user_memory(), [(at, 4), (at + 4, 4)])
+    assert sock.send(net.task, src, 0, None) == 8 and src.remaining() == 0
+    assert other.recv(100) == b"headbody"
+    other.close()
 
 
 def test_much_at_a_time(net: Harness) -> None:
