@@ -3,9 +3,7 @@
 import json
 import os
 import signal
-import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -429,94 +427,6 @@ def test_systemd_s_driver_where_there_is_no_systemd(tmp_path: Path, root: Path) 
         )
         seen.append((done.status, done.err.partition("level=")[2]))
     assert seen[0][0] == 1 and seen[0] == seen[1]
-
-
-def passing(cloche: Runtime, words: list[str], given: list[int]) -> Done:
-    """Call the runtime with descriptors from 3 on; -1: that number is closed."""
-    script = "import os, sys\n"
-    for number, fd in enumerate(given, 3):
-        script += f"os.dup2({fd}, {number + 100})\n" if fd >= 0 else ""
-    script += "os.closerange(3, 100)\n"
-    for number, fd in enumerate(given, 3):
-        script += f"os.dup2({number + 100}, {number})\n" if fd >= 0 else ""
-    script += "os.closerange(100, 200)\nos.execv(sys.argv[1], sys.argv[1:])"
-    out = cloche.folder / "passing.out"  # no pipe, which the container would hold
-    with open(out, "wb") as file:
-        done = subprocess.run(
-            [sys.executable, "-c", script, cloche.path, "--root", str(cloche.root), *words],
-            pass_fds=[fd for fd in given if fd >= 0],
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=file,
-            timeout=WAIT_S,
-            check=False,
-        )
-    return Done(done.returncode, out.read_text(), "")
-
-
-def test_descriptors_are_passed_on(cloche: Runtime, tmp_path: Path, root: Path) -> None:
-    """Those that --preserve-fds names, to the first program and to commands, and no others."""
-    source = tmp_path / "source"
-    source.write_text("from a file\n")
-    read_end, write_end = os.pipe()
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    file = os.open(source, os.O_RDONLY)
-    script = "cat <&3; echo by a pipe >&4; echo by a socket >&5; test -e /proc/self/fd/6; echo $?; sleep 1000"
-    try:
-        bundle = make_bundle(tmp_path / "b", root, "sh", "-c", script)
-        given = [file, write_end, theirs.fileno(), read_end]
-        made = passing(cloche, ["create", "--preserve-fds=3", "-b", str(bundle), "fds"], given)
-        assert made.status == 0, made
-        assert cloche("start", "fds").status == 0
-        assert os.read(read_end, 100) == b"by a pipe\n" and ours.recv(100) == b"by a socket\n"
-        os.lseek(file, 0, os.SEEK_SET)
-        words = [
-            "exec",
-            "--preserve-fds",
-            "2",
-            "fds",
-            "sh",
-            "-c",
-            "cat <&3; echo again >&4; test -e /proc/self/fd/5; echo $?",
-        ]
-        done = passing(cloche, words, given)
-        assert (done.status, done.out) == (0, "from a file\n1\n"), done
-        assert os.read(read_end, 100) == b"again\n"
-        done = passing(cloche, ["exec", "fds", "sh", "-c", "test -e /proc/self/fd/3; echo $?"], given)
-        assert done.out == "1\n", done
-        cloche("delete", "--force", "fds")
-        ours.settimeout(WAIT_S)
-        theirs.close()
-        assert ours.recv(100) == b""  # nobody holds the other end any more
-    finally:
-        for fd in (read_end, write_end, file):
-            os.close(fd)
-        ours.close()
-        theirs.close()
-
-
-def test_descriptors_that_cannot_be_passed_on(cloche: Runtime, tmp_path: Path, root: Path) -> None:
-    bundle = make_bundle(tmp_path / "b", root, "true")
-    folder = os.open(tmp_path, os.O_RDONLY)
-    event = os.eventfd(0)
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as gram, socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
-        for given, count, text in (
-            ([folder], "1", "descriptor 3 is a directory"),
-            ([event], "1", "descriptor 3 is of a kind that cannot be passed on"),
-            ([gram.fileno()], "1", "descriptor 3 is a socket, but not of a stream"),
-            ([event, listener.fileno()], "1", "descriptor 3 is of a kind"),
-            ([listener.fileno()], "1", "descriptor 3 is a socket that listens"),
-            ([-1], "1", "please check that preserved-fd 3 (of 1) is present"),
-            ([-1], "17", "at most 16 descriptors"),
-            ([-1], "x", "invalid value"),
-        ):
-            done = passing(cloche, ["run", f"--preserve-fds={count}", "-b", str(bundle), "no"], given)
-            assert done.status == 1 and text in done.out, done
-    os.close(folder)
-    os.close(event)
-    assert cloche("list", "-q").out == ""
 
 
 @pytest.mark.parametrize("has_pids", [True, False])

@@ -461,6 +461,7 @@ class Control(Answers, FdWatcher):
             if self.egress is not None:
                 guard_network(joined, self.egress)
                 self.egress = None
+        streams.install(container)
         timing.mark("sentry: container is made")
         self.reply(ident, {"zygote": container.family[1]})
 

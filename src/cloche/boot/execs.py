@@ -12,6 +12,7 @@ from typing import Final
 from cloche.abi.errno import LinuxError
 from cloche.abi.poll import POLLERR, POLLHUP
 from cloche.abi.signal import SIGKILL
+from cloche.boot.passed import describe_passed
 from cloche.boot.spec import SandboxSpec
 from cloche.boot.start import (
     Failure,
@@ -24,7 +25,7 @@ from cloche.boot.start import (
     user_credentials,
 )
 from cloche.fs.host_tty import TerminalBridge
-from cloche.fs.hostfd import HostFd, describe
+from cloche.fs.hostfd import HostFd
 from cloche.fs.proc_text import cmdline_text
 from cloche.fs.tty_files import open_pair
 from cloche.kernel.accounting import group_cpu_ns, task_state
@@ -291,7 +292,7 @@ class ExecTable:
             entry.bridge.start()
         for number, host in zip(request.streams, entry.hosts, strict=True):
             if number > 2 or not request.has_terminal:
-                files.install(describe(host), _STDIO_LIMIT, lowest=number)
+                files.install(describe_passed(self.container, host), _STDIO_LIMIT, lowest=number)
         return files
 
     # -- ending ----------------------------------------------------------------------------------------

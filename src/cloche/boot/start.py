@@ -12,9 +12,10 @@ from typing import Final
 from cloche.abi.errno import EACCES, EINVAL, EISDIR, ENOENT, ENOTDIR, LinuxError
 from cloche.abi.errno import name as errno_name
 from cloche.abi.resource import RLIMIT_FSIZE
+from cloche.boot.passed import describe_passed
 from cloche.boot.spec import SandboxSpec
 from cloche.fs.host_tty import TerminalBridge, bridge_terminal
-from cloche.fs.hostfd import HostFd, describe
+from cloche.fs.hostfd import HostFd
 from cloche.kernel.container import new_leader
 from cloche.kernel.exec import begin_first_exec, open_exec, parse_script, prepare, release_image
 from cloche.kernel.fd_table import FdTable
@@ -158,8 +159,13 @@ class Streams:
             for _fd in range(_STANDARD):
                 self.files.install(slave, _STDIO_LIMIT)
             given = {number: host for number, host in given.items() if number >= _STANDARD}
-        for number, host in given.items():
-            self.files.install(describe(host), _STDIO_LIMIT, lowest=number)
+        self.given: dict[int, HostFd] = given
+
+    def install(self, container: Container) -> None:
+        """Give the program what it has of the host's, once its network is there.  Raises LinuxError."""
+        for number, host in self.given.items():
+            self.files.install(describe_passed(container, host), _STDIO_LIMIT, lowest=number)
+        self.given = {}
 
     def finish(self, done: Callable[[], None]) -> None:
         """The program has ended: write out the rest of its output, restore the modes of host terminals, then call

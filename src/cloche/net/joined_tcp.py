@@ -15,7 +15,7 @@ from cloche.abi.inet import (
 )
 from cloche.abi.poll import EPOLLIN, EPOLLOUT
 from cloche.abi.socket import SOL_SOCKET
-from cloche.abi.tcp import TCP_CLOSE, TCP_DEFER_ACCEPT, TCP_ESTABLISHED, TCP_SYN_SENT
+from cloche.abi.tcp import TCP_CLOSE, TCP_DEFER_ACCEPT, TCP_ESTABLISHED, TCP_LISTEN, TCP_SYN_SENT
 from cloche.kernel.task import Kernel
 from cloche.mm.quota import DESCRIPTORS, KERNEL_MEMORY
 from cloche.net.host_stream import reset
@@ -32,6 +32,7 @@ from cloche.wire.netns import Name, OptionValue
 __all__ = ["JoinedTcp"]
 
 _MAX_ARRIVALS: Final = 16  # connections taken in one turn of the loop
+_BACKLOG: Final = 128  # of a listener from outside; the host's own is behind it
 _TRIES: Final = 16  # automatic ports that a socket inside held
 _INT: Final = Struct("<i")
 
@@ -150,6 +151,19 @@ class JoinedTcp(OutwardSocket):
         elif self.is_door_shut:
             self._open_door()
         return result
+
+    def adopt_listener(self, door: socket.socket) -> None:
+        """A new socket becomes a listener that was made outside, perhaps in another namespace: so it has no port here,
+        and nobody inside can connect to it.  All who have the host's socket see O_NONBLOCK now.
+        """
+        door.setblocking(False)
+        name = door.getsockname()
+        self.laddr, self.lport = address_of(self.family, name[0]), name[1]
+        self.is_addr_bound = self.is_port_bound = True
+        self.state = TCP_LISTEN
+        self.backlog = _BACKLOG
+        self.door = door
+        self.door_token = self.kernel.fds.watch(door.fileno(), EPOLLIN, self)
 
     def _close_door(self) -> None:
         door = self.door

@@ -37,6 +37,7 @@ from cloche.oci.spec import Bundle, ProcessSpec, encode, read_bundle
 from cloche.oci.userns import IdMaps
 from cloche.oci.users import add_home
 from cloche.wire.control_client import ControlError
+from cloche.wire.descriptors import tcp_listener
 from cloche.wire.requests import MAX_STREAMS
 
 if TYPE_CHECKING:
@@ -192,16 +193,17 @@ def send_master(path: str, master: int, name: str) -> None:
         sock.close()
 
 
-def passed_streams(preserved: str) -> list[int]:
+def passed_streams(preserved: str, activated: int = 0) -> list[int]:
     """This process's descriptors that become the program's: the standard streams (-1: closed), and as many behind them
-    as `preserved` says.  They must be those of the caller, so nothing was opened yet that stays open over execve.
+    as `activated` and `preserved` say together.  They must be those of the caller, so nothing was opened yet that stays
+    open over execve.
 
     Raises OciError.
     """
     found = standard_streams()
     if not preserved.isdigit():
         raise OciError(f'invalid value "{preserved}" for flag -preserve-fds: parse error')
-    count = int(preserved)
+    count = activated + int(preserved)
     if count > MAX_STREAMS - len(found):
         raise OciError(f"--preserve-fds: at most {MAX_STREAMS - len(found)} descriptors can be passed on")
     for fd in range(len(found), len(found) + count):
@@ -223,7 +225,7 @@ def _why_not(fd: int) -> str:
     mode = os.fstat(fd).st_mode
     if stat.S_ISREG(mode) or stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
         return ""
-    can = "files, pipes, terminals and connected stream sockets can be passed on"
+    can = "files, pipes, terminals, connected stream sockets and listeners of TCP can be passed on"
     if stat.S_ISDIR(mode):
         return f"is a directory; {can}"
     if not stat.S_ISSOCK(mode):
@@ -231,9 +233,19 @@ def _why_not(fd: int) -> str:
     with socket.socket(fileno=os.dup(fd)) as sock:
         if sock.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE) != socket.SOCK_STREAM:
             return f"is a socket, but not of a stream; {can}"
-        if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-            return f"is a socket that listens; {can}"
+        if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            return ""
+    listener = tcp_listener(fd)
+    if listener is None:
+        return f"is a socket that listens, and not of TCP; {can}"
+    listener.close()
     return ""
+
+
+def listen_count() -> int:
+    """How many descriptors the caller passes on by socket activation (sd_listen_fds(3)), which begin with 3."""
+    pid, count = os.environ.get("LISTEN_PID", ""), os.environ.get("LISTEN_FDS", "")
+    return int(count) if pid == str(os.getpid()) and count.isdigit() else 0
 
 
 def standard_streams() -> list[int]:
@@ -301,12 +313,14 @@ def create(
     pid_file: str,
     platform: str,
     streams: list[int],
+    activated: int = 0,
     egress: str = "",
     is_detached: bool = True,
     has_groups: bool = True,
     is_systemd: bool = False,
 ) -> tuple[Record, int]:
-    """Make a container. `streams` are descriptors (`passed_streams`) that its program gets.
+    """Make a container. `streams` are descriptors (`passed_streams`) that its program gets; it is told that the first
+    `activated` of them behind the standard streams are sockets for it.
 
     Returns its record, and the master of its terminal if that was not sent to the engine. Raises OciError; everything
     that was made is then removed.
@@ -316,6 +330,8 @@ def create(
     namespaces = open_namespaces(bundle)
     bundle.settle_ids()
     check_terminal(bundle.process, console, is_detached=is_detached)
+    if activated:
+        bundle.process.env += [b"LISTEN_FDS=%d" % activated, b"LISTEN_PID=1"]  # as runc says it
     spec = sandbox_spec(bundle)
     spec.platform = chosen_platform(bundle, platform)
     spec.egress = egress_of(bundle, ident, egress)

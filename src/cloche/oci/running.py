@@ -3,7 +3,7 @@
 import os
 import signal
 
-from cloche.oci.create import create, delete, passed_streams
+from cloche.oci.create import create, delete, listen_count, passed_streams
 from cloche.oci.errors import OciError
 from cloche.oci.foreground import follow
 from cloche.oci.options import Options
@@ -15,7 +15,8 @@ def _make(
     root: str, given: Options, options: Options, words: list[str], verb: str, *, is_detached: bool
 ) -> tuple[Record, int]:
     ident = one_id(words, verb)
-    streams = passed_streams(options.text("preserve-fds", "0"))
+    activated = listen_count()
+    streams = passed_streams(options.text("preserve-fds", "0"), activated)
     manager = given.text("cgroup-manager", "cgroupfs")
     is_systemd = given.has("systemd-cgroup") or manager == "systemd"
     if is_systemd:
@@ -30,6 +31,7 @@ def _make(
         pid_file=options.text("pid-file"),
         platform=given.text("platform"),
         streams=streams,
+        activated=activated,
         egress=given.text("egress"),
         has_groups=manager != "disabled",
         is_systemd=is_systemd,

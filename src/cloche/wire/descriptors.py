@@ -11,7 +11,7 @@ from typing import Final
 
 from cloche.abi.tcp import TCP_CLOSE, TCP_CLOSE_WAIT, TCP_ESTABLISHED, TCP_INFO
 
-__all__ = ["as_connection", "as_socket", "receive_with_descriptor"]
+__all__ = ["as_connection", "as_socket", "receive_with_descriptor", "tcp_listener"]
 
 _STANDS: Final = (TCP_ESTABLISHED, TCP_CLOSE_WAIT)
 _ROOM: Final = socket.CMSG_SPACE(4)  # the kernel closes what does not fit, and says MSG_CTRUNC
@@ -66,6 +66,25 @@ def as_connection(fd: int) -> socket.socket | None:
             state = sock.getsockopt(socket.IPPROTO_TCP, TCP_INFO, 1)[0]  # tcpi_state
             if state in _STANDS or (state == TCP_CLOSE and sock.getsockname()[1]):
                 return sock
+    except OSError:
+        pass
+    sock.close()
+    return None
+
+
+def tcp_listener(fd: int) -> socket.socket | None:
+    """Another descriptor of a socket of TCP that listens; None if it is anything else, as a listener of SCTP."""
+    sock = as_socket(os.dup(fd)) if fd >= 0 else None
+    if sock is None:
+        return None
+    try:
+        if (
+            sock.family in (socket.AF_INET, socket.AF_INET6)
+            and sock.type == socket.SOCK_STREAM
+            and sock.proto == socket.IPPROTO_TCP
+            and sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        ):
+            return sock
     except OSError:
         pass
     sock.close()
