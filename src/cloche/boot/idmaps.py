@@ -10,7 +10,7 @@ from errno import EINVAL, EIO
 from typing import Final
 
 from cloche.abi.fcntl import AT_EMPTY_PATH, AT_FDCWD, AT_RECURSIVE
-from cloche.abi.fs import MOUNT_ATTR_IDMAP, MS_SLAVE, OPEN_TREE_CLONE
+from cloche.abi.fs import MOUNT_ATTR_IDMAP, MS_PRIVATE, MS_SLAVE, OPEN_TREE_CLONE
 from cloche.abi.sched import CLONE_NEWUSER
 from cloche.platform import hostsys
 
@@ -96,11 +96,18 @@ def _leave() -> None:
 
 
 def clone_mount(
-    source: str, uids: Rows, gids: Rows, *, is_recursive: bool = True, maps_below: bool = False
+    source: str,
+    uids: Rows,
+    gids: Rows,
+    *,
+    is_recursive: bool = True,
+    is_private: bool = False,
+    maps_below: bool = False,
 ) -> int:
     """A descriptor of a copy of the mount at a path of the host, which is in no mount namespace, with what is mounted
     below it (`is_recursive`). With rows its ids are mapped: those of the files are the ids inside, and appear as the
-    ids outside; in the mounts below, too, with `maps_below`.
+    ids outside; in the mounts below, too, with `maps_below`. Unless it is private, what the host mounts later in what
+    it shares appears below it, if the host's kernel is 6.15 or newer, and not the other way round.
 
     Raises OSError, EINVAL or EPERM where the file system or the caller's rights do not permit a map.
     """
@@ -108,8 +115,8 @@ def clone_mount(
     fd = hostsys.open_tree(AT_FDCWD, os.fsencode(source), flags)
     namespace = -1
     try:
-        # what the host mounts later appears below it, and not the other way round
-        hostsys.mount_setattr(fd, AT_EMPTY_PATH | (AT_RECURSIVE if is_recursive else 0), 0, MS_SLAVE, 0)
+        propagation = MS_PRIVATE if is_private else MS_SLAVE
+        hostsys.mount_setattr(fd, AT_EMPTY_PATH | (AT_RECURSIVE if is_recursive else 0), 0, propagation, 0)
         if uids or gids:
             if not uids or not gids:
                 raise OSError(EINVAL, "a map of users needs one of groups, and the other way round")

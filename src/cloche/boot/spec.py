@@ -70,6 +70,8 @@ class MountSpec:
         self.uid_map: list[tuple[int, int, int]] = []
         self.gid_map: list[tuple[int, int, int]] = []
         self.maps_below: bool = False  # what is mounted below it is mapped, too
+        self.is_flat: bool = False  # HOST: without what is mounted below it
+        self.is_private: bool = False  # HOST: what the host mounts below it later does not appear
 
 
 class PublishSpec:
@@ -215,7 +217,8 @@ _MOUNT_FIELDS: Final = (
     "has_worker",
     "is_public_only", "keeps_suid", "skeleton", "people", "attach_index",
     "flags", "data", "copies_up", "volume", "account_source", "account_index", "account_slot",
-    "inodes_source", "shown_root", "uid_map", "gid_map", "maps_below",
+    "inodes_source", "shown_root", "uid_map", "gid_map", "maps_below", "is_flat",
+    "is_private",
 )  # fmt: skip
 _PUBLISH_FIELDS: Final = ("text", "host_ip", "host_port", "port", "is_any_port")
 _PLAIN_FIELDS: Final = (

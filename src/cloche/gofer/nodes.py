@@ -108,6 +108,8 @@ class AttachPoint:
         self.uid_map: Rows = []  # of an id-mapped mount
         self.gid_map: Rows = []
         self.maps_below: bool = False
+        self.is_flat: bool = False  # without what is mounted below it
+        self.is_private: bool = False  # what the host mounts below it later does not appear
         self.path: str = path
         self.is_writable: bool = is_writable
         self.fd: int = -1
@@ -126,8 +128,14 @@ class AttachPoint:
     def hold(self) -> None:
         """Open it for the gofer's life.  Raises OSError; PermissionError for procfs."""
         if self.uid_map or self.gid_map:
-            self.fd = clone_mount(self.path, self.uid_map, self.gid_map, maps_below=self.maps_below)
+            self.fd = self._clone()
+        elif self.is_flat or self.is_private:
+            try:
+                self.fd = self._clone()
+            except PermissionError:  # without rights over its own mounts: it sees all that the host has there
+                self.fd = os.open(self.path, os.O_PATH | os.O_CLOEXEC)
         else:
+            # Below it are the mounts of the namespace of the gofer's start, also later ones.
             self.fd = os.open(self.path, os.O_PATH | os.O_CLOEXEC)
         status = os.fstat(self.fd)
         self.dev = status.st_dev
@@ -141,6 +149,16 @@ class AttachPoint:
             from cloche.gofer.counts import FileCounts
 
             self.counts = FileCounts(self.counts_source, self.counts_slot)
+
+    def _clone(self) -> int:
+        return clone_mount(
+            self.path,
+            self.uid_map,
+            self.gid_map,
+            is_recursive=not self.is_flat,
+            is_private=self.is_private,
+            maps_below=self.maps_below,
+        )
 
     def let_go(self) -> None:
         """Another process serves it."""

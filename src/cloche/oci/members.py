@@ -298,6 +298,7 @@ class Members:
         spec = SandboxSpec([b""])
         only = MountSpec(b"/", HOST, mount.source, mount.mode)
         only.is_shared, only.keeps_suid = True, mount.keeps_suid
+        only.is_flat, only.is_private = mount.is_flat, mount.is_private
         spec.mounts = [only]
         spec.is_patching = member.spec.is_patching
         spec.user_ns_fd = member.spec.user_ns_fd

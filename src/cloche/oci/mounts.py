@@ -20,6 +20,7 @@ from cloche.abi.fs import (
     MS_NODIRATIME,
     MS_NOEXEC,
     MS_NOSUID,
+    MS_PRIVATE,
     MS_RDONLY,
     MS_REC,
     MS_RELATIME,
@@ -56,7 +57,7 @@ _FLAGS: Final = {
     "rnodev": (MS_NODEV, True),
     "rnoexec": (MS_NOEXEC, True),
 }
-# Accepted without effect: propagation, defaults, and options that would need the host's kernel.
+# Accepted without effect: defaults, and options that would need the host's kernel.
 _IGNORED: Final = frozenset(
     "bind rbind defaults async sync dirsync remount acl noacl iversion noiversion lazytime nolazytime loud silent mand "
     "nomand private rprivate shared rshared slave rslave "
@@ -107,6 +108,7 @@ def guest_mounts(bundle: Bundle) -> list[MountSpec]:
             made.has_worker = not made.is_file  # its storage may be slow, or hang
             made.uid_map, made.gid_map = mount.uid_map, mount.gid_map
             made.maps_below = mount.maps_below
+            made.is_flat, made.is_private = not mount.is_recursive, mount.is_private
         else:
             kind = _KINDS.get(mount.kind)
             if kind is None:
@@ -202,6 +204,7 @@ def open_sources(bundle: Bundle) -> dict[int, int]:
                 mount.uid_map,
                 mount.gid_map,
                 is_recursive=mount.is_recursive,
+                is_private=mount.is_private,
                 maps_below=mount.maps_below,
             )
         except OSError as error:
@@ -285,6 +288,10 @@ def _mount_one(root: int, mount: Mount, late: list[tuple[int, int]], source: int
         place = open_place(root, mount.destination, is_file=is_file)
         hostsys.mount(_link(source), _link(place), b"", MS_BIND | (MS_REC if mount.is_recursive else 0))
         os.close(place)
+        if mount.is_private:
+            top = _open_in(root, mount.destination)
+            hostsys.mount(b"", _link(top), b"", MS_PRIVATE | MS_REC)
+            os.close(top)
     finally:
         os.close(source)
     _limit(root, mount, flags, late)

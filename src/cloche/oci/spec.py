@@ -23,6 +23,7 @@ _RLIMITS: Final = (
     *("CPU", "FSIZE", "DATA", "STACK", "CORE", "RSS", "NPROC", "NOFILE", "MEMLOCK", "AS", "LOCKS"),
     *("SIGPENDING", "MSGQUEUE", "NICE", "RTPRIO", "RTTIME"),
 )
+_PROPAGATIONS: Final = ("private", "slave", "shared", "unbindable")
 _PROC_ROOT_INO: Final = 1
 _IPC_PARAMETERS: Final = tuple(
     "kernel." + name
@@ -173,6 +174,8 @@ class Mount:
         self.options: list[str] = take_strings(data, "options", where)
         self.is_bind: bool = self.kind == "bind" or "bind" in self.options or "rbind" in self.options
         self.is_recursive: bool = "rbind" in self.options
+        kinds = [option.lstrip("r") for option in self.options if option.lstrip("r") in _PROPAGATIONS]
+        self.is_private: bool = bool(kinds) and kinds[-1] in ("private", "unbindable")
         # Ids of the files, and as which they appear on the host; see also `idmap`.
         self.uid_map: Rows = _id_rows(data, "uidMappings", where)
         self.gid_map: Rows = _id_rows(data, "gidMappings", where)
