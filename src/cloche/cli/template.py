@@ -41,6 +41,7 @@ from cloche.boot.spawn import TEMPLATE_FD
 from cloche.boot.spec import dump, load
 from cloche.cli import hosted
 from cloche.cli.gaps import make_ready
+from cloche.platform.choose import import_platforms
 from cloche.runtime.records import State
 from cloche.runtime.template import READY, Place
 from cloche.wire import timing
@@ -231,6 +232,7 @@ def main(*, is_again: bool = False) -> NoReturn:
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # monitors are not waited for
         listener = socket.socket(fileno=TEMPLATE_FD)
         listener.setblocking(False)
+        import_platforms()
         template = Template(listener, Place(sys.argv[1]))
         _rehearse()
         _gaps.extend(make_ready())

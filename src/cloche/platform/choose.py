@@ -8,6 +8,12 @@ from cloche.abi.errno import ENODEV
 from cloche.platform.interface import Platform
 
 
+def import_platforms() -> None:
+    """Import the code of every platform, which a process does whose forks will need it."""
+    import cloche.platform.kvm
+    import cloche.platform.systrap  # noqa: F401
+
+
 def open_stubs() -> dict[str, int]:
     """Load every platform, and open the program that its guest processes execute.
 

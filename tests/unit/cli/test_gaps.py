@@ -47,6 +47,61 @@ def test_what_comes_later_lies_together() -> None:
     assert done.stdout == "ok\n", done.stderr
 
 
+SMALL = """
+import gc, os, sys
+from cloche.cli.gaps import fill_gaps
+
+NAMES = [f"VARIABLE_{number}_OF_THE_CALLER" for number in range(300)]
+
+
+def private_pages():
+    with open("/proc/self/smaps_rollup", "rb", 0) as file:
+        [line] = [line for line in file.read().splitlines() if line.startswith(b"Private_Dirty:")]
+    return int(line.split()[1]) // 4
+
+
+def touched_by_a_fork():
+    "Pages that a fork copies, or makes, when it gets an environment."
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        private_pages()
+        before = private_pages()
+        for name in NAMES:
+            os.putenv(name, "value")
+        os.write(write, f"{private_pages() - before}".encode())
+        os._exit(0)
+    os.waitpid(pid, 0)
+    os.close(write)
+    return int(os.read(read, 100))
+
+
+# In each second of many chunks one that is smaller, and behind it a gap.
+chunks = [bytes(1967) for _ in range(2000)]
+del chunks[::2]
+smaller = [bytes(1767) for _ in range(1000)]
+gc.collect()
+before = touched_by_a_fork()
+environment = dict(os.environb), open("/proc/self/environ", "rb").read()
+gaps = fill_gaps()
+after = touched_by_a_fork()
+assert environment == (dict(os.environb), open("/proc/self/environ", "rb").read())
+words = [sys.executable, "-c", "import os; print(len([name for name in os.environ if name.endswith('xxx')]))"]
+os.execv(sys.executable, [*words[:2], f"print({before}, {after}); {words[2]}"])
+"""
+
+
+def test_what_c_code_allocates_later_lies_together() -> None:
+    """And nothing is left in the environment."""
+    done = subprocess.run(
+        [sys.executable, "-c", SMALL], capture_output=True, text=True, timeout=150, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    before, after, left = map(int, done.stdout.split())
+    assert before > 100 and after < before / 2, (before, after)
+    assert left == 0
+
+
 def test_other_allocators_do_no_harm() -> None:
     for name in ("malloc", "debug"):
         code = "from cloche.cli.gaps import fill_gaps; print(sum(map(len, fill_gaps())) < 40_000)"
