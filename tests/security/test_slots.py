@@ -5,6 +5,7 @@
 
 import errno
 import os
+import stat
 import subprocess
 import time
 from collections.abc import Iterator
@@ -66,9 +67,12 @@ class Box:
             assert self.process.poll() is None, f"the sandbox has ended: {lines}"
         return lines
 
-    def holdings(self) -> dict[str, int]:
-        """The descriptors, regions, processes and threads of the sandbox on the host."""
-        found = {"descriptors": 0, "regions": 0, "processes": 0, "threads": 0}
+    def holdings(self) -> dict[str, list[str]]:
+        """The descriptors, regions, processes and threads of the sandbox on the host, each as text.
+
+        Files of a disk are left out: which of them the sentry keeps open is a matter of how often they were mapped.
+        """
+        found: dict[str, list[str]] = {"descriptors": [], "regions": [], "processes": [], "threads": []}
         todo = [self.process.pid]
         while todo:
             at = Path(f"/proc/{todo.pop()}")
@@ -77,11 +81,12 @@ class Box:
                 maps = (at / "maps").read_text()
                 is_ours = "libpython" in maps or "python" in (at / "cmdline").read_text()
                 if is_ours:
-                    found["descriptors"] += len(list((at / "fd").iterdir()))
-                    found["regions"] += maps.count("cloche-region")
+                    name = (at / "comm").read_text().strip()
+                    found["descriptors"] += [f"{name}: {fd}" for fd in descriptors(at)]
+                    found["regions"] += [line for line in maps.splitlines() if "cloche-region" in line]
                 else:
-                    found["processes"] += 1
-                    found["threads"] += len(list((at / "task").iterdir()))
+                    found["processes"].append(at.name)
+                    found["threads"] += [each.name for each in (at / "task").iterdir()]
             except OSError:
                 continue
         return found
@@ -96,15 +101,34 @@ class Box:
                 found.append(at)
         return found
 
-    def keeps_to(self, before: dict[str, int]) -> None:
+    def keeps_to(self, before: dict[str, list[str]]) -> None:
         """No remains are left, once killed processes have ended and the pool is full again."""
         deadline = time.monotonic() + 100
         while True:
             now = self.holdings()
-            if all(now[name] <= before[name] + 2 for name in now):
+            if all(len(now[name]) <= len(before[name]) + 2 for name in now):
                 return
-            assert time.monotonic() < deadline, (before, now)
+            assert time.monotonic() < deadline, [changes(before[name], now[name]) for name in now]
             time.sleep(0.05)
+
+
+def descriptors(process: Path) -> list[str]:
+    """What the process has open, but files that have a name on a disk."""
+    found: list[str] = []
+    for each in (process / "fd").iterdir():
+        try:
+            is_named_file = stat.S_ISREG(each.stat().st_mode) and each.stat().st_nlink
+            if not is_named_file:
+                found.append(f"{each.name} {each.readlink()}")
+        except FileNotFoundError:
+            pass  # closed meanwhile
+    return found
+
+
+def changes(before: list[str], now: list[str]) -> str:
+    """What there is more, and what less."""
+    more, less = sorted(set(now) - set(before)), sorted(set(before) - set(now))
+    return f"{len(before)} -> {len(now)}: more {more}, less {less}"
 
 
 @pytest.fixture
