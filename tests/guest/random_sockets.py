@@ -5,9 +5,10 @@ afterwards.
 
 Runs natively and in a sandbox, in a fresh network namespace. Random values are not printed: ephemeral ports, amounts
 that depend on timers. Left out, as Linux's answer depends on a timer or differs from kernel to kernel: connect and
-listen after shutdown, going from IPv6 to mapped addresses with one socket, connecting to a broadcast address, and
-datagrams held back while their socket is connected anew. TCP_CORK is left out, too: small buffers make small
-segments.
+listen after shutdown, listen after connect and connect after a listener's disconnect with TCP (late kernels of 6.18 refuse
+them, earlier ones and 6.12 do not), going from IPv6 to mapped addresses with one socket, connecting to a broadcast
+address, and datagrams held back while their socket is connected anew. TCP_CORK is left out, too: small buffers make
+small segments.
 """
 
 import array
@@ -85,6 +86,9 @@ class Run:
         self.sockets: list[socket.socket] = []
         self.is_mapped: dict[socket.socket, bool] = {}
         self.shut: set[socket.socket] = set()
+        self.connected: set[socket.socket] = set()  # at some time
+        self.listened: set[socket.socket] = set()
+        self.left: set[socket.socket] = set()  # listened, and was disconnected
         self.counter = 0
         base = 20000 + seed % 1000 * 10
         four = [
@@ -175,20 +179,24 @@ class Run:
         return address, outcome(lambda: sock.bind(address))
 
     def do_listen(self, sock: socket.socket) -> tuple[object, ...] | None:
-        if self.mode == "tcp" and sock in self.shut:
+        if self.mode == "tcp" and (sock in self.shut or sock in self.connected):
             return None
+        self.listened.add(sock)
         backlog = self.random.choice([0, 1, 5])
         return backlog, outcome(lambda: sock.listen(backlog))
 
     def do_connect(self, sock: socket.socket) -> tuple[object, ...] | None:
-        if self.mode == "tcp" and sock in self.shut:
+        if self.mode == "tcp" and (sock in self.shut or sock in self.left):
             return None
+        self.connected.add(sock)
         address = self.address_for(sock)
         if isinstance(address, tuple) and "255" in address[0]:
             return None
         return address, outcome(lambda: sock.connect(address))
 
     def do_disconnect(self, sock: socket.socket) -> tuple[object, ...]:
+        if sock in self.listened:
+            self.left.add(sock)
         failed = LIBC.connect(sock.fileno(), struct.pack("H14x", socket.AF_UNSPEC), 16)
         return (errno.errorcode[ctypes.get_errno()] if failed else 0,)
 
@@ -196,6 +204,7 @@ class Run:
         def accept() -> object:
             made, address = sock.accept()
             self.add(made)
+            self.connected.add(made)
             return shown(address)
 
         return (outcome(accept),)
