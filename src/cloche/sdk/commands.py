@@ -8,6 +8,7 @@ then everything that it wrote is in the pipes; children that it left behind with
 import fcntl
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
@@ -124,6 +125,9 @@ class Command:
         self.pid: int = 0  # in the sandbox
         self.streams: list[Stream] = []
         self.stdin: int = -1
+        # One thread may write input while another, which reads output, finds that it is over: what is written must not
+        # go to a descriptor that is something else by then.
+        self._stdin_lock: Final = threading.RLock()
         self.pending: memoryview = memoryview(b"")  # input that is yet to be written
         self.closes_stdin: bool = False  # after that
         self.deadline_s: float | None = None
@@ -221,7 +225,7 @@ class Command:
         """Write as much of the input as there is room for."""
         while self.pending and self.stdin >= 0:
             try:
-                count = os.write(self.stdin, self.pending[:_READ_BYTES])
+                count = self._write_some(self.pending)
             except BlockingIOError:
                 return
             except OSError:
@@ -231,8 +235,20 @@ class Command:
         if self.closes_stdin and not self.pending:
             self._close_stdin()
 
+    def _write_some(self, data: memoryview) -> int:
+        """Write what there is room for; how much that was. Raises OSError: BlockingIOError, or it takes no more."""
+        with self._stdin_lock:
+            return os.write(self.stdin, data[:_READ_BYTES])
+
     def _close_stdin(self) -> None:
         self.pending = memoryview(b"")
+        if os.getpid() != self.owner_pid:
+            self._drop_stdin()  # in a fork, where a thread that does not exist may have the lock
+            return
+        with self._stdin_lock:
+            self._drop_stdin()
+
+    def _drop_stdin(self) -> None:
         if self.stdin >= 0:
             os.close(self.stdin)
             self.stdin = -1
@@ -365,7 +381,7 @@ class Command:
                     "the command takes no input; start it with stdin=True, and before close_stdin()"
                 )
             try:
-                rest = rest[os.write(self.stdin, rest[:_READ_BYTES]) :]
+                rest = rest[self._write_some(rest) :]
             except BlockingIOError:
                 if deadline_s is not None and time.monotonic() >= deadline_s:
                     raise SandboxTimeout("the command does not read its input; kill() ends it") from None
