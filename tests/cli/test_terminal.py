@@ -198,8 +198,8 @@ def test_interrupt_and_quit(screen: Opener) -> None:
 def test_job_control_in_bash(screen: Opener) -> None:
     at = screen("bash", "--norc", "--noediting", "-i")
     at.expect(r"bash-[0-9.]+[$#] ")
-    at.send("sleep 100\n")
-    at.expect(r"sleep 100\r\n")
+    at.send("echo on; sleep 100\n")
+    at.expect(r"\r\non\r\n")  # it has read the line, which ^Z would drop
     at.urge("\x1a", r"Stopped +sleep 100\r\n.*[$#] ")
     at.send("jobs; bg; jobs\n")
     at.expect(r"Stopped +sleep 100")
