@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import socket
 import subprocess
 import threading
 import time
@@ -57,6 +58,20 @@ def test_stdin_from_a_file_is_shared(tmp_path: Path) -> None:
     (tmp_path / "f").write_text("one\ntwo\n")
     done = bash("{ $C sh -c 'read x; echo $x'; cat; } < f", tmp_path)
     assert done.stdout == b"one\ntwo\n", done
+
+
+def test_stdin_that_listens() -> None:
+    """As systemd gives it to a service with Accept=no; without a network of the host's it is a file like others."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        done = subprocess.run(
+            [*cloche_words(), "sh", "-c", "echo runs; cat"],
+            env=environment(),
+            stdin=listener,
+            capture_output=True,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+    assert done.stdout == b"runs\n" and b"not connected" in done.stderr, done
 
 
 @pytest.mark.parametrize("size_mib", [100])

@@ -4,7 +4,6 @@ Most are files on which the host's own calls are made (`fs.hostfd`).  A socket o
 inside (`net.joined_tcp`): the sentry accepts, and programs may use every call for sockets.
 """
 
-from cloche.abi.errno import EOPNOTSUPP, LinuxError
 from cloche.fs.hostfd import HostFd, describe
 from cloche.kernel.task import Container
 from cloche.net.inet_base import stack_of
@@ -17,16 +16,15 @@ __all__ = ["describe_passed"]
 
 
 def describe_passed(container: Container, host: HostFd) -> FileDescription:
-    """An open file of a descriptor that was passed on.  Raises LinuxError(EOPNOTSUPP) for a listener where there is no
-    network process.
+    """An open file of a descriptor that was passed on. A listener is a socket inside only where there is a network
+    process.
     """
+    gateway = stack_of(container).gateway
+    if not isinstance(gateway, Joined):
+        return describe(host)
     door = tcp_listener(host.fd)
     if door is None:
         return describe(host)
-    gateway = stack_of(container).gateway
-    if not isinstance(gateway, Joined):
-        door.close()
-        raise LinuxError(EOPNOTSUPP)
     host.close()  # the host's socket is to be closed with the program's
     made = JoinedTcp(container.kernel, gateway.ctx, int(door.family), 0)
     made.move_to(gateway.stack)

@@ -201,7 +201,7 @@ def passed_streams(preserved: str, activated: int = 0) -> list[int]:
     Raises OciError.
     """
     found = standard_streams()
-    if not preserved.isdigit():
+    if not preserved.isdecimal():
         raise OciError(f'invalid value "{preserved}" for flag -preserve-fds: parse error')
     count = activated + int(preserved)
     if count > MAX_STREAMS - len(found):
@@ -245,7 +245,7 @@ def _why_not(fd: int) -> str:
 def listen_count() -> int:
     """How many descriptors the caller passes on by socket activation (sd_listen_fds(3)), which begin with 3."""
     pid, count = os.environ.get("LISTEN_PID", ""), os.environ.get("LISTEN_FDS", "")
-    return int(count) if pid == str(os.getpid()) and count.isdigit() else 0
+    return int(count) if pid == str(os.getpid()) and count.isdecimal() else 0
 
 
 def standard_streams() -> list[int]:
