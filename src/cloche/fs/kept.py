@@ -202,12 +202,16 @@ class LayerStore(LayerDisk, TimerOwner, LayerLog, Keeping):
 
     # -- writing ---------------------------------------------------------------------------------------------
     def flush(self) -> None:
-        """Write changes on the spot, then delete a few of the files that are not needed any more."""
+        """Write changes on the spot, then delete a few of the files that are not needed any more.
+
+        No change is in flight afterwards, so that fsync can ask for the disk of all of it.
+        """
         if self.fd < 0:
             return
         if not self.error:
             rows = self._changes()
-            if rows and not self.error:  # otherwise the contents of a file might be lost
+            # not after an error: the contents of a file might be lost
+            if (rows or self.in_flight is not None) and not self.error:
                 self._write(rows)
         self._clear_up()
 
@@ -473,8 +477,6 @@ class LayerStore(LayerDisk, TimerOwner, LayerLog, Keeping):
             return self.error
         self.progress = progress
         progress()
-        if self.fd >= 0 and not self.error:
-            self._write([])  # the rest of a change that is in flight
         self.flush()
         while self.doomed or self.free:
             self.flush()

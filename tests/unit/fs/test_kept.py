@@ -127,6 +127,20 @@ def test_what_is_written_piece_by_piece_at_the_end_is_whole(kept: Kept) -> None:
     assert len(found) == 7 and found[b"after"] == b"2"
 
 
+def test_nothing_is_in_flight_after_a_flush(kept: Kept) -> None:
+    """Also where nothing has changed since: fsync asks for the disk of all that is written."""
+    store, ctx = kept.begin()
+    fill(store, ctx, 6, LARGE)
+    store.timer_due(0, 0)
+    while store.in_flight is None:
+        kept.step()
+    store.flush()
+    assert store.in_flight is None
+    written = kept.journal.read_bytes()
+    assert store.close(nothing) == 0
+    assert kept.journal.read_bytes() == written and len(kept.files()) == 6
+
+
 def test_a_frame_that_a_lane_still_writes_at_the_end_is_whole(kept: Kept) -> None:
     """It left a gap in the journal, and what followed was lost."""
     store, ctx = kept.begin()
