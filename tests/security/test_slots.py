@@ -8,6 +8,7 @@ import os
 import stat
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ PROGRAMS = Path(__file__).parent / "programs"
 IS_SLOW = os.environ.get("CLOCHE_SLOW") == "1"
 FORGERIES = 10_000_000 if IS_SLOW else 200_000
 COUNT_PIDS = "set -- /proc/[0-9]*; echo $#"
+KEPT = 4  # descriptors of a file that is mapped often, and of its patched text
 TIMEOUT_S = 1200 if IS_SLOW else 150
 
 
@@ -70,7 +72,8 @@ class Box:
     def holdings(self) -> dict[str, list[str]]:
         """The descriptors, regions, processes and threads of the sandbox on the host, each as text.
 
-        Files of a disk are left out: which of them the sentry keeps open is a matter of how often they were mapped.
+        A few descriptors of each file of a disk are left out: which files the sentry keeps open is a matter of how often
+        they were mapped.
         """
         found: dict[str, list[str]] = {"descriptors": [], "regions": [], "processes": [], "threads": []}
         todo = [self.process.pid]
@@ -113,15 +116,20 @@ class Box:
 
 
 def descriptors(process: Path) -> list[str]:
-    """What the process has open, but files that have a name on a disk."""
+    """What the process has open, but up to `KEPT` descriptors of each file that has a name on a disk."""
     found: list[str] = []
+    times: Counter[tuple[int, int]] = Counter()
     for each in (process / "fd").iterdir():
         try:
-            is_named_file = stat.S_ISREG(each.stat().st_mode) and each.stat().st_nlink
-            if not is_named_file:
-                found.append(f"{each.name} {each.readlink()}")
+            status, text = each.stat(), f"{each.name} {each.readlink()}"
         except FileNotFoundError:
-            pass  # closed meanwhile
+            continue  # closed meanwhile
+        if stat.S_ISREG(status.st_mode) and status.st_nlink:
+            file = (status.st_dev, status.st_ino)
+            times[file] += 1
+            if times[file] <= KEPT:
+                continue
+        found.append(text)
     return found
 
 
