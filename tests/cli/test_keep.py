@@ -365,6 +365,14 @@ print(turns[0])
 """
 
 
+def size_of(path: Path) -> int:
+    """Of a file that may be renamed at any moment: 0 then."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
 def test_the_journal_stays_short(keeper: Keeper) -> None:
     """Whatever `--disk` limits, the journal must not grow with the number of changes."""
     (keeper.project / "churn.py").write_text(CHURN)
@@ -374,7 +382,7 @@ def test_the_journal_stays_short(keeper: Keeper) -> None:
     sizes = []
     for line in process.stdout:
         files = keeper.journal("k").parent
-        sizes.append(sum(path.stat().st_size for path in files.glob("journal*")))
+        sizes.append(sum(size_of(path) for path in files.glob("journal*")))
         last = int(line)
     assert process.wait(60) == 0 and last == 119
     assert max(sizes) < 60 << 20, sizes
