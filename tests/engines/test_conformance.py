@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -209,3 +210,37 @@ def test_two_conditions_about_one_argument(both: dict[str, Runtime], root: Path)
     profile = {"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86_64"], "syscalls": [rule]}
     script = "umask 0077; umask; umask 0033; umask; umask 0022; umask"
     alike(both, lambda at: make_bundle(at, root, "sh", "-c", script, linux={"seccomp": profile}))
+
+
+def test_notifications_of_seccomp(both: dict[str, Runtime], root: Path, tmp_path: Path) -> None:
+    """An agent of a profile without SCMP_ACT_NOTIFY is not asked; with it `create` fails, says why, and leaves nothing."""
+    agent = socket.socket(socket.AF_UNIX)
+    agent.bind(str(tmp_path / "agent"))
+    agent.listen()
+    agent.setblocking(False)
+    profile = {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "architectures": ["SCMP_ARCH_X86_64"],
+        "listenerPath": str(tmp_path / "agent"),
+        "listenerMetadata": "words",
+    }
+    done = alike(both, lambda at: make_bundle(at, root, "echo", "runs", linux={"seccomp": profile}))
+    assert (done.status, done.out) == (0, "runs\n")
+    rule = {"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}
+    asked = {"seccomp": {**profile, "syscalls": [rule]}}
+    runc, cloche = both["runc"], both["cloche"]
+    try:
+        runc.make("c", make_bundle(runc.folder / "asked", root, "true", linux=asked))
+        link, _name = agent.accept()
+        data, fds, _flags, _from = socket.recv_fds(link, 4096, 1)
+        link.close()
+        os.close(fds[0])
+        assert json.loads(data)["fds"] == ["seccompFd"]
+    finally:
+        runc("delete", "-f", "c")
+    done = cloche("create", "-b", str(make_bundle(cloche.folder / "asked", root, "true", linux=asked)), "c")
+    assert done.status and "SCMP_ACT_NOTIFY is not supported: the agent at listenerPath" in done.err, done
+    assert "does not exist" in cloche("state", "c").err
+    with pytest.raises(BlockingIOError):
+        agent.accept()
+    agent.close()

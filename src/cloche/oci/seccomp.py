@@ -3,6 +3,11 @@
 The program has the effect of libseccomp's: of a call's rules the first whose conditions all hold decides, a rule
 without conditions always decides, and a call that is newer than every call in the profile fails with ENOSYS (runc's
 libcontainer/seccomp/patchbpf).
+
+There is no SCMP_ACT_NOTIFY. Its agent answers by ioctl(2) on a descriptor of a filter of the host's kernel, and looks
+below /proc/PID for what the call is about: memory, root, working directory and namespaces of the process that calls.
+A stand-in of ours with such a filter would have none of these; and to SECCOMP_USER_NOTIF_FLAG_CONTINUE, the answer for
+what is to pass, the host's kernel would execute the program's call with the program's arguments.
 """
 
 from typing import Any, Final
@@ -57,7 +62,10 @@ class Rule:
 def _verdict(data: dict[str, Any], name: str, where: str, default_errno: int) -> int:
     action = take_text(data, name, where)
     if action == "SCMP_ACT_NOTIFY":
-        raise OciError("seccomp: SCMP_ACT_NOTIFY is not supported")
+        raise OciError(
+            "seccomp: SCMP_ACT_NOTIFY is not supported: the agent at listenerPath acts on a process of the host's "
+            "kernel, and programs in the sandbox make no system calls of that"
+        )
     if action not in _ACTIONS:
         raise OciError(f"config.json: {where}{name} {action[:64]!r} is unknown")
     verdict = _ACTIONS[action]

@@ -108,7 +108,6 @@ def test_a_profile_that_lets_everything_pass_is_none() -> None:
     "profile",
     [
         {"defaultAction": "SCMP_ACT_SOMETHING"},
-        {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["read"], "action": "SCMP_ACT_NOTIFY"}]},
         {
             "defaultAction": "SCMP_ACT_ALLOW",
             "syscalls": [
@@ -124,6 +123,22 @@ def test_a_profile_that_lets_everything_pass_is_none() -> None:
 def test_what_is_wrong_is_refused(profile: dict[str, Any]) -> None:
     with pytest.raises(OciError):
         compile_profile(profile)
+
+
+@pytest.mark.parametrize(
+    "profile",
+    [
+        {"defaultAction": "SCMP_ACT_NOTIFY"},
+        {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["read"], "action": "SCMP_ACT_NOTIFY"}]},
+        {
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [{"names": ["unheard"], "action": "SCMP_ACT_NOTIFY"}],
+        },
+    ],
+)
+def test_an_agent_is_refused_with_the_reason(profile: dict[str, Any]) -> None:
+    with pytest.raises(OciError, match="SCMP_ACT_NOTIFY is not supported: .*no system calls"):
+        compile_profile({**profile, "listenerPath": "/run/agent.sock"})
 
 
 def test_a_profile_that_is_too_long_is_refused() -> None:
