@@ -120,3 +120,46 @@ def test_never_started(runtime: Runtime, tmp_path: Path, root: Path) -> None:
     pid = int((tmp_path / "pid").read_text())
     assert runtime("delete", "--force", name).status == 0
     until(lambda: not Path(f"/proc/{pid}").exists(), "the command ends")
+
+
+def test_control_groups_below(runtime: Runtime, tmp_path: Path, root: Path) -> None:
+    """`--cgroup`: the container's own; what is none of its groups is refused by both, and one below by cloche-oci."""
+    name = own("groups")
+    runtime.make(name, make_bundle(tmp_path / "b", root, "sleep", "100000"))
+    assert runtime("start", name).status == 0
+    is_v1 = not Path("/sys/fs/cgroup/cgroup.controllers").exists()
+    for fine in (["/"], [""], ["."], *[["memory:/", "cpu,pids:/"]] * is_v1):
+        words = [word for each in fine for word in ("--cgroup", each)]
+        done = runtime("exec", *words, name, "echo", "here")
+        assert (done.status, done.out) == (0, "here\n"), (fine, done)
+    wrong = [
+        (["../x"], "../x is not a sub cgroup path"),
+        (["none"], "/none/cgroup.procs: no such file or directory"),
+        (["whatever:/"], "unknown controller whatever"),
+        (["a:b:c"], "invalid --cgroup argument: a:b:c"),
+        (["a", "b"], "invalid --cgroup argument: a (missing <controller>: prefix)"),
+    ]
+    if is_v1:
+        wrong.append((["memory:none"], "/none/cgroup.procs: no such file or directory"))
+        wrong.append((["memory:../x"], "../x is not a sub cgroup path"))
+    for given, text in wrong:
+        words = [word for each in given for word in ("--cgroup", each)]
+        done = runtime("exec", *words, name, "echo", "here")
+        assert done.status and text in done.err and not done.out, (given, done)
+    made: list[Path] = []
+    for top in [path for path in Path("/sys/fs/cgroup").rglob(name) if path.is_dir()]:
+        (top / "inner").mkdir()
+        made.append(top / "inner")
+    try:
+        assert made
+        # In cpuset a new group takes nobody.
+        done = runtime("exec", "--cgroup", "memory:inner" if is_v1 else "inner", name, "echo", "here")
+        if runtime.path == RUNTIME:
+            assert done.status and "--cgroup inner is not supported: programs stay" in done.err, done
+        else:
+            assert (done.status, done.out) == (0, "here\n"), done
+    finally:
+        runtime("delete", "--force", name)
+        for path in made:
+            if path.exists():
+                path.rmdir()

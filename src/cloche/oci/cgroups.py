@@ -241,6 +241,44 @@ def _rows(resources: dict[str, Any], *, is_v2: bool) -> list[tuple[str, str, str
     return rows
 
 
+def check_below(groups: list[str], given: list[str], mount: str = MOUNT) -> None:
+    """Check what `exec --cgroup` asks for: PATH, or in version 1 CONTROLLER[,CONTROLLER…]:PATH, below the container's.
+
+    The container's own group, `/`, is where its commands are anyway. What lies below it is refused: programs run in
+    processes of the host that the sentry changes at each execve, and which stay in the container's own group.
+
+    Raises OciError.
+    """
+    wanted: list[tuple[str, str]] = []  # the container's group, and what is asked below it
+    for word in given:
+        if word.count(":") > 1:
+            raise OciError(f"invalid --cgroup argument: {word[:256]}")
+        controllers, colon, below = word.rpartition(":")
+        if not colon and len(given) > 1:
+            raise OciError(f"invalid --cgroup argument: {word[:256]} (missing <controller>: prefix)")
+        if not colon:
+            wanted += [(path, below) for path in groups or [mount]]
+            continue
+        for controller in controllers.split(","):
+            path = "" if is_unified(mount) else group_of(groups, controller.removeprefix("name="), mount)
+            if not path or "/" in controller:
+                raise OciError(f"unknown controller {controller[:64]} in --cgroup")
+            wanted.append((path, below))
+    for path, below in wanted:
+        path = os.path.normpath(path)
+        asked = os.path.normpath(os.path.join(path, below.lstrip("/")))
+        if asked == path:
+            continue
+        if not asked.startswith(path + "/"):
+            raise OciError(f"{below[:256]} is not a sub cgroup path")
+        if not os.path.isdir(asked):
+            missing = f"{asked[:512]}/cgroup.procs: no such file or directory"
+            raise OciError(f"error adding pid of the command to cgroups: open {missing}")
+        raise OciError(
+            f"--cgroup {below[:256]} is not supported: programs stay in the container's own control group"
+        )
+
+
 def limit(groups: list[str], resources: dict[str, Any], mount: str = MOUNT) -> None:
     """Put limits in force.  Raises OciError."""
     is_v2 = is_unified(mount)

@@ -4,6 +4,7 @@ import os
 import socket
 from typing import Any, Final
 
+from cloche.oci import cgroups
 from cloche.oci.anchor import Anchor, namespace_file
 from cloche.oci.create import check_terminal, open_terminal, own_streams, passed_streams, write_pid_file
 from cloche.oci.errors import OciError
@@ -93,8 +94,7 @@ def exec_verb(root: str, options: Options, words: list[str]) -> int:
         raise OciError("cannot exec in a stopped container")
     if status == PAUSED and not options.has("ignore-paused"):
         raise OciError("cannot exec in a paused container (use --ignore-paused to override)")
-    if options.text("cgroup").strip("/"):
-        raise OciError("--cgroup is not supported: a container has one control group")
+    cgroups.check_below(record.groups, options.all("cgroup"))
     process = ProcessSpec(_process_data(record, options, words[1:]), "")
     namespaces = _namespaces(record)
     maps: IdMaps | None = None

@@ -86,3 +86,47 @@ def test_unified_limits_want_version_2(mount: Path) -> None:
     made = cgroups.make("/box", "box", str(mount))
     with pytest.raises(OciError, match="invalid configuration"):
         cgroups.limit(made, {"unified": {"memory.low": "1"}}, str(mount))
+
+
+@pytest.mark.parametrize(
+    "given, text",
+    [
+        ([], ""),
+        (["/"], ""),
+        (["x/.."], ""),
+        (["cpu,memory:/", "pids:"], ""),
+        ([".."], ".. is not a sub cgroup path"),
+        (["memory:../boxes"], "../boxes is not a sub cgroup path"),
+        (["inner"], "inner is not supported"),
+        (["pids:other"], "/pids/engine/box/other/cgroup.procs: no such file"),
+        (["blkio:/"], "unknown controller blkio"),
+        (["../memory:/"], "unknown controller ../memory"),
+        (["cpu:a:b"], "invalid --cgroup argument: cpu:a:b"),
+        (["cpu:/", "x"], "missing <controller>: prefix"),
+    ],
+)
+def test_groups_of_a_command(mount: Path, given: list[str], text: str) -> None:
+    made = cgroups.make("/engine/box", "box", str(mount))
+    for path in made:
+        (Path(path) / "inner").mkdir()
+        (Path(path).parent / "boxes").mkdir()
+    if not text:
+        cgroups.check_below(made, given, str(mount))
+        return
+    with pytest.raises(OciError) as refusal:
+        cgroups.check_below(made, given, str(mount))
+    assert text in str(refusal.value)
+
+
+def test_groups_of_a_command_in_version_2(mount: Path) -> None:
+    (mount / "cgroup.controllers").write_text("memory\n")
+    group = mount / "engine" / "box"
+    (group / "inner").mkdir(parents=True)
+    cgroups.check_below([str(group)], ["/"], str(mount))
+    for given, text in (
+        ("memory:/", "unknown controller"),
+        ("inner", "not supported"),
+        ("../x", "not a sub"),
+    ):
+        with pytest.raises(OciError, match=text):
+            cgroups.check_below([str(group)], [given], str(mount))
