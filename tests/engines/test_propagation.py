@@ -36,14 +36,22 @@ def source(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize(
-    "options, has_early, has_late",
+    "options, has_early, has_late, of_root",
     [
-        (["rbind"], True, True),
-        (["rbind", "rslave"], True, True),
-        (["rbind", "rshared"], True, True),
-        (["rbind", "rshared", "rprivate"], True, False),
-        (["rbind", "rprivate", "ro"], True, False),
-        (["bind", "private"], False, False),
+        (["rbind"], True, True, ""),
+        (["rbind", "rslave"], True, True, ""),
+        (["rbind", "rshared"], True, True, ""),
+        (["rbind", "rshared", "rprivate"], True, False, ""),
+        (["rbind", "rprivate", "ro"], True, False, ""),
+        (["bind", "private"], False, False, ""),
+        # What the host's "/" becomes, of which the bind mount is a copy; only with the "r" that is about its mount, too.
+        (["rbind"], True, False, "rprivate"),
+        (["rbind", "rslave"], True, False, "rprivate"),
+        (["rbind"], True, True, "private"),
+        (["rbind"], True, True, "rslave"),
+        (["rbind"], True, True, "rshared"),
+        (["rbind", "rprivate"], True, False, "rshared"),
+        (["rbind"], True, True, "unbindable"),
     ],
 )
 def test_mounts_below(
@@ -55,8 +63,10 @@ def test_mounts_below(
     *,
     has_early: bool,
     has_late: bool,
+    of_root: str,
 ) -> None:
-    bundle = make_bundle(tmp_path / "b", root, "sleep", "100000")
+    linux = {"rootfsPropagation": of_root} if of_root else {}
+    bundle = make_bundle(tmp_path / "b", root, "sleep", "100000", linux=linux)
     config = json.loads((bundle / "config.json").read_text())
     bind = {"destination": "/tmp", "type": "none", "source": str(source), "options": options}
     config["mounts"].append(bind)
@@ -74,3 +84,47 @@ def test_mounts_below(
     assert os.listdir(outside / "early") == ["before"] * has_early
     assert os.listdir(outside / "late") == ["after"] * has_late
     assert runtime("delete", "--force", name).status == 0
+
+
+@pytest.mark.parametrize("of_root", ["rprivate", "rslave"])
+def test_mounts_in_the_root(
+    runtime: Runtime,  # noqa: F811
+    tmp_path: Path,
+    root: Path,
+    source: Path,
+    of_root: str,
+) -> None:
+    """What is mounted in a mount below the container's root."""
+    tree = source / "tree"
+    assert run([program("cp"), "-a", str(root), str(tree)]).status == 0
+    (tree / "inner").mkdir()
+    mount("-t", "tmpfs", "inner", str(tree / "inner"))
+    (tree / "inner" / "late").mkdir()
+    bundle = make_bundle(tmp_path / "b", tree, "sleep", "100000", linux={"rootfsPropagation": of_root})
+    name = own("in-root")
+    runtime.make(name, bundle)
+    assert runtime("start", name).status == 0
+    mount("-t", "tmpfs", "late", str(tree / "inner" / "late"))
+    (tree / "inner" / "late" / "after").touch()
+    expected = ["after"] if of_root == "rslave" else []
+    assert runtime("exec", name, "ls", "/inner/late").out.split() == expected
+    assert os.listdir(f"/proc/{runtime.state(name)['pid']}/root/inner/late") == expected
+    assert runtime("delete", "--force", name).status == 0
+
+
+def test_what_cannot_be_bound(
+    runtime: Runtime,  # noqa: F811
+    tmp_path: Path,
+    root: Path,
+    source: Path,
+) -> None:
+    for of_root in ("runbindable", "public"):
+        linux = {"rootfsPropagation": of_root}
+        bundle = make_bundle(tmp_path / of_root, root, "true", linux=linux)
+        config = json.loads((bundle / "config.json").read_text())
+        config["mounts"].append({"destination": "/tmp", "source": str(source), "options": ["rbind"]})
+        (bundle / "config.json").write_text(json.dumps(config))
+        done = runtime("create", "-b", str(bundle), own("bound"))
+        assert done.status == 1, done
+        if of_root == "public":
+            assert "rootfsPropagation=public is not supported" in done.err

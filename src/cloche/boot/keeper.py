@@ -617,6 +617,7 @@ def attach_points(spec: SandboxSpec) -> "list[AttachPoint]":
         only = spec.root_only or None
         root = AttachPoint(spec.root_source, is_writable=spec.root_mode == RW, only=only)
         root.keeps_suid = spec.root_mode == RW  # the image is the sandbox's alone
+        root.is_private = spec.root_is_private
         points.append(root)
     for mount in spec.mounts:
         if mount.kind == HOST:

@@ -171,6 +171,7 @@ class SandboxSpec:
         # What OCI bundles ask for beyond that.
         self.root_mode: str = COW
         self.root_is_shared: bool = False  # the host may change it while the sandbox runs
+        self.root_is_private: bool = False  # what the host mounts below it later does not appear
         self.umask: int = 0o022
         self.rlimits: list[tuple[int, int, int]] = []  # (RLIMIT_*, soft, hard); -1: infinity
         # Effective, permitted, inheritable, ambient, bounding; empty: by the user
@@ -227,7 +228,7 @@ _PLAIN_FIELDS: Final = (
     "hostname", "memory_bytes", "cpus", "max_tasks", "is_placed", "has_cpu_group", "timeout_s", "is_read_only",
     "has_terminal", "is_interactive", "is_attached", "platform", "mm_mode", "is_patching", "log_level", "nofile_limit",
     "allows_suid", "capabilities", "is_timed", "has_init", "is_idle", "is_confined", "is_reachable",
-    "root_mode", "root_is_shared", "umask", "rlimits",
+    "root_mode", "root_is_shared", "root_is_private", "umask", "rlimits",
     "cap_sets", "no_new_privileges", "oom_score_adj", "filter", "devices", "masked_paths", "read_only_paths", "sysctls",
     "shown_folder", "shown_files", "covered_files",
     "domainname", "checks_program",

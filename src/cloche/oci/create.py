@@ -99,7 +99,7 @@ def sandbox_spec(bundle: Bundle) -> SandboxSpec:
     spec.is_placed = True  # `start` comes later
     spec.root_source = bundle.rootfs
     spec.root_mode = RO if bundle.is_read_only else RW
-    spec.root_is_shared = True
+    spec.root_is_shared, spec.root_is_private = True, bundle.is_private
     spec.mounts = guest_mounts(bundle)
     spec.late_directories = [(bundle.process.cwd, 0o755, 0, 0)]
     spec.hostname = encode(bundle.hostname)  # otherwise that of the namespace, which the monitor looks up

@@ -230,7 +230,7 @@ def build_view(bundle: Bundle, sources: dict[int, int]) -> int:
 
     Raises OSError, OciError.
     """
-    hostsys.mount(b"none", b"/", b"", MS_REC | MS_SLAVE)
+    hostsys.mount(b"none", b"/", b"", MS_REC | (MS_PRIVATE if bundle.is_private else MS_SLAVE))
     rootfs = os.fsencode(bundle.rootfs)
     hostsys.mount(rootfs, rootfs, b"", MS_BIND | MS_REC)
     root = os.open(rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)

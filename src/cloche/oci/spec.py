@@ -244,6 +244,8 @@ class Bundle:
         self.namespaces: dict[str, str] = _namespaces(linux)
         self.groups_path: str = take_text(linux, "cgroupsPath", "linux.")
         self.resources: dict[str, Any] = check_resources(take(linux, "resources", dict, "linux.", {}))
+        # The host's mounts are copied as they are at the start, without what is mounted in them later.
+        self.is_private: bool = _are_private(take_text(linux, "rootfsPropagation", "linux."), self.mounts)
         self.masked_paths: list[str] = _paths(linux, "maskedPaths")
         self.read_only_paths: list[str] = _paths(linux, "readonlyPaths")
         self.devices: list[dict[str, Any]] = [
@@ -283,6 +285,25 @@ class Bundle:
                     f"mount {mount.destination}: idmap needs maps, its own or those of a user namespace"
                 )
             mount.uid_map, mount.gid_map = self.maps.uids, self.maps.gids
+
+
+def _are_private(propagation: str, mounts: list[Mount]) -> bool:
+    """What `rootfsPropagation` makes of the mounts of the host that a container sees, whatever their own options say.
+
+    runc gives it to the container's copy of the host's "/", from which root and bind mounts are then copied: with a
+    recursive one nothing that is mounted on the host later reaches them, or they cannot be bound at all. Without the
+    "r" it is about the mount of "/" alone. Mounts made inside never reach the host.  Raises OciError.
+    """
+    if propagation and propagation.removeprefix("r") not in _PROPAGATIONS:
+        raise OciError(f"rootfsPropagation={propagation[:64]} is not supported")
+    bound = [mount for mount in mounts if mount.is_bind]
+    if propagation == "runbindable" and bound:
+        what = f"mount {bound[0].source} at {bound[0].destination}"
+        raise OciError(f"{what}: with rootfsPropagation=runbindable nothing can be bound")
+    is_private = propagation in ("rprivate", "runbindable")
+    for mount in bound:
+        mount.is_private |= is_private
+    return is_private
 
 
 def _check_parameter(key: str, namespaces: dict[str, str]) -> None:

@@ -73,6 +73,14 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"linux": {"devices": [{"path": "/dev/x", "type": "z"}]}}, "type 'z' is unknown"),
     ({"linux": {"devices": [{"path": "/dev/../x", "type": "c"}]}}, "not an absolute path"),
     ({"linux": {"resources": {"memory": {"limit": "1g"}}}}, "memory.limit is not a number"),
+    ({"linux": {"rootfsPropagation": "public"}}, "rootfsPropagation=public is not supported"),
+    (
+        {
+            "mounts": [{"destination": "/a", "source": "/etc", "options": ["bind"]}],
+            "linux": {"rootfsPropagation": "runbindable"},
+        },
+        "with rootfsPropagation=runbindable nothing can be bound",
+    ),
     ({"hooks": {"prestart": [{"path": "true"}]}}, "not an absolute path"),
     ({"hooks": {"prestart": [{"path": "/bin/true", "timeout": 0}]}}, "timeout"),
     ({"annotations": {"a": 1}}, "annotations"),
