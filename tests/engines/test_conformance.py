@@ -244,3 +244,21 @@ def test_notifications_of_seccomp(both: dict[str, Runtime], root: Path, tmp_path
     with pytest.raises(BlockingIOError):
         agent.accept()
     agent.close()
+
+
+@pytest.mark.parametrize("has_file", [True, False])
+def test_without_an_oom_killer(
+    both: dict[str, Runtime], root: Path, tmp_path: Path, *, has_file: bool
+) -> None:
+    """It runs with both; where runc turns the group's off, cloche-oci says that it has no effect."""
+    is_v1 = not Path("/sys/fs/cgroup/cgroup.controllers").exists()
+    for name, runtime in both.items():
+        linux = {"resources": {"memory": {"limit": 64 << 20, "disableOOMKiller": True}}}
+        bundle = make_bundle(runtime.folder / "b", root, "echo", "runs", linux=linux)
+        log = tmp_path / f"log-{name}"
+        words = ["--log", str(log), "--log-format", "json"] if has_file else []
+        done = runtime(*words, "run", "-b", str(bundle), "c")
+        assert (done.status, done.out) == (0, "runs\n"), done
+        told = (log.read_text() if has_file and log.exists() else "") + done.err
+        assert ("disableOOMKiller has no effect" in told) == (name == "cloche" and is_v1), told
+        assert not has_file or not done.err

@@ -26,6 +26,7 @@ from cloche.oci.anchor import Anchor
 from cloche.oci.egress import check_joined, egress_of
 from cloche.oci.errors import OciError
 from cloche.oci.hooks import run_hooks
+from cloche.oci.log import Log
 from cloche.oci.members import Held
 from cloche.oci.monitor import fork_monitor
 from cloche.oci.mounts import guest_mounts
@@ -313,6 +314,7 @@ def create(
     pid_file: str,
     platform: str,
     streams: list[int],
+    log: Log,
     activated: int = 0,
     egress: str = "",
     is_detached: bool = True,
@@ -357,6 +359,9 @@ def create(
             record.groups = cgroups.make(bundle.groups_path, ident, may_fail=is_rootless())
         record.save()
         cgroups.limit(record.groups, bundle.resources)
+        if (bundle.resources.get("memory") or {}).get("disableOOMKiller") and not cgroups.is_unified():
+            # Version 2 has no such thing, and runc says nothing there.
+            log.warning("memory.disableOOMKiller has no effect: the sentry ends a process at the limit")
         terminal = master = -1
         if bundle.process.has_terminal:
             terminal, master = open_terminal(console, bundle.process, bundle.maps)

@@ -2,10 +2,10 @@
 
 import os
 import sys
-import time
 from typing import Final
 
 from cloche.oci.errors import OciError
+from cloche.oci.log import Log
 from cloche.oci.options import VERBS, Options, parse
 
 _HELP: Final = """cloche-oci: an OCI runtime whose containers have a kernel of their own; called as runc is.
@@ -16,38 +16,6 @@ usage: cloche-oci [--root DIR] [--log FILE] [--log-format text|json] [--debug] [
 verbs: {verbs} net
 """
 _EXEC_FAILED: Final = 255
-
-
-class Log:
-    """Where errors go: standard error, and the file that the engine reads."""
-
-    def __init__(self, path: str, kind: str) -> None:
-        self.path: str = path
-        self.kind: str = kind
-
-    def line(self, level: str, text: str) -> str:
-        """As logrus writes it."""
-        from cloche.oci import quickjson as json
-
-        when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        if self.kind == "json":
-            return json.dumps({"level": level, "msg": text, "time": when})
-        return f'time="{when}" level={level} msg={json.dumps(text)}'
-
-    def error(self, text: str) -> None:
-        """A command has failed."""
-        if self.path:
-            try:
-                with open(self.path, "a", encoding="utf-8", errors="replace") as file:
-                    file.write(self.line("error", text) + "\n")
-            except OSError:
-                pass
-        if sys.stderr is not None:
-            shown = text if self.path else self.line("error", text)
-            try:
-                print(shown, file=sys.stderr)
-            except OSError:
-                pass
 
 
 def _dispatch(verb: str, given: Options, options: Options, words: list[str]) -> int:

@@ -6,6 +6,7 @@ import signal
 from cloche.oci.create import create, delete, listen_count, passed_streams
 from cloche.oci.errors import OciError
 from cloche.oci.foreground import follow
+from cloche.oci.log import Log
 from cloche.oci.options import Options
 from cloche.oci.records import Record
 from cloche.oci.verbs import one_id, start
@@ -31,6 +32,7 @@ def _make(
         pid_file=options.text("pid-file"),
         platform=given.text("platform"),
         streams=streams,
+        log=Log(given.text("log"), given.text("log-format", "text")),
         activated=activated,
         egress=given.text("egress"),
         has_groups=manager != "disabled",

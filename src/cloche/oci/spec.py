@@ -402,6 +402,7 @@ def check_resources(data: dict[str, Any]) -> dict[str, Any]:
     memory = take(data, "memory", dict, "linux.resources.", {})
     for name in ("limit", "reservation", "swap"):
         take_int(memory, name, "linux.resources.memory.", 0, -1, most)
+    take(memory, "disableOOMKiller", bool, "linux.resources.memory.")
     take_int(take(data, "pids", dict, "linux.resources.", {}), "limit", "linux.resources.pids.", 0, -1, most)
     cpu = take(data, "cpu", dict, "linux.resources.", {})
     for name in ("shares", "quota", "period"):

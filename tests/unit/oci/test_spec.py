@@ -73,6 +73,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"linux": {"devices": [{"path": "/dev/x", "type": "z"}]}}, "type 'z' is unknown"),
     ({"linux": {"devices": [{"path": "/dev/../x", "type": "c"}]}}, "not an absolute path"),
     ({"linux": {"resources": {"memory": {"limit": "1g"}}}}, "memory.limit is not a number"),
+    (
+        {"linux": {"resources": {"memory": {"disableOOMKiller": 1}}}},
+        "memory.disableOOMKiller is not true or false",
+    ),
     ({"linux": {"rootfsPropagation": "public"}}, "rootfsPropagation=public is not supported"),
     (
         {
