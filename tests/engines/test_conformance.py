@@ -151,6 +151,8 @@ def test_what_can_be_asked_of_one_that_has_ended(both: dict[str, Runtime], root:
         runtime.make("c", bundle)
         assert runtime("start", "c").status == 0
         until(lambda: runtime.state("c")["status"] == "stopped", "it ends")  # noqa: B023
+        # What has ended is in its group until its parent has waited for it.
+        until(lambda: runtime("ps", "-f", "json", "c").out == "null\n", "it is waited for")  # noqa: B023
         shown = json.loads(runtime("list", "-f", "json").out)
         ends = (runtime("ps", "-f", "json", "c"), runtime("kill", "c", "--all"), runtime("delete", "c", "-f"))
         found.append([[(done.status, done.out) for done in ends], sorted(shown[0])])

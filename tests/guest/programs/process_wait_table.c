@@ -33,26 +33,23 @@ static pid_t make(int state) {
     return child;
 }
 
-static int has_burned(const struct timeval *t) { return t->tv_sec > 0 || t->tv_usec > 20000; }
-
-static void burn(void) {
+static long microseconds(int who) {
     struct rusage usage;
-    do
-        getrusage(RUSAGE_SELF, &usage);
-    while (!has_burned(&usage.ru_utime) && !has_burned(&usage.ru_stime));
+    getrusage(who, &usage);
+    return (usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1000000 + usage.ru_utime.tv_usec + usage.ru_stime.tv_usec;
 }
 
 static void who_pays(const char *name, int flags, void (*handler)(int)) {
     struct sigaction action = {.sa_handler = handler, .sa_flags = flags | SA_RESTART};
-    struct rusage usage;
+    long before = microseconds(RUSAGE_CHILDREN); /* of those before, which may be much on a busy machine */
     sigaction(SIGCHLD, &action, NULL);
     if (fork() == 0) {
-        burn();
+        while (microseconds(RUSAGE_SELF) < 20000)
+            ;
         _exit(0);
     }
     int status = 0, result = wait(&status);
-    getrusage(RUSAGE_CHILDREN, &usage);
-    printf("%s: %d, paid %d\n", name, result > 0, has_burned(&usage.ru_utime) || has_burned(&usage.ru_stime));
+    printf("%s: %d, paid %d\n", name, result > 0, microseconds(RUSAGE_CHILDREN) - before >= 15000);
     fflush(stdout);
 }
 
