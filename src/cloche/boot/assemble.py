@@ -55,7 +55,6 @@ from cloche.mm.usermem import KernelIovIter
 from cloche.net.inet_base import stack_of
 from cloche.platform.interface import Platform
 from cloche.syscalls import table
-from cloche.syscalls.sys_process import sys_ni
 from cloche.vfs.devices import register_fifo_opener
 from cloche.vfs.layers import Layer
 from cloche.vfs.mount import mount_at, new_namespace, release_namespace
@@ -374,7 +373,7 @@ def assemble(platform: Platform, facts: HostFacts) -> Kernel:
     kernel.facts = facts
     kernel.hooks.vfork_done = vfork_done
     kernel.hooks.vfork_wake = finish_vfork_wait
-    table.install(kernel, sys_ni)
+    table.install(kernel)
     anon_fs(kernel)
     signals.install(kernel)
     itimers.install(kernel)

@@ -11,7 +11,6 @@ from cloche.boot.network_defaults import DEFAULTS
 from cloche.fs.pieces import PiecedDescription
 from cloche.fs.proc import proc_net, proc_sysctl
 from cloche.fs.proc_sys import ProcSys, SysctlDir
-from cloche.fs.sysfs import Sysfs, sysfs
 from cloche.kernel.task import Kernel
 from cloche.net.inet_base import NetStack, stack_for
 from cloche.net.parameters import CONGESTION, NUMBERS
@@ -58,12 +57,6 @@ _CONSTANTS: Final = (
     (b"net/ipv6/conf/lo/disable_ipv6", b"0"),
     (b"net/ipv6/conf/all/forwarding", b"0"),
 )
-_STATISTICS: Final = (
-    "collisions", "multicast", "rx_bytes", "rx_compressed", "rx_crc_errors", "rx_dropped", "rx_errors",
-    "rx_fifo_errors", "rx_frame_errors", "rx_length_errors", "rx_missed_errors", "rx_nohandler", "rx_over_errors",
-    "rx_packets", "tx_aborted_errors", "tx_bytes", "tx_carrier_errors", "tx_compressed", "tx_dropped", "tx_errors",
-    "tx_fifo_errors", "tx_heartbeat_errors", "tx_packets", "tx_window_errors",
-)  # fmt: skip
 
 
 class NetFile(GeneratedInode):
@@ -260,7 +253,7 @@ class NetSysctl(SysctlDir):
 
 
 def install_network(kernel: Kernel) -> None:
-    """Add the files of the network to proc and sysfs."""
+    """Add the files of the network to proc."""
     net = proc_net(kernel)
     fs = net.fs
     assert isinstance(fs, PseudoFs)
@@ -270,7 +263,3 @@ def install_network(kernel: Kernel) -> None:
         net.add(name, NetTable(fs, kernel, lines))
     tree = proc_sysctl(kernel)
     tree.root.add(b"net", NetSysctl(tree))
-    system = sysfs(kernel)
-    assert isinstance(system, Sysfs)
-    for item in _STATISTICS:
-        system.attribute(f"devices/virtual/net/lo/statistics/{item}", "0")

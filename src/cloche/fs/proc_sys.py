@@ -33,6 +33,7 @@ from cloche.vfs.mount import MAX_MOUNTS
 from cloche.vfs.objects import Context, FileDescription, Inode, Path
 from cloche.vfs.pseudo import (
     Consumer,
+    DirEntry,
     GeneratedDescription,
     GeneratedInode,
     Producer,
@@ -97,6 +98,22 @@ class SysctlDir(StaticDir):
         self.nlink = 1
 
 
+class _Root(SysctlDir):
+    """/proc/sys, filled when it is first looked into: an idle sandbox needs none of its files."""
+
+    def __init__(self, tree: "ProcSys") -> None:
+        super().__init__(tree.fs)
+        self.tree: ProcSys = tree
+
+    def lookup(self, ctx: Context, name: bytes) -> Inode | None:
+        self.tree.fill()
+        return super().lookup(ctx, name)
+
+    def entries(self, ctx: Context, start: int) -> list[DirEntry]:
+        self.tree.fill()
+        return super().entries(ctx, start)
+
+
 class _Constant:
     """The producer of a fixed value."""
 
@@ -134,13 +151,21 @@ class ProcSys(SysctlTree):
     def __init__(self, fs: PseudoFs, kernel: Kernel) -> None:
         self.fs: PseudoFs = fs
         self.kernel: Kernel = kernel
-        self.root: SysctlDir = SysctlDir(fs)
+        self.is_filled: bool = False
+        self.root: SysctlDir = _Root(self)
+
+    def fill(self) -> None:
+        """Make this module's parameters, unless they are there."""
+        if self.is_filled:
+            return
+        self.is_filled = True
         for name, value in _CONSTANTS:
             self.add_constant(name, value)
         self._add_live()
 
     def directory(self, path: bytes) -> StaticDir:
         """The directory at `path` ("kernel/random"), made if it is not there."""
+        self.fill()  # what others add comes later, and replaces what has the same name
         at: StaticDir = self.root
         for part in path.split(b"/"):
             if not part:

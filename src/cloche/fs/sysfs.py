@@ -11,8 +11,8 @@ from cloche.abi.magic import SYSFS_MAGIC
 from cloche.fs.proc_text import cpu_list, cpu_mask_text
 from cloche.kernel.accounting import MemoryFigures
 from cloche.kernel.task import Container, Kernel, container_of
-from cloche.vfs.objects import Context, FileSystem
-from cloche.vfs.pseudo import GeneratedInode, PseudoFs, StaticDir, Symlink
+from cloche.vfs.objects import Context, FileSystem, Inode
+from cloche.vfs.pseudo import DirEntry, GeneratedInode, PseudoFs, StaticDir, Symlink
 
 ATTRIBUTE_BYTES: Final = 4096  # st_size of every attribute
 
@@ -46,11 +46,29 @@ class Sysfs(PseudoFs):
 
     def __init__(self, kernel: Kernel) -> None:
         super().__init__("sysfs", SYSFS_MAGIC, kernel.numbers.dev())
-        self.root: StaticDir = StaticDir(self, 0o555, ino=1)
+        self.kernel: Kernel = kernel
+        self.is_filled: bool = False
+        self.root: StaticDir = _Root(self)
         self.root_inode = self.root
+
+    def fill(self) -> None:
+        """Make this module's files, unless they are there."""
+        if self.is_filled:
+            return
+        self.is_filled = True
+        for path in _DIRECTORIES:
+            self.directory(path)
+        for path, text in _ATTRIBUTES:
+            self.attribute(path, text)
+        _add_cpus(self, self.kernel)
+        _add_node(self, self.kernel)
+        self.link("class/net/lo", "../../devices/virtual/net/lo")
+        for item in _STATISTICS:
+            self.attribute(f"devices/virtual/net/lo/statistics/{item}", "0")
 
     def directory(self, path: str) -> StaticDir:
         """The directory at `path`, made if it is not there."""
+        self.fill()
         at = self.root
         for part in path.encode().split(b"/"):
             child = at.children.get(part)
@@ -73,25 +91,31 @@ class Sysfs(PseudoFs):
         self.directory(head).add(name.encode(), Symlink(self, target.encode()))
 
 
+class _Root(StaticDir):
+    """/sys, filled when it is first looked into: an idle sandbox needs none of its files."""
+
+    def __init__(self, fs: Sysfs) -> None:
+        super().__init__(fs, 0o555, ino=1)
+        self.owner: Sysfs = fs
+
+    def lookup(self, ctx: Context, name: bytes) -> Inode | None:
+        self.owner.fill()
+        return super().lookup(ctx, name)
+
+    def entries(self, ctx: Context, start: int) -> list[DirEntry]:
+        self.owner.fill()
+        return super().entries(ctx, start)
+
+    def refresh(self, ctx: Context) -> None:
+        self.owner.fill()  # its number of links counts directories
+
+
 def sysfs(kernel: Kernel) -> FileSystem:
-    """The sandbox's sysfs, built at the first call."""
-    return _instance(kernel)
-
-
-def _instance(kernel: Kernel) -> Sysfs:
+    """The sandbox's sysfs, made at the first call."""
     known = kernel.file_systems.sysfs
-    if isinstance(known, Sysfs):
-        return known
-    fs = Sysfs(kernel)
-    kernel.file_systems.sysfs = fs
-    for path in _DIRECTORIES:
-        fs.directory(path)
-    for path, text in _ATTRIBUTES:
-        fs.attribute(path, text)
-    _add_cpus(fs, kernel)
-    _add_node(fs, kernel)
-    fs.link("class/net/lo", "../../devices/virtual/net/lo")
-    return fs
+    if known is None:
+        known = kernel.file_systems.sysfs = Sysfs(kernel)
+    return known
 
 
 def _add_cpus(fs: Sysfs, kernel: Kernel) -> None:
@@ -202,6 +226,12 @@ _DIRECTORIES: Final = (
     "module",
     "power",
 )
+_STATISTICS: Final = (
+    "collisions", "multicast", "rx_bytes", "rx_compressed", "rx_crc_errors", "rx_dropped", "rx_errors",
+    "rx_fifo_errors", "rx_frame_errors", "rx_length_errors", "rx_missed_errors", "rx_nohandler", "rx_over_errors",
+    "rx_packets", "tx_aborted_errors", "tx_bytes", "tx_carrier_errors", "tx_compressed", "tx_dropped", "tx_errors",
+    "tx_fifo_errors", "tx_heartbeat_errors", "tx_packets", "tx_window_errors",
+)  # fmt: skip
 _ATTRIBUTES: Final = (
     ("devices/system/clocksource/clocksource0/available_clocksource", "tsc "),
     ("devices/system/clocksource/clocksource0/current_clocksource", "tsc"),

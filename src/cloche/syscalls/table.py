@@ -10,6 +10,7 @@ from typing import Final
 from cloche.kernel.task import Handler, Kernel
 from cloche.syscalls import rows_absent, rows_files, rows_ipc, rows_memory, rows_process
 from cloche.syscalls.row import Row
+from cloche.syscalls.sys_process import sys_ni
 
 
 def _number(entry: Row) -> int:
@@ -38,9 +39,13 @@ def patched_calls() -> list[int]:
     return [number for number in range(len(is_patched)) if is_patched[number]]
 
 
-def install(kernel: Kernel, missing: Handler) -> None:
+# Made at the import: forks of the template then share the pages of all the functions whose references it counts.
+_HANDLERS: Final[list[Handler]] = build_handlers(sys_ni)
+
+
+def install(kernel: Kernel) -> None:
     """Give the kernel its handlers, and the platform its tables. To be called once, after the platform's start."""
-    kernel.table = build_handlers(missing)
+    kernel.table = _HANDLERS
     platform = kernel.platform
     for entry in ROWS:
         if entry.prefetch:

@@ -10,6 +10,7 @@ from cloche.fs.pipe import create_pipe
 from cloche.fs.proc import proc_net, proc_root, proc_sysctl
 from cloche.fs.proc_pid import PieceDescription, ProcFs
 from cloche.fs.proc_text import cpu_list, cpu_mask_text
+from cloche.fs.sysfs import Sysfs, sysfs
 from cloche.kernel.blocking import SLICE_NS
 from cloche.kernel.exit import do_exit, reap
 from cloche.kernel.host_facts import HostFacts
@@ -392,6 +393,21 @@ def test_others_can_add(guest: ProcGuest) -> None:
     assert guest.text(b"/net/dev") == b"net" == guest.text(b"/self/net/dev")
     proc_sysctl(guest.kernel).add_constant(b"net/core/somaxconn", b"4096")
     assert guest.text(b"/sys/net/core/somaxconn") == b"4096\n"
+
+
+def test_parameters_are_made_when_they_are_looked_at(guest: ProcGuest) -> None:
+    """An idle sandbox pays neither for /proc/sys nor for /sys."""
+    tree, system = proc_sysctl(guest.kernel), sysfs(guest.kernel)
+    assert isinstance(system, Sysfs)
+    assert not tree.root.children and not system.root.children
+    assert guest.text(b"/sys/kernel/ostype") == b"Linux\n"
+    assert not system.root.children
+    system.root.refresh(guest.task)
+    names = {entry.name for entry in system.root.entries(guest.task, 2)}
+    assert names == set(system.root.children) >= {b"class", b"devices", b"kernel"}
+    assert system.root.nlink == 2 + len(names)
+    tree.add_constant(b"kernel/ostype", b"other")
+    assert guest.text(b"/sys/kernel/ostype") == b"other\n"
 
 
 def test_masks() -> None:

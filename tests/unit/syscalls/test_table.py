@@ -110,7 +110,7 @@ def test_calls_with_frames_never_come_from_patched_text() -> None:
 def test_the_platform_and_the_kernel_are_told() -> None:
     platform = FakePlatform()
     kernel = Kernel(platform, 1)
-    table.install(kernel, missing)
+    table.install(kernel)
     assert platform.prefetch == {row.number: row.prefetch for row in table.ROWS if row.prefetch}
     assert platform.prefetch[SYS_openat] == [(PF_CSTRING, 1, 0, 1024, 0)]
     assert platform.patched_calls == table.patched_calls()
