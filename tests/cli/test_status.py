@@ -76,7 +76,11 @@ def test_command_that_cannot_run(tmp_path: Path) -> None:
 # -- signals from outside --------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("name", ["TERM", "INT", "HUP", "QUIT", "USR1", "USR2"])
 def test_signals_reach_the_program(name: str) -> None:
-    script = f"import signal; signal.signal(signal.SIG{name}, lambda *a: (print('got'), exit(7))); print('ready', flush=True)\nwhile True: signal.pause()"
+    # Blocked, and waited for: a handler's would be lost to pause(2) if it came just before that.
+    script = (
+        f"import signal; signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIG{name}]); print('ready', flush=True)\n"
+        f"signal.sigwaitinfo([signal.SIG{name}]); print('got'); exit(7)"
+    )
     running = Running("/usr/bin/python3", "-c", script)
     try:
         assert running.wait_for_line() == "ready"

@@ -168,7 +168,15 @@ def test_modes_of_the_hosts_terminal_come_back() -> None:
 
 
 def test_window_size_follows(screen: Opener) -> None:
-    code = "import os, signal\ndef show(*a):\n  s = os.get_terminal_size(0); os.write(1, b'size %d %d\\n' % (s.lines, s.columns))\nsignal.signal(signal.SIGWINCH, show)\nshow()\nwhile True: signal.pause()"
+    # The signal is waited for, blocked: a handler's would be lost to pause(2) if it came just before that.
+    code = (
+        "import os, signal\n"
+        "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGWINCH])\n"
+        "while True:\n"
+        "  size = os.get_terminal_size(0)\n"
+        "  os.write(1, b'size %d %d\\n' % (size.lines, size.columns))\n"
+        "  signal.sigwaitinfo([signal.SIGWINCH])\n"
+    )
     at = screen("/usr/bin/python3", "-c", code, rows=20, columns=70)
     at.expect(r"size 20 70")
     at.resize(50, 132)
