@@ -11,6 +11,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -132,6 +133,38 @@ def test_background_commands(box: Sandbox) -> None:
     with pytest.raises(CommandExitException):
         sleeper.wait()
     assert not box.commands.kill(sleeper.pid) and box.commands.list() == []
+
+
+def test_input_that_is_not_taken(box: Sandbox, server: Server) -> None:
+    handle = box.commands.run("sleep 600", background=True, stdin=True)
+    failures: list[Exception] = []
+
+    def write() -> None:
+        try:
+            box.commands.send_stdin(handle.pid, "x" * (2 << 20), request_timeout=0)
+        except Exception as failure:
+            failures.append(failure)
+
+    writer = threading.Thread(target=write, daemon=True)
+    writer.start()
+    token = box._envd_access_token
+    assert token is not None
+    here = {"E2b_Sandbox_Id": box.sandbox_id, "E2b_Sandbox_Port": "49983", "X_Access_Token": token}
+    body = json.dumps({"process": {"pid": handle.pid}, "input": {"stdin": "AAAA" * (1 << 19)}}).encode()
+    status, text = server.request(
+        "POST",
+        "/process.Process/SendInput",
+        body,
+        Content_Type="application/json",
+        Connect_Timeout_Ms="1",
+        **here,
+    )
+    assert status == 504 and b"deadline_exceeded" in text
+    assert writer.is_alive()
+    box.commands.close_stdin(handle.pid)
+    writer.join(WAIT_S)
+    assert not writer.is_alive() and "takes no input" in str(failures[0])
+    assert handle.kill()
 
 
 def test_a_terminal(box: Sandbox) -> None:

@@ -63,7 +63,7 @@ class AsyncCommandHandle:
                 for each in found:
                     yield each
         finally:
-            self._command.is_followed = False
+            self._command.end_following()
 
     async def send_stdin(self, data: str | bytes, timeout: float | None = None) -> None:
         """Write to the command's standard input, and wait until the command has room for it. The command must have

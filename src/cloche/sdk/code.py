@@ -307,7 +307,7 @@ class Context:
             self.close()  # the cell was only half run: its state is of no use to later cells
             raise
         finally:
-            command.is_followed = False
+            command.end_following()
 
     def _run(self, text: str, timeout: float | None, listener: Listener) -> Steps[Execution]:
         execution, command = listener.execution, self.command

@@ -126,8 +126,11 @@ class Command:
         self.streams: list[Stream] = []
         self.stdin: int = -1
         # One thread may write input while another, which reads output, finds that it is over: what is written must not
-        # go to a descriptor that is something else by then.
-        self._stdin_lock: Final = threading.RLock()
+        # go to a descriptor that is something else by then. The lock guards what follows, too, and who takes messages.
+        self._lock: Final = threading.RLock()
+        self._bells: Final[set[int]] = set()  # eventfds of those that wait
+        self._changes: int = 0  # of what those wait for: they look again
+        self.is_closed: bool = False
         self.pending: memoryview = memoryview(b"")  # input that is yet to be written
         self.closes_stdin: bool = False  # after that
         self.deadline_s: float | None = None
@@ -221,6 +224,42 @@ class Command:
         else:
             self.failure = error
 
+    def _take_unfollowed(self) -> None:
+        """Take messages, unless somebody follows: that one waits for them, and would not wake up."""
+        if os.getpid() != self.owner_pid:
+            return  # in a fork, where a thread that does not exist may have the lock
+        with self._lock:
+            if not self.is_followed:
+                self._take_messages()
+
+    # -- waiting -----------------------------------------------------------------------------------------
+    def _sleep(
+        self, changes: int, readers: list[int], writers: list[int], deadline_s: float | None
+    ) -> Steps[None]:
+        """Wait for these descriptors, or until others have changed what the caller knew at `changes`.  Raises
+        SandboxError.
+        """
+        with self._lock:
+            if self._changes != changes:
+                return  # the descriptors may be something else by now
+            try:
+                bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            except OSError as error:
+                raise SandboxError(f"no descriptor to wait with: {error.strerror}; close some") from None
+            self._bells.add(bell)
+        try:
+            yield from wait([*readers, bell], writers, deadline_s)
+        finally:
+            with self._lock:
+                self._bells.discard(bell)
+                os.close(bell)
+
+    def _changed(self) -> None:
+        """Wake those who wait."""
+        self._changes += 1
+        for bell in tuple(self._bells):
+            os.eventfd_write(bell, 1)
+
     def _write(self) -> None:
         """Write as much of the input as there is room for."""
         while self.pending and self.stdin >= 0:
@@ -237,7 +276,7 @@ class Command:
 
     def _write_some(self, data: memoryview) -> int:
         """Write what there is room for; how much that was. Raises OSError: BlockingIOError, or it takes no more."""
-        with self._stdin_lock:
+        with self._lock:
             return os.write(self.stdin, data[:_READ_BYTES])
 
     def _close_stdin(self) -> None:
@@ -245,8 +284,10 @@ class Command:
         if os.getpid() != self.owner_pid:
             self._drop_stdin()  # in a fork, where a thread that does not exist may have the lock
             return
-        with self._stdin_lock:
-            self._drop_stdin()
+        with self._lock:
+            if self.stdin >= 0:
+                self._drop_stdin()
+                self._changed()
 
     def _drop_stdin(self) -> None:
         if self.stdin >= 0:
@@ -258,6 +299,7 @@ class Command:
         `deadline_s` has come.
         """
         while True:
+            changes = self._changes
             self._take_messages()
             was_over = self.is_over()  # before the pipes are read: then nothing is left in them
             found: list[Output] = []
@@ -289,13 +331,23 @@ class Command:
             writers = self.link.wants()
             if self.stdin >= 0 and self.pending:
                 writers.append(self.stdin)
-            yield from wait([self.link.fileno(), *readers], writers, min(ends, default=None))
+            yield from self._sleep(changes, [self.link.fileno(), *readers], writers, min(ends, default=None))
 
     def begin_following(self) -> None:
         """Only one at a time may read.  Raises SandboxError."""
-        if self.is_followed:
-            raise SandboxError("somebody else waits for this command already; wait in one place only")
-        self.is_followed = True
+        with self._lock:
+            if self.is_followed:
+                raise SandboxError("somebody else waits for this command already; wait in one place only")
+            self.is_followed = True
+
+    def end_following(self) -> None:
+        """Another may read."""
+        if os.getpid() != self.owner_pid:
+            self.is_followed = False
+            return
+        with self._lock:
+            self.is_followed = False
+            self._changed()
 
     def follow(
         self,
@@ -334,7 +386,7 @@ class Command:
                 self.close()  # cancelled or interrupted: the command ends with its connection
             raise
         finally:
-            self.is_followed = False
+            self.end_following()
 
     def keep(self, found: list[Output]) -> None:
         """For the result."""
@@ -370,12 +422,18 @@ class Command:
             self.link.ask(requests.SIGNAL, {"exec": self.ident, "signal": signo, "scope": scope})
 
     def send_input(self, data: bytes, timeout: float | None = None) -> Steps[None]:
-        """Write input, waiting while the command does not take it.  Raises SandboxError if it takes no more."""
+        """Write input, waiting while the command does not take it.  Raises SandboxError if it takes no more:
+        SandboxEnded if that is why; SandboxTimeout when `timeout` or the time of the command is over.
+        """
         deadline_s = deadline_of(timeout)
         if self.pending:
             raise SandboxError("the input that run() was given is not taken yet; wait() for the command")
         rest = memoryview(data)
         while rest:
+            changes = self._changes
+            self._take_unfollowed()
+            if isinstance(self.failure, SandboxEnded):
+                raise SandboxEnded(str(self.failure))
             if self.stdin < 0 or self.is_over():
                 raise SandboxError(
                     "the command takes no input; start it with stdin=True, and before close_stdin()"
@@ -383,12 +441,21 @@ class Command:
             try:
                 rest = rest[self._write_some(rest) :]
             except BlockingIOError:
-                if deadline_s is not None and time.monotonic() >= deadline_s:
-                    raise SandboxTimeout("the command does not read its input; kill() ends it") from None
-                yield from wait([], [self.stdin], deadline_s)
+                yield from self._wait_for_room(changes, deadline_s)
             except OSError:
                 self._close_stdin()
                 raise SandboxError("the command has closed its input") from None
+
+    def _wait_for_room(self, changes: int, deadline_s: float | None) -> Steps[None]:
+        """Until the command may take input, or has changed.  Raises SandboxTimeout."""
+        # A follower kills the command when its time is over, and reads how it ended.
+        is_followed = self.is_followed
+        ends = [] if is_followed or self.deadline_s is None else [self.deadline_s]
+        ends += [] if deadline_s is None else [deadline_s]
+        if ends and time.monotonic() >= min(ends):
+            raise SandboxTimeout("the command does not read its input; kill() ends it")
+        readers, writers = ([], []) if is_followed else ([self.link.fileno()], self.link.wants())
+        yield from self._sleep(changes, readers, [self.stdin, *writers], min(ends, default=None))
 
     def give(self, data: bytes) -> None:
         """Queue input, which is written while output is read."""
@@ -396,7 +463,7 @@ class Command:
 
     def poll(self) -> bool:
         """Whether the command is known to have ended; does not wait."""
-        self._take_messages()
+        self._take_unfollowed()
         return self.is_over()
 
     def close_stdin(self) -> None:
@@ -417,9 +484,22 @@ class Command:
         The end is requested explicitly, because a process that was forked from this one may still hold the connection
         open; that process requests nothing.
         """
-        if self.ident and not self.is_over() and os.getpid() == self.owner_pid:
-            self.link.cancel(self.ident)
-        self._close_stdin()
+        if os.getpid() != self.owner_pid:
+            self._drop()
+            return
+        with self._lock:
+            if self.is_closed:
+                return
+            self.is_closed = True
+            if self.ident and not self.is_over():
+                self.link.cancel(self.ident)
+                self.failure = SandboxError("the handle was closed, which ends its command")
+            self._drop()
+            self._changed()
+
+    def _drop(self) -> None:
+        self.pending = memoryview(b"")
+        self._drop_stdin()
         for stream in self.streams:
             stream.close()
         self.link.close()

@@ -8,6 +8,7 @@ raised inside the generator, whose `finally` blocks then clean up.
 
 import asyncio
 import inspect
+import os
 import select
 import time
 from collections.abc import Callable, Generator
@@ -131,17 +132,23 @@ async def _watch(effect: Wait) -> set[int]:
             done.set_result(None)
 
     timer = None if left_s is None else loop.call_later(min(left_s, _MAX_WAIT_S), note, -1)
-    for fd in effect.readers:
-        loop.add_reader(fd, note, fd)
-    for fd in effect.writers:
-        loop.add_writer(fd, note, fd)
+    # The loop watches copies: it has one callback for a number, and others may wait for the same descriptor; and it
+    # must not keep a number that was closed, and is something else by then.
+    copies: list[int] = []
     try:
+        for fd in {*effect.readers, *effect.writers}:
+            copy = os.dup(fd)
+            copies.append(copy)
+            if fd in effect.readers:
+                loop.add_reader(copy, note, fd)
+            if fd in effect.writers:
+                loop.add_writer(copy, note, fd)
         await done
     finally:
-        for fd in effect.readers:
-            loop.remove_reader(fd)
-        for fd in effect.writers:
-            loop.remove_writer(fd)
+        for copy in copies:
+            loop.remove_reader(copy)
+            loop.remove_writer(copy)
+            os.close(copy)
         if timer is not None:
             timer.cancel()
     ready.discard(-1)

@@ -61,7 +61,7 @@ class CommandHandle:
                 self._command.keep(found)
                 yield from found
         finally:
-            self._command.is_followed = False
+            self._command.end_following()
 
     def send_stdin(self, data: str | bytes, timeout: float | None = None) -> None:
         """Write to the command's standard input, and wait until the command has room for it. The command must have

@@ -287,9 +287,11 @@ class App:
         fields = connect.message_of(await _limited(request))
         if service == "filesystem.Filesystem":
             return JSONResponse(await entry.files.call(call, fields, _user(request)))
-        return JSONResponse(await self._process(entry, call, fields))
+        return JSONResponse(await self._process(entry, call, fields, _limit_s(request)))
 
-    async def _process(self, entry: LocalEntry, call: str, fields: dict[str, Any]) -> dict[str, Any]:
+    async def _process(
+        self, entry: LocalEntry, call: str, fields: dict[str, Any], limit_s: float | None
+    ) -> dict[str, Any]:
         processes = entry.processes
         if call == "List":
             return processes.listing()
@@ -297,7 +299,7 @@ class App:
             raise RpcError("unimplemented", f"process.Process/{call} is not offered here")
         process = processes.find(fields)
         if call == "SendInput":
-            await processes.send_input(process, fields.get("input"))
+            await processes.send_input(process, fields.get("input"), limit_s)
         elif call == "SendSignal":
             processes.signal(process, fields.get("signal"))
         elif call == "CloseStdin":
@@ -315,7 +317,8 @@ class App:
                 elif isinstance(message.get("data"), dict):
                     if process is None:
                         raise RpcError("invalid_argument", "data before the start")
-                    await entry.processes.send_input(process, message["data"].get("input"))
+                    given = message["data"].get("input")
+                    await entry.processes.send_input(process, given, _limit_s(request))
         except RpcError as failure:
             return Response(connect.end(failure), media_type="application/connect+json")
         return Response(connect.envelope({}) + connect.end(), media_type="application/connect+json")
@@ -327,8 +330,7 @@ class App:
             break
         if first is None:
             raise RpcError("invalid_argument", "the message is missing")
-        milliseconds = request.headers.get("connect-timeout-ms", "")
-        limit = int(milliseconds) / 1000 if milliseconds.isdecimal() and len(milliseconds) <= 10 else None
+        limit = _limit_s(request)
         events = self._events(entry, name, first, _user(request), limit)
         return _until_gone(request, _enveloped(events, limit), "application/connect+json")
 
@@ -408,6 +410,12 @@ async def _receive(request: Request, out: BinaryIO) -> None:
         if size > MAX_UPLOAD:
             raise ServeError(413, f"a file of more than {MAX_UPLOAD >> 30} GiB")
         await asyncio.to_thread(out.write, data)
+
+
+def _limit_s(request: Request) -> float | None:
+    """The time that the client gives the call, in seconds; None: no limit."""
+    milliseconds = request.headers.get("connect-timeout-ms", "")
+    return int(milliseconds) / 1000 if milliseconds.isdecimal() and len(milliseconds) <= 10 else None
 
 
 async def _limited(request: Request) -> bytes:

@@ -171,8 +171,8 @@ class Processes:
         finally:
             process.followers.discard(follower)
 
-    async def send_input(self, process: Process, given: Any) -> None:
-        """SendInput.  Raises RpcError."""
+    async def send_input(self, process: Process, given: Any, timeout: float | None) -> None:
+        """SendInput; waits at most `timeout` seconds for room.  Raises RpcError."""
         kinds = [
             kind for kind in ("stdin", "pty") if isinstance(given, dict) and isinstance(given.get(kind), str)
         ]
@@ -183,7 +183,7 @@ class Processes:
                 "failed_precondition", "input for a terminal goes to one, as pty; other input as stdin"
             )
         try:
-            await process.handle.send_stdin(base64.b64decode(given[kinds[0]]))
+            await process.handle.send_stdin(base64.b64decode(given[kinds[0]]), timeout)
         except ValueError:
             raise RpcError("invalid_argument", "input: not Base64") from None
         except SandboxError as error:
