@@ -34,6 +34,7 @@ from cloche.abi.inet import (
     IPV6_TRANSPARENT,
 )
 from cloche.abi.ioctl import (
+    SIOCETHTOOL,
     SIOCGIFADDR,
     SIOCGIFBRDADDR,
     SIOCGIFCONF,
@@ -69,6 +70,7 @@ from cloche.abi.socket import (
 from cloche.kernel.namespaces import NetNamespace
 from cloche.kernel.task import Container, Kernel, Task, container_of
 from cloche.mm.usermem import IovIter
+from cloche.net.ethtool import ethtool_ioctl
 from cloche.net.inet_addr import (
     ANY4,
     ANY6,
@@ -494,12 +496,20 @@ def interface_ioctl(stack: NetStack, ctx: Context, command: int, arg: int) -> in
         memory.write_i32(arg, used)
         return 0
     request = memory.read(arg, _IFREQ)
+    name = request[:16].split(b"\0", 1)[0]
+    if command == SIOCETHTOOL:
+        may_change = ctx.creds.capable_in(stack.user_ns, CAP_NET_ADMIN)
+        where = int.from_bytes(request[16:24], "little")
+        memory.read(where, 4)
+        if name.partition(b":")[0] != b"lo":
+            return -ENODEV
+        return ethtool_ioctl(ctx, where, bytes(6), is_up=lo.is_up, is_loopback=True, may_change=may_change)
     if command == SIOCGIFNAME:
         if _I32.unpack_from(request, 16)[0] != LO_INDEX:
             return -ENODEV
         memory.write(arg, b"lo".ljust(16, b"\0"))
         return 0
-    if request[:16].split(b"\0", 1)[0] != b"lo":
+    if name != b"lo":
         return -ENODEV
     value: bytes
     if command == SIOCGIFFLAGS:

@@ -5,6 +5,7 @@ from typing import Final
 
 from cloche.abi.errno import EADDRNOTAVAIL, ENODEV, EPERM
 from cloche.abi.ioctl import (
+    SIOCETHTOOL,
     SIOCGIFADDR,
     SIOCGIFBRDADDR,
     SIOCGIFCONF,
@@ -18,7 +19,8 @@ from cloche.abi.ioctl import (
     SIOCGIFNETMASK,
     SIOCGIFTXQLEN,
 )
-from cloche.abi.socket import AF_INET
+from cloche.abi.socket import AF_INET, IFF_LOOPBACK, IFF_RUNNING
+from cloche.net.ethtool import ethtool_ioctl
 from cloche.net.inet_addr import ANY4, encode
 from cloche.net.view import HostAddress, HostLink, NetView
 from cloche.vfs.objects import Context
@@ -44,8 +46,21 @@ def view_ioctl(view: NetView, ctx: Context, command: int, arg: int) -> int:
         return 0
     name = request[:16].split(b"\0", 1)[0]
     link = view.link(0, name.partition(b":")[0])
+    argument = int.from_bytes(request[16:24], "little")
+    if command == SIOCETHTOOL:
+        memory.read(argument, 4)
     if link is None:
         return -ENODEV
+    if command == SIOCETHTOOL:
+        is_loopback = link.flags & IFF_LOOPBACK != 0
+        return ethtool_ioctl(
+            ctx,
+            argument,
+            link.hardware,
+            is_up=link.flags & IFF_RUNNING != 0,
+            is_loopback=is_loopback,
+            may_change=False,
+        )
     if command in _ADDRESSES:
         address = _address(view, link, name)
         if address is None:
