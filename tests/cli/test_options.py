@@ -54,6 +54,22 @@ def test_rootfs_without_the_interpreter(rootfs: Path) -> None:
     assert done.status == 127 and is_one_line(done.err) and "/bin/nothere" in done.err, done
 
 
+def test_a_program_that_leads_out(tmp_path: Path) -> None:
+    """As the Python of a virtual environment may; what a guest wrote does not reach the terminal as it is."""
+    (tmp_path / "python").symlink_to("python3")
+    (tmp_path / "python3").symlink_to("/elsewhere/bin/python3")
+    (tmp_path / "script").write_text(f"#!{tmp_path}/python\n")
+    (tmp_path / "strange").write_bytes(b"#!/\x1b[31m\n")
+    for name in ("script", "strange"):
+        (tmp_path / name).chmod(0o755)
+    for name in ("python", "script"):
+        done = run(f"./{name}", cwd=tmp_path)
+        assert done.status == 127 and is_one_line(done.err), done
+        assert "leads to '/elsewhere/bin/python3', which the sandbox does not have" in done.err, done
+    done = run("./strange", cwd=tmp_path)
+    assert done.status == 127 and is_one_line(done.err) and "\x1b" not in done.err, done
+
+
 def test_rootfs_that_is_none() -> None:
     done = run("true", options=("--rootfs", "/etc/passwd"))
     assert done.status == 125 and is_one_line(done.err), done

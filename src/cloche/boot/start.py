@@ -32,6 +32,7 @@ from cloche.vfs.userns import NO_ID, map_gid, map_uid
 
 _STDIO_LIMIT: Final = 1024
 _STANDARD: Final = 3  # descriptors
+_MOST_LINKS: Final = 40
 CAP_SETS: Final = 5  # effective, permitted, inheritable, ambient, bounding
 DEFAULT_PATH: Final = b"/usr/local/bin:/usr/bin:/bin"
 
@@ -248,7 +249,7 @@ def check_program(container: Container, spec: SandboxSpec) -> Failure | None:
             continue
         return None
     if seen == ENOENT:
-        text = "no such file or directory" if b"/" in name else "executable file not found in $PATH"
+        text = _not_there(who, name) if b"/" in name else "executable file not found in $PATH"
         return Failure(f"{shown}: {text}", 127)
     return Failure(f"{shown}: {explain(seen)}", 126 if seen != ENOTDIR else 127)
 
@@ -334,8 +335,26 @@ def _exec_first(task: Task, argv: list[bytes], env: dict[bytes, bytes]) -> Failu
         return Failure(f"{shown}: {explain(seen)}", 126)
     if broken:
         return _cannot_run(task, shown, broken, ENOENT)
-    text = "no such file or directory" if b"/" in name else "command not found"
+    text = _not_there(task, name) if b"/" in name else "command not found"
     return Failure(f"{shown}: {text}", 127)
+
+
+def _not_there(ctx: Context, name: bytes) -> str:
+    """Why a file is missing: a link may lead out of the sandbox, as that of a virtual environment to its Python."""
+    text = "no such file or directory"
+    place = name
+    for _ in range(_MOST_LINKS):
+        try:
+            inode = path_lookup(ctx, None, place, 0).inode()
+            if not inode.is_symlink():
+                return text
+            place = os.path.join(os.path.dirname(place), inode.readlink(ctx))
+        except LinuxError:
+            break
+    if place == name:
+        return text
+    goal = os.fsdecode(os.path.normpath(place))
+    return f"{text}: it leads to {goal!a}, which the sandbox does not have (-v shows more of the host)"
 
 
 def _cannot_run(task: Task, shown: str, candidate: bytes, errno: int) -> Failure:
@@ -343,8 +362,8 @@ def _cannot_run(task: Task, shown: str, candidate: bytes, errno: int) -> Failure
     if errno == ENOENT:
         missing = find_interpreter(task, candidate)
         if missing:
-            text = f"{shown}: its interpreter {missing.decode(errors='replace')} is not there"
-            return Failure(text, 127)
+            interpreter = missing.decode(errors="replace")
+            return Failure(f"{shown}: its interpreter {interpreter}: {_not_there(task, missing)}", 127)
         return Failure(f"{shown}: no such file or directory", 127)
     return Failure(f"{shown}: {explain(errno)}", 126)
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 
 from cloche.cli.options import UsageError
-from cloche.cli.terminal import EXIT_INTERNAL
+from cloche.cli.terminal import EXIT_INTERNAL, printable_text
 from cloche.runtime.records import RecordError, Store
 from cloche.wire.control_client import ControlClient, ControlError, Ended
 
@@ -40,7 +40,7 @@ def files_of(options: argparse.Namespace, name: str) -> Iterator[ControlClient]:
 def tell_loss(name: str, end: Ended) -> None:
     """Print errors that a monitor met when its sandbox ended: its own output may not be read any more."""
     if end.text:
-        print(f"cloche: {name}: {end.text}", file=sys.stderr)
+        print(f"cloche: {name}: {printable_text(end.text)}", file=sys.stderr)
 
 
 def report_errors(
@@ -52,7 +52,7 @@ def report_errors(
     except (UsageError, RecordError) as refusal:
         print(f"cloche {verb}: {refusal}", file=sys.stderr)
     except ControlError as failure:
-        print(f"cloche: {failure}", file=sys.stderr)
+        print(f"cloche: {printable_text(str(failure))}", file=sys.stderr)
         return failure.status
     except BrokenPipeError:
         raise

@@ -21,8 +21,9 @@ from cloche.cli.changes import (
     with_contents,
 )
 from cloche.cli.client import files_of, report_errors
-from cloche.cli.names import printable_text, quoted
+from cloche.cli.names import quoted
 from cloche.cli.options import options_first
+from cloche.cli.terminal import printable_text
 from cloche.cli.textdiff import counts, heading, hunk_lines, hunks, runs, split_lines
 from cloche.wire import files
 from cloche.wire.file_client import FileClient

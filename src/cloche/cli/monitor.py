@@ -26,6 +26,7 @@ from cloche.cli.terminal import (
     TerminalModes,
     exit_status,
     note_signals,
+    printable_text,
     window_size,
 )
 from cloche.cli.watchdog import Watchdog
@@ -77,7 +78,8 @@ class Monitor:
         self.early: bytearray = bytearray()  # signals that came before the sentry could take them
 
     def say(self, text: str) -> None:
-        """A line for the user."""
+        """A line for the user; what the sandbox says of its end may have names in it that a guest chose."""
+        text = printable_text(text)
         if self.log is not None:
             self.log.append(2, f"cloche: {text}\n".encode())
         elif sys.stderr is not None and not self.is_quiet:

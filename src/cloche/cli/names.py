@@ -39,18 +39,6 @@ def quoted(name: bytes) -> str:
     return '"' + "".join(parts) + '"'
 
 
-def printable_text(line: str) -> str:
-    """A line of a file's contents without control characters, except tabs."""
-    if line.replace("\t", "").isprintable():
-        return line
-    return "".join(
-        each
-        if each == "\t" or each.isprintable()
-        else "".join(f"<{byte:02X}>" for byte in each.encode(errors="surrogateescape"))
-        for each in line
-    )
-
-
 def inside(path: str) -> bytes:
     """An absolute path inside, as it was given: without superfluous slashes, the meaning of `..` left to links."""
     raw = os.fsencode(path)

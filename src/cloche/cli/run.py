@@ -33,7 +33,7 @@ from cloche.cli.options import (
     parse_user,
     read_env_file,
 )
-from cloche.cli.terminal import EXIT_INTERNAL, standard_streams
+from cloche.cli.terminal import EXIT_INTERNAL, printable_text, standard_streams
 from cloche.wire import timing
 
 PIDS_MAX: Final = 1 << 22  # PID_MAX_LIMIT of Linux
@@ -587,7 +587,7 @@ def run(options: Any) -> int:
         status, text = run_detached(spec, record, options.log_bytes, layer)
         if status >= 0:
             _drop(layer)
-            print(f"cloche: {text}", file=sys.stderr)
+            print(f"cloche: {printable_text(text)}", file=sys.stderr)
             return status
         announce(spec.published, spec.log_level)
         print(record.state.name)
@@ -597,7 +597,7 @@ def run(options: Any) -> int:
     except (LaunchError, OSError) as failure:
         _drop(layer)
         text = (failure.strerror or "") if isinstance(failure, OSError) else ""
-        print(f"cloche: {text or failure}", file=sys.stderr)
+        print(f"cloche: {printable_text(text or str(failure))}", file=sys.stderr)
         return failure.status if isinstance(failure, LaunchError) else EXIT_INTERNAL
     announce(spec.published, spec.log_level)
     try:

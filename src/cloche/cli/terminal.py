@@ -126,3 +126,15 @@ def note_signals() -> int:
     signals = (*FORWARDED, *KEYBOARD, signal.SIGTSTP, signal.SIGCONT, signal.SIGWINCH)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     return noted.note_signals(signals, keeps_ignored=True)
+
+
+def printable_text(line: str) -> str:
+    """A line of a file's contents without control characters, except tabs."""
+    if line.replace("\t", "").isprintable():
+        return line
+    return "".join(
+        each
+        if each == "\t" or each.isprintable()
+        else "".join(f"<{byte:02X}>" for byte in each.encode(errors="surrogateescape"))
+        for each in line
+    )
