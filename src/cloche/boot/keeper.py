@@ -625,6 +625,7 @@ def attach_points(spec: SandboxSpec) -> "list[AttachPoint]":
             point.is_public_only = mount.is_public_only
             point.keeps_suid = mount.keeps_suid
             point.has_worker = mount.has_worker
+            point.has_doors, point.shows_sockets = mount.has_doors, mount.shows_sockets
             point.uid_map, point.gid_map, point.maps_below = mount.uid_map, mount.gid_map, mount.maps_below
             point.is_flat, point.is_private = mount.is_flat, mount.is_private
             if mount.inodes_source:

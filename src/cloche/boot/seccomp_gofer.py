@@ -1,7 +1,8 @@
 """The gofer's seccomp allow-list, as data.
 
-Not on it, on purpose: execve, clone, socket, connect, ptrace, process_vm_*, mount, chroot, setuid and its
-kin, kill, bpf, io_uring, mknod of devices, any open for writing unless an attach point is writable.
+Not on it, on purpose: execve, clone, ptrace, process_vm_*, mount, chroot, setuid and its kin, kill, bpf, io_uring,
+mknod of devices, any open for writing unless an attach point is writable; socket and bind unless Unix sockets of a
+volume are the host's, and connect unless its operator has asked for that.
 """
 
 from typing import Final
@@ -16,11 +17,14 @@ from cloche.abi.fcntl import (
     F_UNLCK,
     FD_CLOEXEC,
 )
+from cloche.abi.socket import AF_UNIX, SO_PEERCRED, SOL_SOCKET
 from cloche.abi.stat import S_IFCHR
 from cloche.arch.syscalls import (
+    SYS_bind,
     SYS_chmod,
     SYS_chown,
     SYS_close,
+    SYS_connect,
     SYS_fallocate,
     SYS_fchmod,
     SYS_fchmodat,
@@ -35,11 +39,13 @@ from cloche.arch.syscalls import (
     SYS_ftruncate,
     SYS_getdents64,
     SYS_geteuid,
+    SYS_getsockopt,
     SYS_getxattr,
     SYS_inotify_add_watch,
     SYS_inotify_init1,
     SYS_inotify_rm_watch,
     SYS_linkat,
+    SYS_listen,
     SYS_listxattr,
     SYS_lseek,
     SYS_mkdirat,
@@ -58,6 +64,7 @@ from cloche.arch.syscalls import (
     SYS_sendmsg,
     SYS_sendto,
     SYS_setxattr,
+    SYS_socket,
     SYS_symlinkat,
     SYS_syncfs,
     SYS_unlinkat,
@@ -130,11 +137,36 @@ _WRITING: Final[list[Allow]] = [
     Allow(SYS_removexattr, "extended attributes, by magic link of a descriptor"),
 ]
 
+# Only with a volume in which programs may bind Unix sockets.
+_DOORS: Final[list[Allow]] = [
+    Allow(SYS_bind, "Unix sockets that programs bind in a volume"),
+    Allow(SYS_listen, "the same; then they are given away"),
+]
+
+# Only with a volume whose sockets of the host's programs may use.
+_DIALS: Final[list[Allow]] = [
+    Allow(SYS_connect, "sockets of the host in a volume, by magic link of a descriptor"),
+    Allow(SYS_getsockopt, "who the server is", [int_is(1, SOL_SOCKET), int_is(2, SO_PEERCRED)]),
+]
+
+_SOCKET: Final = Allow(SYS_socket, "Unix sockets in a volume", [int_is(0, AF_UNIX)])
+
 _REFUSED: Final[list[Refuse]] = [
     *interpreter.REFUSED,
 ]
 
 
-def gofer_policy(*, is_writable: bool) -> Policy:
-    """The allow-list of a gofer with, or without, a writable attach point."""
-    return Policy("gofer", _ALWAYS + _WRITING if is_writable else list(_ALWAYS), _REFUSED)
+def gofer_policy(*, is_writable: bool, has_doors: bool = False, shows_sockets: bool = False) -> Policy:
+    """The allow-list of a gofer with, or without, a writable attach point; one in which Unix sockets are bound; one
+    whose sockets of the host's are connected to.
+    """
+    allowed = list(_ALWAYS)
+    if is_writable:
+        allowed += _WRITING
+    if has_doors or shows_sockets:
+        allowed.append(_SOCKET)
+    if has_doors:
+        allowed += _DOORS
+    if shows_sockets:
+        allowed += _DIALS
+    return Policy("gofer", allowed, _REFUSED)

@@ -257,6 +257,12 @@ _NETWORK: Final[list[Allow]] = [
     Allow(SYS_getpeername, "who they are from"),
 ]
 
+# Only with volumes in which programs may bind Unix sockets, or connect to the host's.
+_DOORS: Final[list[Allow]] = [
+    Allow(SYS_accept4, "clients of Unix sockets in volumes; only sockets that listen have any"),
+    Allow(SYS_shutdown, "the end of what is sent"),
+]
+
 # Calls that the interpreter and the C library try without needing them: they fail instead of killing.
 _REFUSED: Final[list[Refuse]] = [
     Refuse(SYS_openat, EACCES, "a traceback or a late import looks for files"),
@@ -282,13 +288,19 @@ _REFUSED: Final[list[Refuse]] = [
 
 
 def sentry_policy(
-    proc_fd: int = -1, platform: str = "systrap", *, has_ports: bool = True, has_network: bool = True
+    proc_fd: int = -1,
+    platform: str = "systrap",
+    *,
+    has_ports: bool = True,
+    has_network: bool = True,
+    has_doors: bool = False,
 ) -> Policy:
     """The allow-list of the sentry on that platform.
 
     `proc_fd` is a directory descriptor of a procfs, below which files may be opened for reading (proofs of
     adoption, memory of guests); -1 for none.  An absolute path would ignore it, so this relies on the empty
-    root as well.  `has_ports`: whether connections are handed in; `has_network`: a network process.
+    root as well.  `has_ports`: whether connections are handed in; `has_network`: a network process; `has_doors`:
+    Unix sockets of volumes are the host's.
     """
     first, last = _PLATFORMS[platform]
     allowed = [*_LOOP, *first, *_ALLOWED, *last]
@@ -296,6 +308,9 @@ def sentry_policy(
         allowed.extend(_PORTS)
     if has_network:
         allowed.extend(_NETWORK)
+    if has_doors:
+        known = {each.number for each in allowed}
+        allowed.extend([each for each in _DOORS if each.number not in known])
     if proc_fd >= 0:
         checks = [int_is(0, proc_fd), int_has_none(2, _O_WRITE_BITS)]
         allowed.append(Allow(SYS_openat, "files of guest processes in /proc", checks))

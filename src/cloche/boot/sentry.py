@@ -166,9 +166,12 @@ def _serve(
         confine.set_undumpable(report)
         has_network = network_sock is not None
         has_ports = broker_sock is not None or egress_sock is not None or has_network or spec.is_reachable
-        seccomp.install(
-            sentry_policy(needs.proc_fd, spec.platform, has_ports=has_ports, has_network=has_network)
+        # Containers that join a pod later bring volumes of their own; there is a network then.
+        has_doors = has_network or any(each.has_doors or each.shows_sockets for each in spec.mounts)
+        policy = sentry_policy(
+            needs.proc_fd, spec.platform, has_ports=has_ports, has_network=has_network, has_doors=has_doors
         )
+        seccomp.install(policy)
         report.in_force(confine.SECCOMP)
     timing.mark("sentry: filter is in force")
     log_confinement(report, spec.log_level)

@@ -48,6 +48,9 @@ class MountSpec:
         self.keeps_suid: bool = False  # HOST, RW: set-user-ID and set-group-ID bits may be made on the host
         # it may be on other storage than the system: a gofer worker of its own serves it
         self.has_worker: bool = False
+        # HOST, RW: Unix sockets that programs bind in it can be reached from the host
+        self.has_doors: bool = False
+        self.shows_sockets: bool = False  # HOST: programs may connect to Unix sockets of the host in it
         self.is_volume: bool = False  # asked for with -v: --read-only leaves it alone
         self.is_public_only: bool = False  # HOST: only what every user of the host may read
         # HOST: only directories, by the rules of `gofer/skeleton.py` for "var", "run" or "srv"
@@ -215,7 +218,7 @@ SETTINGS: Final = ("CLOCHE_STRICT", "CLOCHE_SPIN_NS", "HOME", "XDG_CACHE_HOME")
 
 _MOUNT_FIELDS: Final = (
     "destination", "kind", "source", "mode", "is_shared", "only", "permissions", "uid", "gid", "is_file", "is_volume",
-    "has_worker",
+    "has_worker", "has_doors", "shows_sockets",
     "is_public_only", "keeps_suid", "skeleton", "people", "attach_index",
     "flags", "data", "copies_up", "volume", "account_source", "account_index", "account_slot",
     "inodes_source", "shown_root", "uid_map", "gid_map", "maps_below", "is_flat",

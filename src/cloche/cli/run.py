@@ -83,7 +83,7 @@ def add_arguments(parser: "argparse.ArgumentParser | PlainParser") -> None:
         action="store_true",
         help="with --image: publish its ports on any of the host's",
     )
-    add("-v", "--volume", action="append", default=[], metavar="SRC:DST[:ro|:rw[,suid]|:cow]",
+    add("-v", "--volume", action="append", default=[], metavar="SRC:DST[:ro|:rw|:cow][,suid][,sockets]",
         help="show a host directory or file (cow, the default, keeps writes private), or a volume")  # fmt: skip
     add("--tmpfs", action="append", default=[], metavar="DST[:OPTIONS]",
         help="an empty directory in memory, e.g. /scratch:size=64m,mode=700")  # fmt: skip
@@ -244,19 +244,21 @@ def prepare_words(parser: "argparse.ArgumentParser", words: list[str]) -> list[s
 
 
 def parse_volume(text: str) -> MountSpec:
-    """SRC:DST[:MODE[,suid]], NAME:DST[:MODE[,suid]] or tmpfs:DST[:OPTIONS].  Raises UsageError."""
+    """SRC:DST[:MODE[,OPTION]…], NAME:DST[:MODE[,OPTION]…] or tmpfs:DST[:OPTIONS].  Raises UsageError."""
     parts = text.split(":")
     if parts[0] == "tmpfs" and len(parts) in (2, 3):
         return parse_tmpfs(":".join(parts[1:]), "-v")
     is_named = bool(parts[0]) and "/" not in parts[0] and parts[0] not in (".", "..")
-    mode, keeps_suid = RW if is_named else COW, False
+    mode, options = RW if is_named else COW, [""]
     if len(parts) == 3:
-        mode, comma, option = parts.pop().partition(",")
-        keeps_suid = comma != ""
-        if mode not in (RO, RW, COW) or (keeps_suid and (mode != RW or option != "suid")):
+        mode, *options = parts.pop().split(",")
+        allowed = {RW: {"suid", "sockets"}, RO: {"sockets"}, COW: set[str]()}.get(mode)
+        if allowed is None or not allowed.issuperset(options):
             parts = []
     if len(parts) != 2 or not parts[0] or not parts[1].startswith("/"):
-        raise UsageError(f"-v {text}: write SRC:DST[:ro|:rw|:rw,suid|:cow] with an absolute DST")
+        raise UsageError(
+            f"-v {text}: write SRC:DST[:ro|:rw|:cow] with an absolute DST; suid and sockets may follow rw, sockets ro"
+        )
     places = None
     if is_named:
         source, places = _named_volume(text, parts[0], is_writable=mode == RW)
@@ -266,8 +268,10 @@ def parse_volume(text: str) -> MountSpec:
         raise UsageError(f"-v {text}: {parts[0]} does not exist on the host")
     mount = MountSpec(_destination(f"-v {text}", parts[1]), HOST, source, mode)
     mount.is_shared = mode != COW
-    mount.keeps_suid = keeps_suid
+    mount.keeps_suid = "suid" in options
+    mount.shows_sockets = "sockets" in options
     mount.is_file = not os.path.isdir(source)
+    mount.has_doors = mode == RW and not mount.is_file
     mount.is_volume = mount.has_worker = True
     if places is not None:
         _use_accounts(mount, places)

@@ -40,6 +40,7 @@ from cloche.fs.gofer_owners import to_gofer
 from cloche.fs.gofer_watch import WATCH_AFTER, KnownNames, is_worth_it, refused
 from cloche.fs.volume_quota import NAMED, NAMELESS
 from cloche.vfs.attr import new_owner
+from cloche.vfs.host_sockets import HostDoor, SocketPlace
 from cloche.vfs.objects import (
     Context,
     DirectoryDescription,
@@ -120,7 +121,7 @@ class GoferFs(GoferHost):
         self.client.unwatch(number)
 
 
-class GoferDir(WalkedDir):
+class GoferDir(WalkedDir, SocketPlace):
     """A directory of the host."""
 
     def __init__(self, host: GoferFs, attr: Attr) -> None:
@@ -463,6 +464,20 @@ class GoferDir(WalkedDir):
         self._added(name, inode)
         return inode
 
+    def bind_socket(self, ctx: Context, name: bytes, mode: int, kind: int) -> tuple[Inode, HostDoor | None]:
+        host = self.host
+        if not host.has_doors:
+            return self.mknod(ctx, name, mode, 0), None
+        self._check_writable()
+        uid, gid, mode = new_owner(ctx.creds, self, mode)
+        attr, number = host.client.bind(
+            self.fid(), name, kind, mode & 0o7777, *to_gofer(host.gofer_ns, uid, gid)
+        )
+        inode = host.make(self, Entry(name, attr, b""))
+        inode.checked_ns = time.monotonic_ns()
+        self._added(name, inode)
+        return inode, GoferDoor(host.client, number) if number else None
+
     def symlink(self, ctx: Context, name: bytes, target: bytes) -> Inode:
         self._check_writable()
         host = self.host
@@ -561,6 +576,28 @@ class GoferDir(WalkedDir):
     def sync_dir(self) -> None:
         """fsync of the directory on the host."""
         self.host.client.fsync(self.fid(), b"")
+
+
+class GoferDoor(HostDoor):
+    """A Unix socket that the gofer has bound."""
+
+    def __init__(self, client: GoferClient, number: int) -> None:
+        self._client: GoferClient = client
+        self._number: int = number
+
+    def listen(self, backlog: int) -> int:
+        fd = self._client.listen(self._number, backlog)
+        self._number = 0
+        return fd
+
+    def close(self) -> None:
+        number = self._number
+        self._number = 0
+        if number:
+            try:
+                self._client.unbind(number)
+            except LinuxError:
+                pass  # the gofer has gone, and the socket with it
 
 
 def _place_among_numbers(name: bytes) -> tuple[int, bytes]:

@@ -13,19 +13,25 @@ from cloche.fs.gofer_link import GoferLink, GoferRequest
 from cloche.kernel.host_wait import HostWait
 from cloche.wire.frame import ProtocolError
 from cloche.wire.gofer import (
+    ATTACH_DOORS,
+    ATTACH_SOCKETS,
+    ATTACH_WRITABLE,
     KEEP_ID,
     MAX_AHEAD_DIRS,
     MAX_WRITE_BYTES,
     MAX_WRITES,
     OP_ALLOCATE,
     OP_ATTACH,
+    OP_BIND,
     OP_CLUNK,
     OP_CONNECT,
     OP_CREATE,
+    OP_DIAL,
     OP_FSYNC,
     OP_GETXATTR,
     OP_LINK,
     OP_LIST,
+    OP_LISTEN,
     OP_LISTXATTR,
     OP_MKDIR,
     OP_MKNOD,
@@ -46,6 +52,7 @@ from cloche.wire.gofer import (
     OP_SYNCFS,
     OP_TEXT,
     OP_TMPFILE,
+    OP_UNBIND,
     OP_UNLINK,
     OP_UNWATCH,
     OP_WALK,
@@ -97,10 +104,12 @@ class AheadListing:
 class Attached:
     """The root of an attach point."""
 
-    def __init__(self, fid: int, attr: Attr, *, is_writable: bool) -> None:
+    def __init__(self, fid: int, attr: Attr, flags: int) -> None:
         self.fid: int = fid
         self.attr: Attr = attr
-        self.is_writable: bool = is_writable
+        self.is_writable: bool = flags & ATTACH_WRITABLE != 0
+        self.has_doors: bool = flags & ATTACH_DOORS != 0
+        self.shows_sockets: bool = flags & ATTACH_SOCKETS != 0
 
 
 class GoferClient(GoferLink):
@@ -132,8 +141,8 @@ class GoferClient(GoferLink):
         reader = Reader(self._call(OP_ATTACH, pack_u32(index)))
         try:
             fid = reader.u64()
-            is_writable = reader.u8() != 0
-            return Attached(fid, reader.attr(), is_writable=is_writable)
+            flags = reader.u8()
+            return Attached(fid, reader.attr(), flags)
         except ProtocolError:
             raise self._broken()
 
@@ -396,6 +405,39 @@ class GoferClient(GoferLink):
     def mknod(self, fid: int, name: bytes, mode: int, uid: int = KEEP_ID, gid: int = KEEP_ID) -> Attr:
         """A FIFO or a socket, as `mode` says."""
         return self._attr(self._call(OP_MKNOD, pack_target(fid, name) + pack_u32(mode, uid, gid), fid))
+
+    def bind(
+        self, fid: int, name: bytes, kind: int, mode: int, uid: int = KEEP_ID, gid: int = KEEP_ID
+    ) -> tuple[Attr, int]:
+        """A Unix socket of the host's at a new name, and its number; 0: a name without one."""
+        body = pack_target(fid, name) + pack_u32(kind, mode, uid, gid)
+        reader = Reader(self._call(OP_BIND, body, fid))
+        try:
+            return reader.attr(), reader.u64()
+        except ProtocolError:
+            raise self._broken()
+
+    def listen(self, number: int, backlog: int) -> int:
+        """Have such a socket listen; its descriptor, the caller's. It has no number any more."""
+        return self._only_fd(self._exchange(OP_LISTEN, pack_u64(number) + pack_u32(backlog), 0, 0))
+
+    def unbind(self, number: int) -> None:
+        """Close such a socket, without waiting for that. Raises LinuxError(EIO)."""
+        self._send(OP_UNBIND, 0, pack_u64(number))
+
+    def dial(
+        self, fid: int, name: bytes, dev: int, ino: int, kind: int, uid: int
+    ) -> tuple[int, tuple[int, int]]:
+        """A descriptor, the caller's, that is connected to a socket of the host's; the server's user and group."""
+        body = pack_target(fid, name) + pack_u64(dev, ino) + pack_u32(kind, uid)
+        frame = self._exchange(OP_DIAL, body, fid, 0)
+        fd = self._only_fd(frame)
+        try:
+            reader = Reader(frame.body)
+            return fd, (reader.u32(), reader.u32())
+        except ProtocolError:
+            self.close_fd(fd)
+            raise self._broken()
 
     def symlink(self, fid: int, name: bytes, target: bytes, uid: int = KEEP_ID, gid: int = KEEP_ID) -> Attr:
         body = pack_target(fid, name) + pack_string(target) + pack_u32(uid, gid)

@@ -39,6 +39,7 @@ from cloche.mm.text import PatchedText
 from cloche.platform import hostsys, slow
 from cloche.vfs.devices import open_special
 from cloche.vfs.file_caps import from_namespace, to_namespace
+from cloche.vfs.host_sockets import HostEnd, SocketNode
 from cloche.vfs.objects import Context, FileDescription, FileSystem, Inode, Path
 from cloche.vfs.records import (
     ATTR_ATIME,
@@ -98,6 +99,8 @@ class GoferHost(FileSystem, ChangeObserver):
         self.is_shared: bool = is_shared
         self.has_stable_dentries = not is_shared
         self.is_readonly = not root.is_writable
+        self.has_doors: bool = root.has_doors  # sockets that are bound in it are sockets of the host's
+        self.shows_sockets: bool = root.shows_sockets  # the host's sockets in it can be connected to
         self.reads_ahead: bool = self.is_readonly and not is_shared
         # A sandbox has a few of these file systems: together they leave most descriptors to open files.
         self.max_idle_fds: int = min(MAX_IDLE_FDS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 32)
@@ -254,7 +257,7 @@ class GoferHost(FileSystem, ChangeObserver):
             self.client.forget(fids)
 
 
-class GoferInode(Inode, KnownChild):
+class GoferInode(Inode, KnownChild, SocketNode):
     """Anything on the host; directories are GoferDir."""
 
     def __init__(self, host: GoferHost, attr: Attr) -> None:
@@ -303,6 +306,19 @@ class GoferInode(Inode, KnownChild):
         if parent is None:
             return self.host.root_fid, b""
         return parent.fid(), self.name
+
+    def dial(self, ctx: Context, kind: int) -> HostEnd | None:
+        host = self.host
+        if not host.shows_sockets:
+            return None
+        try:
+            uid = user_to_gofer(host.gofer_ns, ctx.creds.euid)
+        except LinuxError:
+            raise LinuxError(EACCES)
+        fid, name = self.name_address()
+        fd, server = host.client.dial(fid, name, self.host_dev, self.host_ino, kind, uid)
+        ns = host.gofer_ns
+        return HostEnd(fd, *(server if ns is None else from_gofer(ns, *server)))
 
     def is_idle(self) -> bool:
         """Whether only a cache refers to it."""

@@ -38,9 +38,12 @@ from cloche.wire.gofer import (
     MAX_REPLY_BYTES,
     OP_ALLOCATE,
     OP_ATTACH,
+    OP_BIND,
     OP_CREATE,
+    OP_DIAL,
     OP_FORGET,
     OP_LINK,
+    OP_LISTEN,
     OP_MKDIR,
     OP_MKNOD,
     OP_OPEN,
@@ -67,9 +70,11 @@ _PATIENCE_NS: Final = 1_000_000
 _CLOSE_AT_ONCE: Final = 16
 # Operations that change something, and of these the ones that change names in directories.
 _TREE: Final = frozenset(
-    [OP_CREATE, OP_TMPFILE, OP_MKDIR, OP_SYMLINK, OP_LINK, OP_UNLINK, OP_RMDIR, OP_RENAME, OP_MKNOD]
+    [OP_CREATE, OP_TMPFILE, OP_MKDIR, OP_SYMLINK, OP_LINK, OP_UNLINK, OP_RMDIR, OP_RENAME, OP_MKNOD, OP_BIND]
 )
-_ONCE: Final = _TREE | frozenset([OP_SETATTR, OP_SETXATTR, OP_REMOVEXATTR, OP_WRITE, OP_ALLOCATE])
+_ONCE: Final = _TREE | frozenset(
+    [OP_SETATTR, OP_SETXATTR, OP_REMOVEXATTR, OP_WRITE, OP_ALLOCATE, OP_LISTEN, OP_DIAL]
+)
 
 
 @trait

@@ -49,6 +49,8 @@ from cloche.wire.gofer import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cloche.gofer.counts import FileCounts
 
 _PIN_FLAGS: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -428,9 +430,24 @@ class Files:
         if kind not in (stat_module.S_IFIFO, stat_module.S_IFSOCK):
             raise LinuxError(EPERM)
         dir_fd = self.writable_dir(node, name)
+        return self._add_special(
+            node, name, mode, uid, gid, lambda: os.mknod(name, kind | mode & 0o777, dir_fd=dir_fd)
+        )
+
+    def add_socket(
+        self, node: Node, name: bytes, mode: int, uid: int, gid: int, bind: "Callable[[], None]"
+    ) -> os.stat_result:
+        """Have `bind` make a socket's node, which is a new one."""
+        self.writable_dir(node, name)
+        return self._add_special(node, name, mode, uid, gid, bind)
+
+    def _add_special(
+        self, node: Node, name: bytes, mode: int, uid: int, gid: int, make: "Callable[[], None]"
+    ) -> os.stat_result:
         with _Making(node) as making:
-            os.mknod(name, kind | mode & 0o777, dir_fd=dir_fd)
+            make()
             making.is_done = True
+        dir_fd = self._table.dir_fd(node)
         try:
             _chown_new(dir_fd, name, uid, gid)
             if mode & 0o7000:

@@ -203,8 +203,13 @@ def _serve_here(
         links=links,
     )
     if is_confined:
-        is_writable = any(point.is_writable and point.fd >= 0 for point in attach_points)
-        seccomp.install(gofer_policy(is_writable=is_writable))
+        mine = [point for point in attach_points if point.fd >= 0]
+        policy = gofer_policy(
+            is_writable=any(point.is_writable for point in mine),
+            has_doors=any(point.has_doors for point in mine),
+            shows_sockets=any(point.shows_sockets for point in mine),
+        )
+        seccomp.install(policy)
     return server
 
 

@@ -105,6 +105,8 @@ class AttachPoint:
         self.counts_slot: int = -1
         self.keeps_suid: bool = False  # set-user-ID and set-group-ID bits may be made in it
         self.has_worker: bool = False  # it is served by a process of its own
+        self.has_doors: bool = False  # sockets that are bound in it are sockets of the host's
+        self.shows_sockets: bool = False  # programs may connect to the host's sockets in it
         self.uid_map: Rows = []  # of an id-mapped mount
         self.gid_map: Rows = []
         self.maps_below: bool = False

@@ -29,10 +29,14 @@ from cloche.gofer.helpers import (
     Job,
 )
 from cloche.gofer.nodes import AttachPoint, Node, NodeTable, path_of
+from cloche.gofer.sockets import Sockets
 from cloche.gofer.texts import Texts
 from cloche.gofer.watches import Watches
 from cloche.wire.frame import FLAG_MORE, Frame, FrameChannel, ProtocolError
 from cloche.wire.gofer import (
+    ATTACH_DOORS,
+    ATTACH_SOCKETS,
+    ATTACH_WRITABLE,
     MAX_AHEAD,
     MAX_AHEAD_BYTES,
     MAX_AHEAD_DIRS,
@@ -41,14 +45,17 @@ from cloche.wire.gofer import (
     MAX_WRITE_BYTES,
     OP_ALLOCATE,
     OP_ATTACH,
+    OP_BIND,
     OP_CLUNK,
     OP_CONNECT,
     OP_CREATE,
+    OP_DIAL,
     OP_FORGET,
     OP_FSYNC,
     OP_GETXATTR,
     OP_LINK,
     OP_LIST,
+    OP_LISTEN,
     OP_LISTXATTR,
     OP_MKDIR,
     OP_MKNOD,
@@ -69,6 +76,7 @@ from cloche.wire.gofer import (
     OP_SYNCFS,
     OP_TEXT,
     OP_TMPFILE,
+    OP_UNBIND,
     OP_UNLINK,
     OP_UNWATCH,
     OP_WALK,
@@ -128,6 +136,7 @@ class Server:
         self._table: NodeTable = NodeTable(attach_points, max_open_dirs, max_pins)
         self._files: Files = Files(self._table)
         self._watches: Watches = Watches(self._table)
+        self._sockets: Sockets = Sockets(self._files)
         self._texts: Texts = texts if texts is not None else Texts(-1, None)
         self._reader: Helper = Helper(self._channel)
         can_write = any(point.is_writable and point.fd >= 0 for point in attach_points)
@@ -188,6 +197,9 @@ class Server:
                 watch = reader.u32()
                 reader.end()
                 self._watches.drop(watch)
+                return
+            if op in (OP_LISTEN, OP_DIAL, OP_UNBIND):
+                self._act_on_socket(op, reader)
                 return
             body = self._act(op, reader)
         except ProtocolError:
@@ -440,6 +452,27 @@ class Server:
             raise LinuxError(EBUSY)  # a correct sentry has at most MAX_WRITES outstanding
         return Job(ident, kind, self._files.fd_to_write(node), offset, length, mode, data)
 
+    def _act_on_socket(self, op: int, reader: Reader) -> None:
+        """Hand out a socket that listens, or is connected; or close one."""
+        if op == OP_DIAL:
+            node, name = self._target(reader)
+            dev, ino, kind, uid = reader.u64(), reader.u64(), reader.u32(), reader.u32()
+            reader.end()
+            made, body = self._sockets.connect(node, name, dev, ino, kind, uid)
+        else:
+            number = reader.u64()
+            if op == OP_UNBIND:
+                reader.end()
+                self._sockets.drop(number)
+                return
+            backlog = reader.u32()
+            reader.end()
+            made, body = self._sockets.listen(number, backlog), b""
+        try:
+            self._channel.send(0, 0, body, made.fileno())
+        finally:
+            made.close()
+
     def _connect(self, reader: Reader) -> None:
         """The sentry's end of the socket of the worker that serves an attach point, once."""
         index = reader.u32()
@@ -469,8 +502,10 @@ class Server:
             index = reader.u32()
             reader.end()
             root = self._table.attach(index)
-            flag = b"\1" if root.attach.is_writable else b"\0"
-            return pack_u64(root.fid) + flag + pack_stat(os.fstat(root.attach.fd))
+            flags = ATTACH_WRITABLE if root.attach.is_writable else 0
+            flags |= ATTACH_DOORS if root.attach.has_doors else 0
+            flags |= ATTACH_SOCKETS if root.attach.shows_sockets else 0
+            return pack_u64(root.fid) + bytes([flags]) + pack_stat(os.fstat(root.attach.fd))
         if op == OP_STATFS:
             node = self._node(reader)
             reader.end()
@@ -480,6 +515,12 @@ class Server:
             return b""
         if OP_MKDIR <= op <= OP_RENAME or op == OP_MKNOD:
             return self._act_on_tree(op, reader)
+        if op == OP_BIND:
+            node, name = self._target(reader)
+            kind, mode, uid, gid = reader.u32(), reader.u32(), reader.u32(), reader.u32()
+            reader.end()
+            st, number = self._sockets.bind(node, name, kind, mode, uid, gid)
+            return pack_stat(st) + pack_u64(number)
         if op == OP_SETATTR or OP_GETXATTR <= op <= OP_REMOVEXATTR:
             return self._act_on_attributes(op, reader)
         raise LinuxError(ENOSYS)

@@ -55,6 +55,8 @@ REBUILT: Final[dict[str, str]] = {
     "vfs.mapping.FileMapping.host_fd": "of the mapped file's inode, which has it",
     "net.published.Publisher": "the connection to the broker, which is started anew",
     "net.host_stream.HostStream": "a connection of the host: to its peer it is broken",
+    "net.unix_host.Door": "a socket of the host in a volume: to its clients the server is gone",
+    "net.unix_host.HostLink": "a connection of the host: to its peer it is broken",
     "net.joined.GramTwin": "a socket of a namespace of the host, which is made anew at the same port",
     "net.joined.Joined": "the connection to the network process, which is started anew",
     "net.joined.NetRequest": "a question to it, which is asked again",

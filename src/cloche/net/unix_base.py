@@ -11,6 +11,7 @@ from collections import deque
 from typing import Final
 
 from cloche.abi.errno import (
+    EACCES,
     EADDRINUSE,
     EAGAIN,
     ECONNREFUSED,
@@ -30,9 +31,10 @@ from cloche.abi.errno import (
 from cloche.abi.fcntl import O_NONBLOCK
 from cloche.abi.ioctl import FIONREAD, SIOCATMARK
 from cloche.abi.poll import POLLERR, POLLHUP, POLLIN, POLLRDHUP, POLLRDNORM
-from cloche.abi.socket import AF_UNIX, SOCK_DGRAM
+from cloche.abi.socket import AF_UNIX, MSG_CTRUNC, SOCK_DGRAM
 from cloche.abi.socket_structs import SOCKADDR_UN_SIZE, pack_sockaddr_un, unpack_sockaddr_un
 from cloche.abi.stat import S_IFMT, S_IFSOCK
+from cloche.kernel.host_fds import FdWatcher
 from cloche.kernel.task import Kernel, ThreadGroup
 from cloche.mm.quota import BUFFER_BYTES, KERNEL_MEMORY
 from cloche.net.inet_base import FamilyTable, NetStack, interface_ioctl, stack_for
@@ -50,8 +52,9 @@ from cloche.net.socket import (
 )
 from cloche.net.socket_options import SOCKET_BYTES
 from cloche.net.ucred import Ucred, cred_of
-from cloche.vfs.namei import path_lookup, vfs_mknod
-from cloche.vfs.objects import MAY_WRITE, Context, FileDescription, Inode, Path
+from cloche.vfs.host_sockets import HostDoor
+from cloche.vfs.namei import path_lookup, vfs_bind
+from cloche.vfs.objects import MAY_WRITE, Context, FileDescription, Inode
 from cloche.vfs.userns import UserNamespace
 
 CLOSED: Final = 0
@@ -81,6 +84,18 @@ def names_of(stack: NetStack) -> Names:
     return made
 
 
+class Entrance(FdWatcher):
+    """A listening socket of the host's behind one of the sandbox (`net.unix_host`)."""
+
+    def close(self) -> None:
+        """Let nobody in any more."""
+        raise NotImplementedError
+
+    def reopen(self) -> None:
+        """There may be room in the backlog again."""
+        raise NotImplementedError
+
+
 class Packet:
     """A message, or a piece of a stream."""
 
@@ -95,6 +110,7 @@ class Packet:
         self.files: list[FileDescription] | None = None
         self.uid: int = 0  # that the files are charged to
         self.time_ns: int = 0
+        self.is_cut: bool = False  # files that came with it were lost on the way
 
     def __del__(self) -> None:
         KERNEL_MEMORY.give(self.held)
@@ -109,6 +125,8 @@ class UnixSocket(SocketFile):
         self.peer: UnixSocket | None = None
         self.name: bytes | None = None  # sun_path: a path, b"\0…", or None
         self.bound_inode: Inode | None = None
+        self.way_out: HostDoor | None = None  # what the host has behind the name, until it listens
+        self.door: Entrance | None = None  # and then
         self.packets: deque[Packet] = deque()
         self.wmem: int = 0  # charge of sent packets that receivers have not read yet
         self.embryos: deque[UnixSocket] = deque()  # of a listener: not yet accepted
@@ -155,9 +173,9 @@ class UnixSocket(SocketFile):
         return -EADDRINUSE
 
     def _bind_path(self, ctx: Context, name: bytes) -> None:
-        mode = S_IFSOCK | self.inode.mode & 0o7777
+        mode = self.inode.mode & 0o7777
         try:
-            path = vfs_mknod(ctx, None, name, mode, 0)
+            path, self.way_out = vfs_bind(ctx, None, name, mode, self.kind)
         except LinuxError as error:
             raise LinuxError(EADDRINUSE if error.errno == EEXIST else error.errno)
         inode = path.inode()
@@ -198,16 +216,21 @@ class UnixSocket(SocketFile):
             if found is None:
                 raise LinuxError(ECONNREFUSED)
             return found
-        path: Path = path_lookup(ctx, None, name)
-        inode = path.inode()
-        if not inode.permission(ctx, MAY_WRITE):
-            raise LinuxError(13)
+        inode = self.find_inode(ctx, name)
         other = inode.bound_socket
         if inode.mode & S_IFMT != S_IFSOCK or not isinstance(other, UnixSocket):
             raise LinuxError(ECONNREFUSED)
         if other.kind != self.kind:
             raise LinuxError(EPROTOTYPE)
         return other
+
+    @staticmethod
+    def find_inode(ctx: Context, name: bytes) -> Inode:
+        """The node at a path, if the caller may connect to it.  Raises LinuxError."""
+        inode = path_lookup(ctx, None, name).inode()
+        if not inode.permission(ctx, MAY_WRITE):
+            raise LinuxError(EACCES)
+        return inode
 
     def _unbind(self) -> None:
         name = self.name
@@ -382,6 +405,8 @@ class UnixSocket(SocketFile):
 
     def fill(self, packet: Packet, info: Incoming, *, is_peek: bool) -> None:
         """Report what came beside the data: the sender's name, credentials, pidfd and files (scm_recv_unix)."""
+        if packet.is_cut:
+            info.flags |= MSG_CTRUNC
         if packet.sender.name is not None:
             info.name = packet.sender.local_name()
         if self.passes_cred:

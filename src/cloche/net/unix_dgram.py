@@ -45,6 +45,7 @@ from cloche.net.socket import (
 )
 from cloche.net.ucred import cred_of
 from cloche.net.unix_base import CLOSED, CONNECTED, LISTENING, Packet, UnixSocket, is_unix_addr
+from cloche.net.unix_host import HostedUnix
 from cloche.vfs.objects import Context
 
 _LINEAR: Final = 16064  # SKB_MAX_ALLOC
@@ -59,7 +60,7 @@ def dgram_charge(length: int) -> int:
     return head_bytes(length - paged) + paged
 
 
-class UnixDgram(UnixSocket):
+class UnixDgram(HostedUnix):
     """SOCK_DGRAM and SOCK_SEQPACKET."""
 
     def new_embryo(self, ctx: Context) -> UnixSocket:

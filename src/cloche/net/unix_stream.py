@@ -42,6 +42,7 @@ from cloche.net.socket import (
 )
 from cloche.net.ucred import cred_of
 from cloche.net.unix_base import CONNECTED, LISTENING, UNKNOWN, Packet, UnixSocket
+from cloche.net.unix_host import HostedUnix
 from cloche.net.urgent import signal_owner
 from cloche.vfs.objects import Context
 
@@ -61,7 +62,7 @@ def stream_charge(length: int) -> int:
     return head_bytes(length - paged) + (paged + 4095 & ~4095)
 
 
-class UnixStream(UnixSocket):
+class UnixStream(HostedUnix):
     """SOCK_STREAM."""
 
     def __init__(self, kernel: Kernel, ctx: Context, flags: int) -> None:

@@ -299,6 +299,7 @@ class Members:
         only = MountSpec(b"/", HOST, mount.source, mount.mode)
         only.is_shared, only.keeps_suid = True, mount.keeps_suid
         only.is_flat, only.is_private = mount.is_flat, mount.is_private
+        only.has_doors, only.shows_sockets = mount.has_doors, mount.shows_sockets
         spec.mounts = [only]
         spec.is_patching = member.spec.is_patching
         spec.user_ns_fd = member.spec.user_ns_fd

@@ -65,6 +65,8 @@ _IGNORED: Final = frozenset(
     "ratime rnoatime rdiratime rnodiratime rrelatime rnorelatime rstrictatime rnostrictatime "
     "rsymfollow rnosymfollow idmap ridmap".split()
 )
+# Destinations of bind mounts, separated by commas.
+SOCKETS_ANNOTATION: Final = "dev.cloche.host-sockets"
 _KINDS: Final = {
     "proc": PROC,
     "sysfs": SYSFS,
@@ -106,6 +108,7 @@ def guest_mounts(bundle: Bundle) -> list[MountSpec]:
             # As with every runtime; programs look there for the container's name (…/containers/ID/hostname).
             made.shown_root = encode(os.path.realpath(mount.source))
             made.has_worker = not made.is_file  # its storage may be slow, or hang
+            made.has_doors = made.mode == RW and not made.is_file
             made.uid_map, made.gid_map = mount.uid_map, mount.gid_map
             made.maps_below = mount.maps_below
             made.is_flat, made.is_private = not mount.is_recursive, mount.is_private
@@ -127,7 +130,30 @@ def guest_mounts(bundle: Bundle) -> list[MountSpec]:
                 made.data = encode(",".join(data))
         made.flags = flags
         found.append(made)
+    _show_sockets(found, bundle.annotations)
     return found
+
+
+def _show_sockets(mounts: list[MountSpec], annotations: dict[str, str]) -> None:
+    """Let programs connect to the host's Unix sockets in the bind mounts that the annotation names.
+
+    Raises OciError.
+    """
+    for place in annotations.get(SOCKETS_ANNOTATION, "").split(","):
+        wanted = os.path.normpath("/" + place.strip(" /")) if place.strip() else ""
+        if not wanted:
+            continue
+        named = [
+            each
+            for each in mounts
+            if each.kind == HOST
+            and os.path.normpath("/" + os.fsdecode(each.destination).lstrip("/")) == wanted
+        ]
+        if not named:
+            raise OciError(f"annotation {SOCKETS_ANNOTATION}: no bind mount is at {wanted[:256]!r}")
+        for each in named:
+            # The process that may connect serves nothing else.
+            each.shows_sockets = each.has_worker = True
 
 
 def _mode_below(rootfs: str, destination: str) -> int:

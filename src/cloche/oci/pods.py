@@ -108,6 +108,7 @@ def join(
         # Containers in different user namespaces, and id-mapped mounts, have gofers of their own.
         if mount.kind == HOST and not mount.is_file and not mount.uid_map:
             view = (b":flat" if mount.is_flat else b"") + (b":private" if mount.is_private else b"")
+            view += b":sockets" if mount.shows_sockets else b""
             mount.volume = _identity(mount.source) + spec.user_ns_name + view
     spec.hostname = spec.hostname or host_name(anchor.pid)
     client = ControlClient(record.connect())

@@ -63,6 +63,7 @@ from cloche.vfs.dcache import (
     move_dentry,
     unhash,
 )
+from cloche.vfs.host_sockets import HostDoor, SocketPlace
 from cloche.vfs.objects import (
     MAY_EXEC,
     MAY_READ,
@@ -188,6 +189,20 @@ def vfs_mknod(ctx: Context, start: Path | None, name: bytes, mode: int, rdev: in
     else:
         inode = entry.directory.mknod(ctx, entry.name, mode, rdev)
     return Path(entry.parent.mount, _created(entry, inode))
+
+
+def vfs_bind(
+    ctx: Context, start: Path | None, name: bytes, mode: int, kind: int
+) -> tuple[Path, HostDoor | None]:
+    """The node of bind(2) for a Unix socket of type `kind`, and what is behind it on the host."""
+    entry = _prepare_create(ctx, start, name, is_dir=False)
+    mode = new_mode(ctx, entry.directory, S_IFSOCK | mode & 0o7777)
+    directory = entry.directory
+    if isinstance(directory, SocketPlace):
+        inode, door = directory.bind_socket(ctx, entry.name, mode, kind)
+    else:
+        inode, door = directory.mknod(ctx, entry.name, mode, 0), None
+    return Path(entry.parent.mount, _created(entry, inode)), door
 
 
 def vfs_symlink(ctx: Context, target: bytes, start: Path | None, name: bytes) -> None:

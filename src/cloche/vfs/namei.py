@@ -17,7 +17,8 @@ LinuxError):
     open_path(ctx, path, flags) -> FileDescription   an open by the kernel of a known path
     check_open_how(flags, mode, resolve)   openat2(2)'s own EINVALs
     vfs_mkdir(ctx, start, name, mode)
-    vfs_mknod(ctx, start, name, mode, rdev) -> Path   type in mode; sockets for bind(2) too
+    vfs_mknod(ctx, start, name, mode, rdev) -> Path   type in mode
+    vfs_bind(ctx, start, name, mode, kind) -> (Path, HostDoor | None)   the node of a Unix socket
     vfs_symlink(ctx, target, start, name)
     vfs_link(ctx, old: Path, start, name)
     vfs_unlink(ctx, start, name)
@@ -69,6 +70,7 @@ from cloche.vfs.attr import (
 from cloche.vfs.dcache import MAX_NEGATIVE, MAX_UNSTABLE, drop_negative_dentries, lookup_child
 from cloche.vfs.entries import (
     rename_between,
+    vfs_bind,
     vfs_link,
     vfs_mkdir,
     vfs_mknod,
@@ -130,6 +132,7 @@ __all__ = [
     "vfs_chown",
     "vfs_ftruncate",
     "vfs_getxattr",
+    "vfs_bind",
     "vfs_link",
     "vfs_listxattr",
     "vfs_mkdir",

@@ -5,7 +5,7 @@ u32).  Objects are addressed by the fid of a directory and a name in it; the emp
 itself (or the attached file). A fid is a number that the gofer chose, never reused during its life.
 
     operation    request                                             reply
-    ATTACH       index u32                                           fid u64, is_writable u8, attr
+    ATTACH       index u32                                           fid u64, ATTACH_* u8, attr
     WALK         fid, name                                           fid u64, attr (of a directory)
     OPENDIR      fid, name                                           fid u64, is_listed u8, attr, entries …
     LIST         fid                                                 the same
@@ -50,6 +50,12 @@ itself (or the attached file). A fid is a number that the gofer chose, never reu
     OPENDIR_MANY fid, limit u32, count u32, name …                   count u32, for each: fid of the directory that it
                                                                      is in, name, what OPENDIR replies, with the length
                                                                      u32 of the entries before them
+    BIND         fid, name, kind u32, mode u32, uid u32, gid u32     attr, number u64 of the socket (SOCK_* `kind`); 0:
+                                                                     programs of the sandbox alone meet at it
+    LISTEN       number u64, backlog u32                             the descriptor, which the gofer keeps no longer
+    UNBIND       number u64                                          none: it is not answered
+    DIAL         fid, name, dev u64, ino u64, kind u32, uid u32      uid u32 and gid u32 of the server, + a descriptor
+                                                                     that is connected to that socket of the host's
 
 OPENDIR_MANY lists, ahead, these directories of one and those below each, in the order of a walk, as far as they can be
 read, are not large and are on the same device, until there are `limit`, or enough bytes, or some time has passed.
@@ -107,7 +113,15 @@ OP_SEEK: Final = 32
 OP_WATCH: Final = 33
 OP_UNWATCH: Final = 34
 OP_OPENDIR_MANY: Final = 35
-OP_LAST: Final = 35
+OP_BIND: Final = 36
+OP_LISTEN: Final = 37
+OP_UNBIND: Final = 38
+OP_DIAL: Final = 39
+OP_LAST: Final = 39
+
+ATTACH_WRITABLE: Final = 1
+ATTACH_DOORS: Final = 2  # what is bound in it are sockets of the host's
+ATTACH_SOCKETS: Final = 4  # the host's sockets in it can be connected to
 
 MAX_AHEAD: Final = 16  # files that one OP_OPEN_MANY opens besides the first
 MAX_AHEAD_DIRS: Final = 64  # directories that one OP_OPENDIR_MANY lists

@@ -168,6 +168,24 @@ def test_the_gofer_opens_for_writing_only_with_a_writable_attach_point() -> None
         assert run(writing, nr.SYS_mknodat, (3, 0, kind)) == SECCOMP_RET_KILL_PROCESS
 
 
+def test_only_volumes_with_sockets_have_a_gofer_that_makes_some() -> None:
+    dead = SECCOMP_RET_KILL_PROCESS
+    doors = compile_policy(gofer_policy(is_writable=True, has_doors=True))
+    shown = compile_policy(gofer_policy(is_writable=False, shows_sockets=True))
+    for code in (doors, shown):
+        assert run(code, nr.SYS_socket, (1, 1, 0)) == SECCOMP_RET_ALLOW
+        for family in (2, 10, 16, 17, 40):
+            assert run(code, nr.SYS_socket, (family, 1, 0)) == dead
+    assert run(doors, nr.SYS_bind) == run(doors, nr.SYS_listen) == SECCOMP_RET_ALLOW
+    assert run(shown, nr.SYS_connect) == SECCOMP_RET_ALLOW
+    assert run(doors, nr.SYS_connect) == run(shown, nr.SYS_bind) == run(shown, nr.SYS_listen) == dead
+    for name in set(FORBIDDEN) - {"socket", "bind", "connect"}:
+        assert run(doors, getattr(nr, "SYS_" + name)) == run(shown, getattr(nr, "SYS_" + name)) == dead, name
+    sentry = compile_policy(sentry_policy(5, has_ports=False, has_network=False, has_doors=True))
+    assert run(sentry, nr.SYS_accept4) == run(sentry, nr.SYS_shutdown) == SECCOMP_RET_ALLOW
+    assert run(sentry, nr.SYS_connect) == run(sentry, nr.SYS_listen) == dead
+
+
 def test_the_sentry_has_little() -> None:
     for has_ports in (False, True):
         policy = sentry_policy(5, has_ports=has_ports)
