@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.engines.harness import need, program, run
+from tests.engines.harness import RUNTIME, need, program, run
 from tests.engines.test_bundles import Runtime, make_bundle
 from tests.engines.test_exec import own, runtime  # noqa: F401  (the fixture)
 
@@ -128,3 +128,56 @@ def test_what_cannot_be_bound(
         assert done.status == 1, done
         if of_root == "public":
             assert "rootfsPropagation=public is not supported" in done.err
+
+
+FIELDS = """
+while read -r line; do
+    set -- $line
+    case $5 in / | /tmp) echo "$5" "${line#*" $6"}" ;; esac
+done < /proc/self/mountinfo
+"""
+
+
+def fields_of(text: str) -> list[str]:
+    """The optional fields, with groups by their order: which are the same counts, not how they are numbered."""
+    names: dict[str, str] = {}
+    found = []
+    for line in text.splitlines():
+        words = []
+        for word in line.partition(" - ")[0].split():
+            name, colon, number = word.partition(":")
+            words.append(f"{name}{colon}{names.setdefault(number, str(len(names))) if colon else ''}")
+        found.append(" ".join(words))
+    return found
+
+
+@pytest.mark.parametrize(
+    "of_root", ["", "rprivate", "rshared", "rslave", "private", "shared", "slave", "unbindable"]
+)
+def test_optional_fields(tmp_path: Path, root: Path, source: Path, of_root: str) -> None:
+    """mountinfo says shared, master and unbindable as under runc, of root and volume."""
+    need("runc")
+    # A root on a shared mount, as containerd's and Docker's are.
+    (source / "root").mkdir()
+    assert run([program("cp"), "-a", f"{root}/.", str(source / "root")]).status == 0
+    kinds = (["rbind"], ["rbind", "rslave"], ["rbind", "rshared"], ["rbind", "rprivate"], ["bind", "shared"])
+    more = (
+        ["bind", "slave"],
+        ["rbind", "unbindable"],
+        ["rbind", "rshared", "rslave"],
+        ["rbind", "shared", "private"],
+    )
+    linux = {"rootfsPropagation": of_root} if of_root else {}
+    for number, options in enumerate(kinds + more):
+        bundle = make_bundle(tmp_path / f"b{number}", source / "root", "sh", "-c", FIELDS, linux=linux)
+        config = json.loads((bundle / "config.json").read_text())
+        bind = {"destination": "/tmp", "type": "none", "source": str(source), "options": options}
+        config["mounts"].append(bind)
+        (bundle / "config.json").write_text(json.dumps(config))
+        said = []
+        for name, path in (("c", RUNTIME), ("r", program("runc"))):
+            records = tmp_path / f"records-{name}"
+            done = run([path, "--root", str(records), "run", "-b", str(bundle), own(f"fields{number}{name}")])
+            assert done.status == 0, done
+            said.append(fields_of(done.out.replace("\r", "")))
+        assert said[0] == said[1], (options, said)

@@ -13,7 +13,7 @@ from typing import Final
 
 from cloche.abi.errno import EEXIST, ENOENT, ENOTDIR, LinuxError
 from cloche.abi.fcntl import O_CREAT, O_TRUNC, O_WRONLY
-from cloche.abi.fs import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY
+from cloche.abi.fs import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, MS_SLAVE
 from cloche.abi.stat import S_IFCHR, makedev
 from cloche.boot import memory_guard
 from cloche.boot.bundle import finish_bundle, mount_bundle_kind
@@ -57,7 +57,7 @@ from cloche.platform.interface import Platform
 from cloche.syscalls import table
 from cloche.vfs.devices import register_fifo_opener
 from cloche.vfs.layers import Layer
-from cloche.vfs.mount import mount_at, new_namespace, release_namespace
+from cloche.vfs.mount import MOUNT_NUMBERS, mount_at, new_namespace, release_namespace
 from cloche.vfs.namei import do_open, path_lookup, vfs_mkdir, vfs_mknod, vfs_symlink
 from cloche.vfs.objects import Context, FileSystem, FsContext, Mount
 from cloche.vfs.records import ATTR_GID, ATTR_MODE, ATTR_UID, SetAttr
@@ -107,6 +107,7 @@ class Builder:
         self.quota.reaper.chores = kernel.chores
         self.volumes: list[Mount] = []
         self.late_read_only: list[Mount] = []
+        self.groups: dict[int, int] = {}  # peer groups of the spec, as they are called inside
         self.store: LayerStore | None = None
         if spec.layer_source and gofer is not None:
             self.store = LayerStore(
@@ -190,6 +191,13 @@ class Builder:
         ns.user_ns = self.container.user_ns
         self.container.layers.append(Layer(b"", root, is_volume=False))
         return KernelContext(self.container, FsContext(ns.root, ns.root, 0), ns)
+
+    def group_of(self, known: int) -> int:
+        """The number that stands for a peer group of the spec inside; 0 stays."""
+        if known and known not in self.groups:
+            self.groups[known] = MOUNT_NUMBERS.next_peer_group
+            MOUNT_NUMBERS.next_peer_group += 1
+        return self.groups.get(known, 0)
 
     def build(self) -> Context:
         """Every directory, mount, link and file of the spec, in this order, and then the volumes: what is made
@@ -296,6 +304,11 @@ class Builder:
             flags &= ~MS_RDONLY
             is_late = True
         mounted = mount_at(ctx, spec.destination, fs, 0 if below is not None else flags)
+        if spec.propagation:
+            mounted.propagation = spec.propagation
+            mounted.peer_group, mounted.master_group = self.group_of(spec.peers), self.group_of(spec.master)
+            if spec.peers > 0 and not spec.propagation & MS_SLAVE:  # together with mounts of the host
+                mounted.master_group = mounted.peer_group
         if is_late:
             self.late_read_only.append(mounted)
         if below is not None:

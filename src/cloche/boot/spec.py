@@ -75,6 +75,10 @@ class MountSpec:
         self.maps_below: bool = False  # what is mounted below it is mapped, too
         self.is_flat: bool = False  # HOST: without what is mounted below it
         self.is_private: bool = False  # HOST: what the host mounts below it later does not appear
+        # HOST: what mountinfo says of propagation: MS_* bits; its groups, where different numbers are different ones
+        self.propagation: int = 0
+        self.peers: int = 0
+        self.master: int = 0
 
 
 class PublishSpec:
@@ -222,7 +226,7 @@ _MOUNT_FIELDS: Final = (
     "is_public_only", "keeps_suid", "skeleton", "people", "attach_index",
     "flags", "data", "copies_up", "volume", "account_source", "account_index", "account_slot",
     "inodes_source", "shown_root", "uid_map", "gid_map", "maps_below", "is_flat",
-    "is_private",
+    "is_private", "propagation", "peers", "master",
 )  # fmt: skip
 _PUBLISH_FIELDS: Final = ("text", "host_ip", "host_port", "port", "is_any_port")
 _PLAIN_FIELDS: Final = (

@@ -108,7 +108,7 @@ def propagation_fields(mount: Mount) -> str:
     if mount.propagation & MS_SHARED:
         text += f" shared:{mount.peer_group}"
     if mount.propagation & MS_SLAVE:
-        text += f" master:{mount.peer_group}"
+        text += f" master:{mount.master_group}"
     if mount.propagation & MS_UNBINDABLE:
         text += " unbindable"
     return text

@@ -31,6 +31,7 @@ from cloche.oci.members import Held
 from cloche.oci.monitor import fork_monitor
 from cloche.oci.mounts import guest_mounts
 from cloche.oci.pods import join, sandbox_of
+from cloche.oci.propagation import describe_mounts
 from cloche.oci.records import CREATED, CREATING, Record, check_id, start_time
 from cloche.oci.rootless import is_rootless
 from cloche.oci.seccomp import compile_profile
@@ -102,6 +103,7 @@ def sandbox_spec(bundle: Bundle) -> SandboxSpec:
     spec.root_mode = RO if bundle.is_read_only else RW
     spec.root_is_shared, spec.root_is_private = True, bundle.is_private
     spec.mounts = guest_mounts(bundle)
+    describe_mounts(spec, bundle)
     spec.late_directories = [(bundle.process.cwd, 0o755, 0, 0)]
     spec.hostname = encode(bundle.hostname)  # otherwise that of the namespace, which the monitor looks up
     spec.domainname = encode(bundle.domainname)

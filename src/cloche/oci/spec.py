@@ -245,7 +245,8 @@ class Bundle:
         self.groups_path: str = take_text(linux, "cgroupsPath", "linux.")
         self.resources: dict[str, Any] = check_resources(take(linux, "resources", dict, "linux.", {}))
         # The host's mounts are copied as they are at the start, without what is mounted in them later.
-        self.is_private: bool = _are_private(take_text(linux, "rootfsPropagation", "linux."), self.mounts)
+        self.propagation: str = take_text(linux, "rootfsPropagation", "linux.")
+        self.is_private: bool = _are_private(self.propagation, self.mounts)
         self.masked_paths: list[str] = _paths(linux, "maskedPaths")
         self.read_only_paths: list[str] = _paths(linux, "readonlyPaths")
         self.devices: list[dict[str, Any]] = [

@@ -148,7 +148,7 @@ def sys_statmount(task: Task, args: Args) -> int:
         _attributes(mount) if has_mnt else 0,
         (mount.propagation or MS_PRIVATE) if has_mnt else 0,
         mount.peer_group if has_mnt and mount.propagation & MS_SHARED else 0,
-        mount.peer_group if has_mnt and mount.propagation & MS_SLAVE else 0,
+        mount.master_group if has_mnt and mount.propagation & MS_SLAVE else 0,
         0,
         offsets.get(_MNT_ROOT, 0),
         offsets.get(_MNT_POINT, 0),

@@ -148,6 +148,7 @@ def _clone(mount: Mount, root: Dentry) -> Mount:
     new = Mount(_next_ident(), mount.fs, root, mount.flags)
     new.propagation = mount.propagation
     new.peer_group = mount.peer_group
+    new.master_group = mount.master_group
     new.locked_flags = mount.locked_flags
     new.is_atime_locked = mount.is_atime_locked
     new.is_locked = mount.is_locked
@@ -515,17 +516,17 @@ def change_propagation(target: Path, flags: int) -> None:
         raise LinuxError(EINVAL)
     for mount in mount_tree(target.mount) if flags & MS_REC else [target.mount]:
         if kind == MS_SHARED:
-            if mount.propagation != MS_SHARED:
-                mount.propagation = MS_SHARED
+            if not mount.propagation & MS_SHARED:
+                mount.propagation = mount.propagation & MS_SLAVE | MS_SHARED
                 mount.peer_group = MOUNT_NUMBERS.next_peer_group
                 MOUNT_NUMBERS.next_peer_group += 1
         elif kind == MS_SLAVE:
-            # A slave without a master is private; a shared mount becomes a slave without a master.
-            mount.propagation = 0
+            # A slave without a master is private; so is a shared mount, as no others are in its group but the host's.
+            mount.propagation = MS_SLAVE if mount.master_group else 0
             mount.peer_group = 0
         else:
             mount.propagation = MS_UNBINDABLE if kind == MS_UNBINDABLE else 0
-            mount.peer_group = 0
+            mount.peer_group = mount.master_group = 0
 
 
 def do_move(ctx: Context, old: Path, target: Path) -> None:
@@ -538,7 +539,7 @@ def do_move(ctx: Context, old: Path, target: Path) -> None:
     place = top_of(target)
     if place.inode().is_dir() != mount.root.require().is_dir():
         raise LinuxError(EINVAL)
-    if mount.parent.propagation == MS_SHARED or mount.is_locked:
+    if mount.parent.propagation & MS_SHARED or mount.is_locked:
         raise LinuxError(EINVAL)
     above: Mount | None = place.mount
     while above is not None:
@@ -676,7 +677,7 @@ def do_pivot_root(ctx: Context, new: Path, old: Path, contexts: list[FsContext])
     for mount in (new.mount, old.mount, root.mount):
         _check_mounted(ctx, mount)
     for beside in (old.mount, new.mount.parent, root.mount.parent):
-        if beside is not None and beside.propagation == MS_SHARED:
+        if beside is not None and beside.propagation & MS_SHARED:
             raise LinuxError(EINVAL)
     if new.mount.is_locked:
         raise LinuxError(EINVAL)

@@ -1,5 +1,4 @@
-"""The objects of the VFS, in the Linux shape: file systems, inodes, dentries, mounts, paths, open file
-descriptions.
+"""The objects of the VFS, in the Linux shape: file systems, inodes, dentries, mounts, paths, open file descriptions.
 
 They refer to each other, so they share a module (compiled modules must not import in a circle).  A file system
 derives from `FileSystem`, `Inode` and `FileDescription` and overrides what it supports; the defaults return
@@ -355,8 +354,9 @@ class Mount:
         # The top of a tree that fsmount or open_tree made: it can be attached
         self.is_anonymous: bool = False
         self.is_expiring: bool = False  # marked by umount2(MNT_EXPIRE), and not used since
-        self.propagation: int = 0  # MS_SHARED, MS_SLAVE, MS_UNBINDABLE or 0 (private): kept, without effect
+        self.propagation: int = 0  # MS_SHARED | MS_SLAVE, MS_UNBINDABLE or 0 (private): kept, without effect
         self.peer_group: int = 0
+        self.master_group: int = 0  # of the host: it is in it, or with MS_SLAVE below it
         self.locked_flags: int = 0  # MS_RDONLY … that may not be taken away (MNT_LOCK_*)
         self.is_atime_locked: bool = False
         self.is_locked: bool = False  # may not be unmounted alone: it hides what is below (MNT_LOCKED)
