@@ -2,7 +2,7 @@
  * cloche.platform._sys: host system calls that the standard library of Python does not offer.
  *
  * Why it is needed: confinement (prctl, seccomp, capset, namespaces, mounts, Landlock) and race-free file service
- * (openat2, renameat2, fchmodat2, utimensat, fstatfs), holes in memfds (fallocate).  Why it is safe: hostsys.py alone
+ * (openat2, renameat2, fchmodat2, utimensat, fstatfs), holes in memfds (fallocate), pages shared anew (madvise).  Why it is safe: hostsys.py alone
  * imports it, where each call has a function that packs the structs and says how large they are; this code decides
  * nothing (but for `choose_protocol`, of egress's OpenSSL).
  */
@@ -39,6 +39,15 @@ static PyObject *call(PyObject *Py_UNUSED(self), PyObject *const *args, Py_ssize
     return PyErr_Occurred() ? NULL : PyLong_FromLong(result);
 }
 
+/* call_if_same(address, address, bytes of both, number, arguments ...): the call, if these two pieces of memory are the
+ * same; None if not. Nothing of Python's runs in between, so its objects are as they were compared. Raises OSError. */
+static PyObject *call_if_same(PyObject *self, PyObject *const *args, Py_ssize_t count)
+{
+    if (memcmp(PyLong_AsVoidPtr(args[0]), PyLong_AsVoidPtr(args[1]), PyLong_AsSize_t(args[2])))
+        Py_RETURN_NONE;
+    return call(self, args + 3, count - 3);
+}
+
 /* address(bytes or bytearray): for a struct that points to them; they must live, and stay as large, until the call is over. */
 static PyObject *address(PyObject *Py_UNUSED(self), PyObject *bytes)
 {
@@ -73,6 +82,7 @@ static int choose_protocol(void *Py_UNUSED(ssl), const unsigned char **out, unsi
 
 static PyMethodDef methods[] = {
     {"call", (PyCFunction)(void (*)(void))call, METH_FASTCALL, NULL},
+    {"call_if_same", (PyCFunction)(void (*)(void))call_if_same, METH_FASTCALL, NULL},
     {"address", address, METH_O, NULL},
     {NULL, NULL, 0, NULL},
 };

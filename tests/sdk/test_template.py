@@ -233,6 +233,30 @@ def test_its_forks_import_nothing(root: str, number: str) -> None:
     assert run(root, number, script, NO_IMPORTS) == [[True, "hi\n"]] * 2
 
 
+def test_idle_forks_share_pages_again(root: str, number: str) -> None:
+    script = """
+        made = Sandbox.create(root=root)
+        pids = {}
+        for pid in everyone(made.get_info().pid):
+            pids[open(f"/proc/{pid}/comm").read().strip()] = pid
+
+        def own_kib(name):
+            with open(f"/proc/{pids[name]}/smaps_rollup") as lines:
+                return sum([int(line.split()[1]) for line in lines if line.startswith("Private_Dirty")])
+
+        most, saved = {}, {}
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and min(saved.values(), default=0) < 150:
+            for name in ("cloche-monitor", "cloche-keeper"):
+                now = own_kib(name)
+                most[name] = max(most.get(name, 0), now)
+                saved[name] = most[name] - now
+            time.sleep(0.05)
+        print(json.dumps([[each >= 150 for each in saved.values()], made.commands.run(["echo", "hi"]).stdout]))
+        """
+    assert run(root, number, script) == [[True, True], "hi\n"]
+
+
 def test_its_death_at_any_moment(root: str, number: str) -> None:
     """Every create gives a sandbox that works, even if the template dies; and nothing is left."""
     script = """

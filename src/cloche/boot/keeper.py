@@ -37,6 +37,7 @@ from cloche.boot.part import Part, PartError, ignore_signals
 from cloche.boot.spawn import KEEPER_FD, KeeperProcess, high_pair, leave_light_modules
 from cloche.boot.spec import HOST, PLATFORMS, RW, SandboxSpec, load
 from cloche.platform import hostsys
+from cloche.platform.shared_pages import RESTLESS_MS, share_again
 from cloche.wire import timing
 from cloche.wire.keeper import DIED, FAILED, GONE, LOST, SERVE, SERVED, START, STARTED, RecordPlace
 
@@ -387,7 +388,11 @@ class Keeper:
                 poller.register(sock, select.POLLIN)
         self._reap()  # parts that died before the loop began
         while self.sentry:
-            fd = poller.poll()[0][0]  # one at a time: handling it may close other descriptors
+            ready = poller.poll(RESTLESS_MS)
+            if not ready:
+                share_again()
+                ready = poller.poll()
+            fd = ready[0][0]  # one at a time: handling it may close other descriptors
             if fd == self.link.fileno():
                 self._on_link()
             elif fd == self.wake_read:

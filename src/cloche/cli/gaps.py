@@ -15,9 +15,10 @@ something else in a name's place counts that reference down, on whatever page th
 import gc
 import itertools
 import os
-import sys
 from collections.abc import Callable
 from typing import Final
+
+from cloche.platform.shared_pages import forget_lookups
 
 _POOL_BYTES: Final = 1 << 14
 _POOL_HEAD: Final = 48  # bytes before a pool's first block
@@ -38,8 +39,7 @@ _PROBE_BYTES: Final = 4000  # larger than what malloc(3) keeps for requests of t
 def make_ready() -> list[object]:
     """Do all that this module knows, before the first fork; the caller keeps the result."""
     gc.collect()
-    # (the former name is deprecated since CPython 3.13)
-    getattr(sys, "_clear_internal_caches", sys._clear_type_cache)()
+    forget_lookups()
     gaps = fill_gaps()
     gc.freeze()
     return gaps

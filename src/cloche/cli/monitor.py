@@ -30,6 +30,7 @@ from cloche.cli.terminal import (
     window_size,
 )
 from cloche.cli.watchdog import Watchdog
+from cloche.platform.shared_pages import RESTLESS_MS, share_again
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ class Monitor:
         self.is_unheard: bool = False  # the user wanted the end twice, and the sentry does not react
         # CLOCK_MONOTONIC: the terminal has gone, and at this time the sandbox is ended
         self.gone_at_s: float = -1.0
+        self.is_restless: bool = True  # something has happened for which memory was needed
         self.early: bytearray = bytearray()  # signals that came before the sentry could take them
 
     def say(self, text: str) -> None:
@@ -325,6 +327,7 @@ class Monitor:
                         return self.ending
                     self._tell_start(sandbox)
                 elif self.server is not None:
+                    self.is_restless = True
                     self.server.on_ready(fd, events)
 
     def keeps_layer(self) -> bool:
@@ -367,6 +370,13 @@ class Monitor:
         if self.server is not None:
             for fd, events in self.server.watched():
                 poller.register(fd, events)
+        if self.is_restless:
+            ready = poller.poll(min(left_ms, RESTLESS_MS))
+            if ready or left_ms <= RESTLESS_MS:
+                return ready
+            self.is_restless = False
+            share_again()
+            left_ms -= RESTLESS_MS
         return poller.poll(left_ms)
 
     def _final_status(self, sandbox: Sandbox) -> int:

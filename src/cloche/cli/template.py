@@ -10,8 +10,9 @@ connection that is handed to it.
 
 The template begins with an empty environment, no standard streams and a session of its own. Its starter makes the
 socket beforehand (`runtime.template`), so that clients can connect at once. It serves its own user only. Its forks
-share its memory layout, canaries and hash seed, as the parts of one sandbox do anyway. Therefore it executes itself
-again after MAX_FORKS, and when a file of cloche has changed. It keeps the socket, so clients that connect meanwhile
+share its memory layout, canaries and hash seed, as the parts of one sandbox do anyway; and, when they are idle again,
+pages that have its contents (`platform.shared_pages`), which nobody can change. Therefore it executes itself again
+after MAX_FORKS, and when a file of cloche has changed. It keeps the socket, so clients that connect meanwhile
 only wait a little. After IDLE_S without a connection it removes the socket and ends.
 """
 
@@ -42,6 +43,7 @@ from cloche.boot.spec import dump, load
 from cloche.cli import hosted
 from cloche.cli.gaps import make_ready
 from cloche.platform.choose import import_platforms
+from cloche.platform.shared_pages import share_pages
 from cloche.runtime.records import State
 from cloche.runtime.template import READY, Place
 from cloche.wire import timing
@@ -236,6 +238,7 @@ def main(*, is_again: bool = False) -> NoReturn:
         template = Template(listener, Place(sys.argv[1]))
         _rehearse()
         _gaps.extend(make_ready())
+        share_pages()
         template.serve(pending)
     finally:
         os._exit(status)

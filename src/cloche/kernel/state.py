@@ -104,6 +104,7 @@ MODULE_STATE: Final[dict[str, str]] = {
     "vfs.entries.RENAME_COOKIES": "Kernel.rename_cookies",
     "vfs.mount._kinds": "functions; boot registers them",
     "platform.hostsys._proc": "the descriptor of the host's /proc; boot opens it",
+    "platform.shared_pages._shared": "whether this process is a template's fork",
     "vfs.devices._char": "functions; boot registers them",
     "vfs.devices._block": "functions; boot registers them",
     "vfs.devices._fifo": "a function; boot registers it",

@@ -14,7 +14,10 @@ import struct
 from typing import Final
 
 from cloche.abi.fs import MOVE_MOUNT_F_EMPTY_PATH, MOVE_MOUNT_T_EMPTY_PATH
+from cloche.abi.mman import MADV_DONTNEED, MAP_FIXED, MAP_PRIVATE, MAP_SHARED, PROT_READ, PROT_WRITE
+from cloche.abi.prctl import ARCH_GET_FS
 from cloche.arch.syscalls import (
+    SYS_arch_prctl,
     SYS_capget,
     SYS_capset,
     SYS_close_range,
@@ -29,7 +32,9 @@ from cloche.arch.syscalls import (
     SYS_landlock_add_rule,
     SYS_landlock_create_ruleset,
     SYS_landlock_restrict_self,
+    SYS_madvise,
     SYS_membarrier,
+    SYS_mmap,
     SYS_mount,
     SYS_mount_setattr,
     SYS_move_mount,
@@ -38,6 +43,7 @@ from cloche.arch.syscalls import (
     SYS_pivot_root,
     SYS_prctl,
     SYS_process_vm_readv,
+    SYS_pwrite64,
     SYS_renameat2,
     SYS_seccomp,
     SYS_setfsuid,
@@ -142,6 +148,39 @@ def capset(effective: int, permitted: int, inheritable: int) -> None:
     sets = (effective, permitted, inheritable)
     words = [word >> shift & 0xFFFFFFFF for shift in (0, 32) for word in sets]
     _sys.call(SYS_capset, _CAPABILITY_HEADER, struct.pack("<6I", *words))
+
+
+def write_memory(fd: int, addr: int, length: int, offset: int) -> None:
+    """Write this process's own memory to a file, by pwrite(2)."""
+    if _sys.call(SYS_pwrite64, fd, addr, length, offset) != length:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def map_to_read(fd: int, length: int) -> int:
+    """Map a file from its beginning, to read it; the address."""
+    return _sys.call(SYS_mmap, 0, length, PROT_READ, MAP_SHARED, fd, 0)
+
+
+def map_over_same(addr: int, twin: int, length: int, fd: int, offset: int) -> bool:
+    """Replace this process's own memory by a private mapping of a file, which `twin` is the memory of, if nothing has
+    changed: then the process does not notice.
+    """
+    flags, rights = MAP_PRIVATE | MAP_FIXED, PROT_READ | PROT_WRITE
+    return (
+        _sys.call_if_same(addr, twin, length, SYS_mmap, addr, length, rights, flags, fd, offset) is not None
+    )
+
+
+def drop_if_same(addr: int, twin: int, length: int) -> bool:
+    """Drop pages of a private mapping of a file that are as the file's, which `twin` is the memory of."""
+    return _sys.call_if_same(addr, twin, length, SYS_madvise, addr, length, MADV_DONTNEED) is not None
+
+
+def thread_pointer() -> int:
+    """The address of this thread's control block."""
+    found = bytearray(8)
+    _sys.call(SYS_arch_prctl, ARCH_GET_FS, found)
+    return int.from_bytes(found, "little")
 
 
 def unshare(flags: int) -> None:
