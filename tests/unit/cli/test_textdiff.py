@@ -3,7 +3,8 @@
 import random
 import time
 
-from cloche.cli.names import printable_text, quoted
+from cloche.cli.names import quoted
+from cloche.cli.terminal import printable_text
 from cloche.cli.textdiff import NO_NEWLINE, counts, heading, hunk_lines, hunks, runs, split_lines
 
 
