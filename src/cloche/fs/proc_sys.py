@@ -348,6 +348,8 @@ def _name_of(ctx: Context, data: bytes) -> bytes:
 
 _CONSTANTS: Final[list[tuple[bytes, bytes]]] = [
     (b"abi/vsyscall32", b"0"),
+    (b"dev/tty/ldisc_autoload", b"0"),
+    (b"dev/tty/legacy_tiocsti", b"0"),  # so TIOCSTI is refused
     (b"fs/aio-max-nr", b"%d" % AIO_MAX_NR),
     (b"fs/dentry-state", b"0\t0\t45\t0\t0\t0"),
     (b"fs/epoll/max_user_watches", b"1048576"),

@@ -22,7 +22,7 @@ static char *slurp(const char *name) {
 }
 
 int main(void) {
-    static const char *numbers[] = {"kernel/pid_max", "kernel/threads-max", "kernel/cap_last_cap", "kernel/ngroups_max",
+    static const char *numbers[] = {"dev/tty/ldisc_autoload", "kernel/pid_max", "kernel/threads-max", "kernel/cap_last_cap", "kernel/ngroups_max",
         "kernel/random/entropy_avail", "kernel/randomize_va_space", "kernel/shmmni", "kernel/msgmax", "kernel/overflowuid",
         "fs/nr_open", "fs/file-max", "fs/pipe-max-size", "fs/inotify/max_user_watches", "fs/mqueue/msg_max",
         "fs/epoll/max_user_watches", "fs/protected_hardlinks", "fs/aio-max-nr", "vm/overcommit_memory", "vm/max_map_count",
