@@ -25,6 +25,7 @@ from cloche.kernel.signals import kill_at_once
 from cloche.kernel.task import Container, Kernel, ThreadGroup
 from cloche.kernel.timers import MEMORY_GUARD, TimerOwner, monotonic_ns
 from cloche.mm.quota import DEFAULT_LIMIT, KERNEL_MEMORY
+from cloche.vfs.forgetting import LEAST_BYTES, MAX_BYTES, NAMES
 from cloche.vfs.mapping import SHARED_MEMORY
 
 _BYTES_PER_S: Final = 8 << 30  # page tables without pages are the fastest
@@ -36,6 +37,8 @@ _PATIENCE_NS: Final = 1_000_000_000  # how long a process that was told to end i
 _SMALL: Final = 8  # a process that uses less than one part in so many of the limit
 _LITTLE: Final = 4  # the excess that is tolerated while processes end: one part in so many of the limit
 _MEASURED: Final = 1024  # mapped files that are measured at a time
+_FORGOTTEN: Final = 1024  # names at a time, about a millisecond
+_NAMES_SHARE: Final = 8  # the cache of names gets one part in so many of the limit
 _LEAST_KERNEL_MEMORY: Final = 16 << 20
 _SENTRY_SPARE: Final = 32 << 20  # caches, the interpreter's arenas, freed memory that the allocator keeps
 _DATA_SPARE: Final = 256 << 20
@@ -116,7 +119,9 @@ class MemoryGuard(TimerOwner):
         A low estimate: small files are in the sentry's memory, and large ones are not.
         """
         grown = self.kernel.platform.own_bytes() - self.idle_bytes
-        return max(grown - KERNEL_MEMORY.used - self.quota.pages * PAGE - _SENTRY_SPARE, 0)
+        counted = KERNEL_MEMORY.used + self.quota.pages * PAGE
+        # What the cache of names has taken stays with the allocator when they are forgotten.
+        return max(grown - counted - NAMES.peak_bytes - _SENTRY_SPARE, 0)
 
     def _keep_limit(self, files: int) -> int:
         """Compare with --memory and act. Returns when to look again, in nanoseconds."""
@@ -124,6 +129,9 @@ class MemoryGuard(TimerOwner):
         if self._is_keeper():
             own += KERNEL_MEMORY.used + self._unaccounted()
         headroom = self.limit_bytes - own - files
+        if self._is_keeper() and headroom < NAMES.used_bytes():
+            # names that can be looked up again make room; they are not counted, for they have a bound of their own
+            NAMES.shrink(max(headroom, 0), _FORGOTTEN)
         if headroom >= 0:
             self.over_since_ns = 0
         elif not self._goes_away_by_itself(-headroom):
@@ -271,6 +279,16 @@ def kernel_limit(memory_limit: int, host_bytes: int) -> int:
     return max(limit, _LEAST_KERNEL_MEMORY)
 
 
+def names_limit(memory_limits: list[int], host_bytes: int) -> int:
+    """How much the cached names of lower layers may take, for containers with these limits of memory (0 or less: no
+    limit).
+    """
+    limit = MAX_BYTES if host_bytes <= 0 else min(MAX_BYTES, host_bytes // 16)
+    if memory_limits and min(memory_limits) > 0:
+        limit = min(limit, sum(memory_limits) // _NAMES_SHARE)
+    return max(limit, LEAST_BYTES)
+
+
 def share_kernel_memory(kernel: Kernel) -> None:
     """Limit the kernel objects of all containers together, to the sum of the limits of those that have joined
     (without any, of all).
@@ -281,6 +299,9 @@ def share_kernel_memory(kernel: Kernel) -> None:
     for each in joined or list(kernel.containers.values()):
         limit += kernel_limit(each.memory_limit, host_bytes)
     KERNEL_MEMORY.limit = min(limit, kernel_limit(-1, host_bytes))
+    limits = [each.memory_limit for each in joined or list(kernel.containers.values())]
+    if not NAMES.is_set:
+        NAMES.limit_bytes = names_limit(limits, host_bytes)
 
 
 def bound_sentry(data_bytes: int, memory_limit: int, storage_bytes: int, host_bytes: int) -> None:

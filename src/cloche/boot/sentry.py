@@ -25,6 +25,7 @@ from cloche.kernel.meter import LIMIT_NS, strict_limit_ns, strict_once_ns
 from cloche.kernel.task import Container, Kernel
 from cloche.platform.choose import new_platform
 from cloche.syscalls.strace import install as install_strace
+from cloche.vfs.forgetting import NAMES
 from cloche.wire import protocol, timing
 
 EXIT_INTERNAL: Final = 125  # as in `launch`
@@ -178,6 +179,7 @@ def _serve(
     kernel = assemble(platform, facts)
     kernel.is_patching = platform.is_patching()
     kernel.is_strict = bool(os.environ.get("CLOCHE_STRICT"))
+    NAMES.set_bound(os.environ.get("CLOCHE_NAMES", ""))
     if spec.strace_fd >= 0:
         install_strace(kernel, spec.strace_fd)
     channel = Control(kernel, control, gofer_sock, broker_sock, egress_sock, network_sock, bound_processors)

@@ -218,7 +218,7 @@ class SandboxSpec:
 
 
 # The variables of the monitor's environment that the parts of cloche get; they get no others.
-SETTINGS: Final = ("CLOCHE_STRICT", "CLOCHE_SPIN_NS", "HOME", "XDG_CACHE_HOME")
+SETTINGS: Final = ("CLOCHE_STRICT", "CLOCHE_SPIN_NS", "CLOCHE_NAMES", "HOME", "XDG_CACHE_HOME")
 
 _MOUNT_FIELDS: Final = (
     "destination", "kind", "source", "mode", "is_shared", "only", "permissions", "uid", "gid", "is_file", "is_volume",

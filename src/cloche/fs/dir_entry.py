@@ -1,6 +1,7 @@
 """The names in directories that live in memory (tmpfs, and the upper layer of an overlay)."""
 
 from cloche.mm.quota import KERNEL_MEMORY, NAME_BYTES
+from cloche.vfs.forgetting import NAMES
 from cloche.vfs.objects import (
     Inode,
 )
@@ -20,6 +21,12 @@ class DirEntry:
         self.cookie: int = cookie  # its offset in the directory; 0 once it is removed
         self.is_lower: bool = False  # overlay: the entry of a lower layer, unchanged
         self.charged: int = 0
+        self.is_counted: bool = False  # as a name that may be forgotten
+
+    def count(self) -> None:
+        """Count an entry of a lower layer with the names that may be forgotten."""
+        self.is_counted = True
+        NAMES.listed += 1
 
     def charge(self) -> None:
         """Charge the memory of an entry that a guest has made."""
@@ -28,3 +35,5 @@ class DirEntry:
 
     def __del__(self) -> None:
         KERNEL_MEMORY.give(self.charged)
+        if self.is_counted:
+            NAMES.listed -= 1

@@ -40,6 +40,7 @@ from cloche.fs.gofer_owners import to_gofer
 from cloche.fs.gofer_watch import WATCH_AFTER, KnownNames, is_worth_it, refused
 from cloche.fs.volume_quota import NAMED, NAMELESS
 from cloche.vfs.attr import new_owner
+from cloche.vfs.forgetting import NAMES, Forgetful, inode_holders
 from cloche.vfs.host_sockets import HostDoor, SocketPlace
 from cloche.vfs.objects import (
     Context,
@@ -56,6 +57,7 @@ SINGLE_LOOKUPS: Final = 6  # names of a directory that are asked for one by one 
 # Entries between one file that is asked for and the next: those opened ahead, directories, links.
 AHEAD_SKIP: Final = 48
 AHEAD_FIRST: Final = 4  # files that are opened ahead at first
+_MAX_FORGOTTEN: Final = 1024  # names below a directory that are dropped with it
 
 
 class GoferFs(GoferHost):
@@ -121,7 +123,7 @@ class GoferFs(GoferHost):
         self.client.unwatch(number)
 
 
-class GoferDir(WalkedDir, SocketPlace):
+class GoferDir(WalkedDir, SocketPlace, Forgetful):
     """A directory of the host."""
 
     def __init__(self, host: GoferFs, attr: Attr) -> None:
@@ -143,6 +145,10 @@ class GoferDir(WalkedDir, SocketPlace):
         self._run: int = 0  # files that were opened in that order
         # the fields above, before the last prediction
         self._before: tuple[list[bytes], int, int] = ([], 0, 0)
+        self._counted: int = 0  # names of the listing, in the account of those that may be forgotten
+
+    def __del__(self) -> None:
+        NAMES.listed -= self._counted
 
     def fid(self) -> int:
         """The gofer's number for it.  Raises LinuxError.
@@ -196,6 +202,8 @@ class GoferDir(WalkedDir, SocketPlace):
         self._blob = listing.blob
         self._is_listed = listing.is_listed
         self._index = listing.index
+        NAMES.listed += len(listing.index) - self._counted
+        self._counted = len(listing.index)
         self.subdirs = listing.subdirs
         if self.has_numbers and self.host.reads_ahead:
             self._order = sorted(listing.index, key=_place_among_numbers)
@@ -374,6 +382,70 @@ class GoferDir(WalkedDir, SocketPlace):
 
     def rewind(self) -> None:
         self._order, self._position, self._run = self._before
+
+    # -- forgetting ------------------------------------------------------------------------------------
+    def can_forget(self, name: bytes) -> bool:
+        return self.host.is_readonly and not self.host.is_shared
+
+    def forget_child(self, name: bytes, cell: list[Inode]) -> bool:
+        if self._children.get(name) is not cell[0] or inode_holders(cell) > 1 + self._count_caches(cell[0]):
+            return False
+        cell.clear()
+        self.forget_name(name)
+        return True
+
+    def forget_name(self, name: bytes) -> None:
+        if not self.can_forget(name):
+            return
+        self._forget_ahead(name)
+        self.forget_known(name)
+
+    def _forget_ahead(self, name: bytes) -> None:
+        """Drop what was listed ahead of guests below a directory."""
+        inner = self._children.get(name)
+        if isinstance(inner, GoferDir):
+            _forget_below(inner)
+
+    def forget_known(self, name: bytes) -> None:
+        """Drop the inode of a name, unless it is used."""
+        inode = self._children.pop(name, None)
+        if inode is None:
+            return
+        cell: list[Inode] = [inode]
+        inode = None
+        if inode_holders(cell) > self._count_caches(cell[0]):
+            self._put_back(name, cell[0])
+        else:
+            self._let_go(cell[0])
+
+    def known(self, name: bytes) -> GoferInode | None:
+        """The inode of a name, if there is one already."""
+        return self._children.get(name)
+
+    def has_no_known(self) -> bool:
+        """Whether no name has an inode."""
+        return not self._children
+
+    def _count_caches(self, inode: Inode) -> int:
+        """How many caches of the attach point refer to it."""
+        assert isinstance(inode, GoferInode)
+        host = self.host
+        return (1 if host.is_known(inode) else 0) + (1 if host.is_parked(inode) else 0)
+
+    def _put_back(self, name: bytes, inode: Inode) -> None:
+        """It is used; if it has several names the attach point knows it, and this one need not be kept."""
+        assert isinstance(inode, GoferInode)
+        if not self.host.is_known(inode):
+            self._children[name] = inode
+
+    def _let_go(self, inode: Inode) -> None:
+        """Nobody uses it: release what it has of the host and of the gofer."""
+        assert isinstance(inode, GoferInode)
+        self.host.forget(inode)
+        self.host.unpark(inode)
+        inode.close_fds()
+        if isinstance(inode, GoferDir):
+            inode.drop_fid()
 
     # -- changing --------------------------------------------------------------------------------------
     def _added(self, name: bytes, inode: GoferInode) -> None:
@@ -598,6 +670,27 @@ class GoferDoor(HostDoor):
                 self._client.unbind(number)
             except LinuxError:
                 pass  # the gofer has gone, and the socket with it
+
+
+def _forget_below(directory: GoferDir) -> None:
+    """Drop what is below a directory that no guest knows any more."""
+    known = _known_below(directory)
+    while known:
+        above, name = known.pop()
+        above.forget_known(name)
+
+
+def _known_below(directory: GoferDir) -> list[tuple[GoferDir, bytes]]:
+    """The names below a directory for which there are inodes; those in a directory come after its own."""
+    known: list[tuple[GoferDir, bytes]] = []
+    stack = [directory]
+    while stack and len(known) < _MAX_FORGOTTEN:
+        each = stack.pop()
+        for name, child in each._children.items():
+            known.append((each, name))
+            if isinstance(child, GoferDir):
+                stack.append(child)
+    return known
 
 
 def _place_among_numbers(name: bytes) -> tuple[int, bytes]:

@@ -17,6 +17,7 @@ from cloche.abi.stat import S_IFDIR, S_IFMT, S_IFREG, dtype
 from cloche.fs.gofer import GoferDir, GoferFs
 from cloche.fs.gofer_client import GoferClient
 from cloche.vfs.devices import open_special
+from cloche.vfs.forgetting import NAMES, Forgetful, inode_holders
 from cloche.vfs.objects import (
     Context,
     DirectoryDescription,
@@ -75,6 +76,19 @@ class ImageFs(FileSystem):
             raise LinuxError(EIO)  # it was removed from the store
         return found
 
+    def forget_content(self, row: TreeRow) -> None:
+        """Drop what is cached of the file with the contents, and of its directory with the last one."""
+        layer = self.layers[row.layer] if row.mode & S_IFMT == S_IFREG else None
+        group, name = content_name(row.number)
+        directory = layer.known(group) if isinstance(layer, GoferDir) else None
+        if not isinstance(layer, GoferDir) or not isinstance(directory, GoferDir):
+            return
+        directory.forget_name(name)
+        is_last = directory.has_no_known()
+        directory = None
+        if is_last:
+            layer.forget_name(group)
+
 
 class ImageInode(Inode):
     """A file, link or node of an image."""
@@ -109,13 +123,14 @@ class ImageInode(Inode):
         return open_special(ctx, path, self, flags)
 
 
-class ImageDir(ImageInode):
+class ImageDir(ImageInode, Forgetful):
     """A directory of an image."""
 
     def __init__(self, fs: ImageFs, row: TreeRow) -> None:
         super().__init__(fs, row)
         self.names: TreeDirectory | None = None
         self.children: dict[bytes, ImageInode] = {}
+        self.counted: int = 0  # names in the account of those that may be forgotten
 
     def directory(self) -> TreeDirectory:
         """Its names.  Raises LinuxError."""
@@ -123,7 +138,40 @@ class ImageDir(ImageInode):
         if names is None:
             names = self.image.tree.directory(self.row)
             self.names = names
+        counted = len(names.rows)
+        NAMES.listed += counted - self.counted
+        self.counted = counted
         return names
+
+    def __del__(self) -> None:
+        NAMES.listed -= self.counted
+
+    def can_forget(self, name: bytes) -> bool:
+        return True
+
+    def forget_child(self, name: bytes, cell: list[Inode]) -> bool:
+        """An image is only below other file systems."""
+        return False
+
+    def forget_name(self, name: bytes) -> None:
+        inode = self.children.pop(name, None)
+        if inode is None:
+            return
+        linked = self.image.linked
+        cell: list[Inode] = [inode]
+        row = inode.row
+        is_linked = row.nlink > 1 and linked.get(row.ino) is inode
+        inode = None
+        if inode_holders(cell) <= (1 if is_linked else 0):
+            if is_linked:
+                del linked[row.ino]
+            self.image.forget_content(row)
+        elif not is_linked:
+            self._put_back(name, cell[0])
+
+    def _put_back(self, name: bytes, inode: Inode) -> None:
+        assert isinstance(inode, ImageInode)
+        self.children[name] = inode
 
     def lookup(self, ctx: Context, name: bytes) -> Inode | None:
         child = self.children.get(name)

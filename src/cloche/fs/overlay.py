@@ -32,6 +32,7 @@ from cloche.kernel.task import Task, container_of
 from cloche.kernel.timers import monotonic_ns
 from cloche.mm.text import PatchedText
 from cloche.mm.usermem import IovIter
+from cloche.vfs.forgetting import Forgetful, forgetful, inode_holders
 from cloche.vfs.listing import Names
 from cloche.vfs.objects import (
     Context,
@@ -423,7 +424,7 @@ class OverlayDescription(TmpfsDescription):
 
 
 # -- directories -----------------------------------------------------------------------------------------
-class OverlayDir(TmpfsDir):
+class OverlayDir(TmpfsDir, Forgetful):
     """A directory of lower layers, merged; `entries` holds names that were looked up, listed or changed."""
 
     def __init__(self, fs: OverlayFs, lowers: list[Inode]) -> None:
@@ -488,6 +489,7 @@ class OverlayDir(TmpfsDir):
         self.next_cookie = cookie + 1
         entry = DirEntry(name, inode, ino, kind, cookie)
         entry.is_lower = True
+        entry.count()
         self.entries[name] = entry
 
     def _list(self, ctx: Context) -> None:
@@ -529,6 +531,46 @@ class OverlayDir(TmpfsDir):
             return
         index = self.overlay.layer_of.get(layer.fs, 0)
         self._add_lower(name, None, ino if index == 0 else ino | (index << _LAYER_SHIFT), kind)
+
+    # -- forgetting --------------------------------------------------------------------------------------
+    def can_forget(self, name: bytes) -> bool:
+        entry = self.entries.get(name)
+        if entry is None or not entry.is_lower:
+            return False
+        inode = entry.inode
+        return isinstance(inode, TmpfsInode) and not inode.is_changed and inode.label == 0
+
+    def forget_child(self, name: bytes, cell: list[Inode]) -> bool:
+        entry = self.entries.get(name)
+        if entry is None or entry.inode is not cell[0] or not _is_as_below(cell[0]):
+            return False
+        linked = self.overlay.linked
+        backing = _linked_backing(cell[0], linked)
+        if backing is None:
+            if inode_holders(cell) > 1:  # beside `entry`
+                return False
+        elif inode_holders(cell) == 2:  # `entry` and `linked`; otherwise its other names are known
+            del linked[backing]
+        entry.inode = None
+        cell.clear()
+        backing = None
+        for layer in self.lowers:
+            below = forgetful(layer)
+            if below is not None:
+                below.forget_name(name)
+        return True
+
+    def forget_name(self, name: bytes) -> None:
+        """It is no lower layer."""
+
+    def is_as_below(self) -> bool:
+        """Whether nothing in it differs from the lower layers, and nothing below it is in use."""
+        if self.is_changed or self.removed or self.listing is not None:
+            return False
+        for entry in self.entries.values():
+            if entry.inode is not None or not entry.is_lower:
+                return False
+        return True
 
     # -- what tmpfs's directory calls ----------------------------------------------------------------------
     def remove(self, ctx: Context, name: bytes) -> None:
@@ -612,6 +654,18 @@ def list_names(ctx: Context, directory: Inode, overlay: OverlayFs) -> list[tuple
     finally:
         file.put()
     return [(row[0], row[1], row[2]) for row in listing.rows if row[0] != b"." and row[0] != b".."]
+
+
+def _is_as_below(inode: Inode) -> bool:
+    if isinstance(inode, OverlayDir):
+        return inode.is_as_below()
+    return not isinstance(inode, OverlayFile) or (inode.is_below and inode.copying is None)
+
+
+def _linked_backing(inode: Inode, linked: dict[Inode, TmpfsInode]) -> Inode | None:
+    """The lower inode of a file that is known by several names."""
+    backing = inode.backing if isinstance(inode, TmpfsInode) else None
+    return backing if backing is not None and linked.get(backing) is inode else None
 
 
 def _is_whiteout(inode: Inode) -> bool:

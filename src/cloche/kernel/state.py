@@ -99,6 +99,7 @@ MODULE_STATE: Final[dict[str, str]] = {
     "mm.quota.DESCRIPTORS": "Kernel.descriptors",
     "mm.handle.CLOSED": "the handle of nothing; it never changes",
     "mm.content.CONTENT_KEYS": "Kernel.content_keys",
+    "vfs.forgetting.NAMES": "a cache, of names that can be looked up again",
     "vfs.mapping.SHARED_MEMORY": "Kernel.shared_memory",
     "vfs.mount.MOUNT_NUMBERS": "Kernel.mount_numbers",
     "vfs.entries.RENAME_COOKIES": "Kernel.rename_cookies",

@@ -6,6 +6,7 @@ Owns `Dentry.children`, and the bound on entries that cost a guest nothing to ma
 from collections import deque
 from typing import Final
 
+from cloche.vfs.forgetting import NAMES, forgetful
 from cloche.vfs.objects import (
     Context,
     Dentry,
@@ -68,6 +69,7 @@ def drop_child(parent: Dentry, name: bytes) -> None:
         while stack:  # parents and children refer to each other, which would keep both in memory
             each = stack.pop()
             stack.extend(each.children.values())
+            NAMES.remove(each)
             each.children.clear()
 
 
@@ -79,12 +81,15 @@ def lookup_child(ctx: Context, parent: Dentry, directory: Inode, name: bytes) ->
     child = parent.children.get(name)
     if directory.fs.has_stable_dentries:
         if child is not None:
+            child.is_recent = True
             return child
         inode = None if parent.is_deleted else directory.lookup(ctx, name)
         child = Dentry(name, parent, inode)
         parent.children[name] = child
         if inode is None:
             _note_negative(child)
+        elif forgetful(directory) is not None:
+            NAMES.add(child)
         return child
     if child is not None and child.mounted:
         return child  # a mount pins what it covers
@@ -126,6 +131,7 @@ def forget_children(dentry: Dentry) -> None:
 def unhash(dentry: Dentry) -> None:
     """The name was removed; holders of the dentry see " (deleted)"."""
     dentry.is_deleted = True
+    NAMES.remove(dentry)
     parent = dentry.parent
     if parent is not None and parent.children.get(dentry.name) is dentry:
         del parent.children[dentry.name]

@@ -61,6 +61,7 @@ from cloche.abi.fs import (
     UMOUNT_NOFOLLOW,
 )
 from cloche.mm.quota import KERNEL_MEMORY, MOUNT_BYTES
+from cloche.vfs.forgetting import NAMES, forgetful
 from cloche.vfs.namei import drop_negative_dentries, path_lookup
 from cloche.vfs.objects import Context, Dentry, FileSystem, FsContext, Mount, MountNamespace, Path
 from cloche.vfs.userns import UserNamespace
@@ -395,14 +396,26 @@ def clone_namespace(
     return new
 
 
+def _forget_names(mounts: list[Mount]) -> None:
+    """Mounts go away: no cache of names may keep a file system alive that has no others."""
+    drop_negative_dentries()
+    counts: dict[FileSystem, int] = {}
+    for each in mounts:
+        counts[each.fs] = counts.get(each.fs, 0) + 1
+    gone = [fs for fs in counts if counts[fs] == fs.mount_count and forgetful(fs.root_inode) is not None]
+    if gone:
+        NAMES.forget_gone(gone)
+
+
 def release_namespace(ns: MountNamespace) -> None:
     """The last task has left it."""
-    for each in reversed(mount_tree(ns.root.mount)):
+    tree = mount_tree(ns.root.mount)
+    for each in reversed(tree):
         each.is_detached = True
         _unlink(each)
     ns.mounts = []
     ns.covered.clear()
-    drop_negative_dentries()
+    _forget_names(tree)
 
 
 # -- mount(2) --------------------------------------------------------------------------------------------
@@ -660,7 +673,7 @@ def do_umount(
         each.is_detached = True
         if not each.is_locked:  # the files that it hides stay hidden from processes that still use it
             _unlink(each)
-    drop_negative_dentries()
+    _forget_names(tree)
 
 
 # -- pivot_root(2) ---------------------------------------------------------------------------------------

@@ -47,7 +47,6 @@ from cloche.vfs.userns import Place, UserNamespace
 from cloche.vfs.waitqueue import WaitQueue
 
 FIRST_MNT_INO: Final = 0xF0000000
-
 MAY_EXEC: Final = 1
 MAY_WRITE: Final = 2
 MAY_READ: Final = 4
@@ -332,6 +331,7 @@ class Dentry:
         self.children: dict[bytes, Dentry] = {}
         self.mounted: int = 0  # number of mounts on it, in all namespaces
         self.is_deleted: bool = False  # unlinked while referenced: " (deleted)"
+        self.is_recent: bool = False  # used since `vfs.forgetting` last looked at it
 
     def require(self) -> Inode:
         """The inode of a positive dentry."""

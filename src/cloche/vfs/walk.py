@@ -392,6 +392,7 @@ def path_lookup_quick(
             if mount.is_expiring:
                 mount.is_expiring = False
         dentry = child
+        child.is_recent = True
         inode = child.inode
         if inode is None:
             return -ENOENT
