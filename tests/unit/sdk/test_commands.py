@@ -60,7 +60,7 @@ def test_a_fork_closes_it_whoever_was_writing() -> None:
         statuses.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 
     thread = threading.Thread(target=fork)
-    with command._stdin_lock:
+    with command._lock:
         thread.start()
         thread.join(TIMEOUT_S)
     assert statuses == [7]
