@@ -54,11 +54,12 @@ class Forgotten:
 
 @pytest.fixture
 def tree(tmp_path: HostPath) -> Iterator[Forgotten]:
-    before = NAMES.limit_bytes
-    NAMES.limit_bytes = BOUND * DENTRY_BYTES
+    # Other tests of this process have left names.
+    before = NAMES.limit_bytes, NAMES.listed, NAMES._queue
+    NAMES.limit_bytes, NAMES.listed, NAMES._queue = BOUND * DENTRY_BYTES, 0, {}
     made = Forgotten(tmp_path)
     yield made
-    NAMES.limit_bytes = before
+    NAMES.limit_bytes, NAMES.listed, NAMES._queue = before
     made.close()
 
 
