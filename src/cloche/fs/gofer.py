@@ -267,11 +267,20 @@ class GoferDir(WalkedDir, SocketPlace, Forgetful):
         assert isinstance(fs, GoferFs)
         if not fs.keeps_names:
             return self._lookup_now(name)
+        client = self.host.client
+        if client.is_again():
+            # as in the earlier run: from the journal, where a question's answer is, too
+            again = client.known_again(known, name)
+            if again is None:
+                return self._lookup_now(name)
+            assert again.child is None or isinstance(again.child, GoferInode)
+            return again.child
         if known.watch:
-            if self.host.client.names.is_quiet():
+            if client.names.is_quiet():
                 is_known, child = known.find(name)
                 if is_known:
                     assert child is None or isinstance(child, GoferInode)
+                    client.was_known(known, name, child)
                     return child
             if known.watch and not is_worth_it(known):
                 fs.end_watch(known)
@@ -281,7 +290,7 @@ class GoferDir(WalkedDir, SocketPlace, Forgetful):
                 fs.begin_watch(self.fid(), known)
         epoch = known.epoch
         child = self._lookup_now(name)
-        if known.watch and known.epoch == epoch and not self.host.client.is_again():
+        if known.watch and known.epoch == epoch:
             known.add(name, child)
         return child
 

@@ -27,7 +27,7 @@ from mypy_extensions import trait
 
 from cloche.abi.errno import EIO, ENFILE, LinuxError
 from cloche.abi.poll import EPOLLIN, EPOLLOUT
-from cloche.fs.gofer_watch import NameWatch
+from cloche.fs.gofer_watch import KnownAnswer, KnownChild, KnownNames, NameWatch
 from cloche.kernel.host_fds import FdWatcher
 from cloche.kernel.host_wait import HostRequest, HostServer, HostWait, HostWaits
 from cloche.kernel.task import Kernel
@@ -193,6 +193,18 @@ class GoferLink(HostServer, FdWatcher):
     def is_again(self) -> bool:
         """Whether the running call has waited already."""
         return self._waits.is_again
+
+    def known_again(self, names: KnownNames, name: bytes) -> KnownAnswer | None:
+        """What an earlier run of the call was told of the name without a question."""
+        for each in self._waits.journal:
+            if isinstance(each, KnownAnswer) and each.names is names and each.name == name:
+                return each
+        return None
+
+    def was_known(self, names: KnownNames, name: bytes, child: KnownChild | None) -> None:
+        """The running call was told so without a question."""
+        if self._waits.may_wait:
+            self._waits.journal.append(KnownAnswer(names, name, child))
 
     def close_fd(self, fd: int) -> None:
         """Close a donated descriptor.

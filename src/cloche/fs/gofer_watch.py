@@ -21,6 +21,7 @@ from cloche.abi.inotify import IN_IGNORED, IN_Q_OVERFLOW
 from cloche.abi.ioctl import FIONREAD
 from cloche.abi.poll import EPOLLIN
 from cloche.kernel.host_fds import FdWatcher, HostFds
+from cloche.kernel.host_wait import HostRequest
 
 TRUST_NS: Final = 1_000_000_000
 WATCH_AFTER: Final = 24  # lookups in a directory before it is watched
@@ -103,6 +104,22 @@ class KnownNames:
     def is_kept(self, name: bytes, child: KnownChild) -> bool:
         """Whether a change of this name to another file would be reported."""
         return self.watch != 0 and self.names.get(name) is child
+
+
+class KnownAnswer(HostRequest):
+    """A cached answer that a call was given. If the call has to run again it gets the same one: the gofer would not say
+    the same any more once the call's own change is made.
+    """
+
+    def __init__(self, names: KnownNames, name: bytes, child: KnownChild | None) -> None:
+        super().__init__()
+        self.names: KnownNames = names
+        self.name: bytes = name
+        self.child: KnownChild | None = child
+        self.is_answered = self.is_settled = True
+
+    def forget(self) -> None:
+        """Nothing is held."""
 
 
 class NameWatch(FdWatcher):

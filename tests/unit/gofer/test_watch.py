@@ -3,12 +3,18 @@ seen at once.
 """
 
 import os
+import select
+import signal
 
 import pytest
 
 from cloche.abi import errno
+from cloche.abi.fcntl import RENAME_EXCHANGE
+from cloche.abi.poll import EPOLLIN
 from cloche.fs.gofer_inode import GoferInode
 from cloche.fs.gofer_watch import WATCH_AFTER
+from cloche.kernel.host_wait import HostWait
+from cloche.vfs.entries import vfs_mkdir, vfs_rename, vfs_unlink
 
 from .test_files import errno_of
 from .test_fs import SHARED, Rig, View, rig
@@ -108,3 +114,45 @@ def test_what_changes_all_the_time_is_not_watched(rig: Rig, view: View) -> None:
         (rig.shared / "dir" / "deep" / f"n{number}").touch()
         view.lookup(b"/dir/deep/n%d" % number)
     assert len(watch.known) == before - 1
+
+
+@pytest.mark.parametrize("change", ["unlink", "mkdir", "exchange"])
+def test_a_change_whose_answer_is_late_is_made_once(rig: Rig, view: View, change: str) -> None:
+    """The host reports the change itself before the call runs again, which then must find what it found at first."""
+    deep = rig.shared / "dir" / "deep"
+    for name in ("one", "two"):
+        (deep / name).mkdir()
+        (deep / name / f"in {name}").touch()
+    (deep / "gone").symlink_to("one")
+    calls = {
+        "unlink": lambda: vfs_unlink(view.ctx, None, b"/dir/deep/gone"),
+        "mkdir": lambda: vfs_mkdir(view.ctx, None, b"/dir/deep/made", 0o755),
+        "exchange": lambda: vfs_rename(
+            view.ctx, None, b"/dir/deep/one", None, b"/dir/deep/two", RENAME_EXCHANGE
+        ),
+    }
+    for _turn in range(2):  # the first one takes the events
+        for known in (b"one", b"two", b"gone"):
+            view.lookup(b"/dir/deep/" + known, 0)
+        assert errno_of(view.lookup, b"/dir/deep/made") == errno.ENOENT
+    waits, gofer = rig.client._waits, rig.process.pid
+    waits.begin([])
+    os.kill(gofer, signal.SIGSTOP)
+    os.waitpid(gofer, os.WUNTRACED)
+    try:
+        with pytest.raises(HostWait) as raised:
+            calls[change]()
+    finally:
+        os.kill(gofer, signal.SIGCONT)
+    journal, waits.walks = waits.keep(raised.value)
+    while not raised.value.request.is_answered:
+        select.select([rig.client], [], [], 60)
+        rig.client.fd_ready(0, EPOLLIN)
+    waits.begin(journal)
+    calls[change]()
+    waits.end()
+    assert (deep / "made").exists() == (change == "mkdir")
+    assert (deep / "gone").is_symlink() == (change != "unlink")
+    place = "two" if change == "exchange" else "one"
+    assert (deep / place / "in one").exists()
+    view.lookup(b"/dir/deep/%s/in one" % place.encode())
