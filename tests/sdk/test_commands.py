@@ -101,6 +101,19 @@ def test_callbacks(shared: Sandbox) -> None:
     wait_until(lambda: runs(shared) <= before, "the command has ended with the call")
 
 
+def test_a_timeout_holds_in_the_background(shared: Sandbox) -> None:
+    """Though nobody follows the command."""
+    with shared.commands.run("sleep 1000 & sleep 1000", background=True, timeout=0.5) as handle:
+        wait_until(lambda: handle.pid not in runs(shared), "it is gone")
+        result = handle.wait()
+    assert result.timed_out and result.exit_code == 124 and result.duration >= 0.5
+    with shared.commands.run("read a", background=True, stdin=True, timeout=600) as handle:
+        handle.send_stdin("a\n")
+        assert handle.wait().ok
+    with shared.commands.run("exit 3", background=True, timeout=float("inf")) as handle:
+        assert handle.wait().exit_code == 3
+
+
 def test_in_the_background(shared: Sandbox) -> None:
     handle = shared.commands.run(["cat"], background=True, stdin=True)
     assert handle.pid > 1

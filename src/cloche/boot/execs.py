@@ -37,6 +37,7 @@ from cloche.kernel.patience import Patience
 from cloche.kernel.pid_namespace import pid_in
 from cloche.kernel.signals import kill_at_once, send_group_signal
 from cloche.kernel.task import ENDED, Container, Kernel, KernelContext, ThreadGroup
+from cloche.kernel.timers import EXEC_TIMEOUT, Timer, TimerOwner, monotonic_ns
 from cloche.vfs.credentials import Credentials
 from cloche.vfs.mount import top_of
 from cloche.vfs.objects import Context, FsContext
@@ -96,11 +97,14 @@ def place_of(container: Container) -> Place | None:
     return None
 
 
-class Exec:
+class Exec(TimerOwner):
     """One process that was started from outside."""
 
-    def __init__(self, ident: int) -> None:
+    def __init__(self, table: "ExecTable", ident: int) -> None:
+        self.table: ExecTable = table
         self.ident: int = ident
+        self.timer: Timer | None = None  # the end of its time
+        self.has_timed_out: bool = False
         self.group: ThreadGroup | None = None
         self.bridge: TerminalBridge | None = None
         self.hosts: list[HostFd] = []
@@ -114,6 +118,11 @@ class Exec:
             host.close()
             host.queue.wake(POLLERR | POLLHUP)
         self.hosts = []
+
+    def timer_due(self, kind: int, argument: int) -> None:
+        if not self.has_ended:
+            self.has_timed_out = True
+            self.table.signal(self.ident, SIGKILL, requests.SESSION)
 
 
 class Launch(Chore):
@@ -200,7 +209,7 @@ class ExecTable:
 
     def begin(self, ident: int, request: ExecRequest, fds: list[int]) -> None:
         """Start a command; `fds` are taken over in any case."""
-        entry = Exec(ident)
+        entry = Exec(self, ident)
         entry.is_detached = request.is_detached
         entry.hosts = [HostFd(self.kernel, fd, is_owned=True) for fd in fds]
         for host in entry.hosts:
@@ -216,6 +225,9 @@ class ExecTable:
         assert group is not None
         self.by_ident[ident] = entry
         self.by_pid[group.tgid] = entry
+        if request.timeout_ms:
+            end_ns = monotonic_ns() + request.timeout_ms * 1_000_000
+            entry.timer = self.kernel.timers.add(end_ns, EXEC_TIMEOUT, entry)
         started: Fields = {"pid": group.own_tgid}
         if entry.is_detached:
             self.answers.reply(ident, started)
@@ -303,6 +315,8 @@ class ExecTable:
             return
         del self.by_pid[group.tgid]
         entry.has_ended = True
+        if entry.timer is not None:
+            entry.timer.cancel()
         bridge = entry.bridge
         if bridge is None:
             self._finish(entry)
@@ -321,7 +335,10 @@ class ExecTable:
         if self.container.state == ENDED and not entry.is_detached and not entry.is_abandoned:
             self.answers.fail(entry.ident, requests.STATUS_ENDED, "the sandbox has ended")
         elif group is not None and not entry.is_detached and not entry.is_abandoned:
-            self.answers.reply(entry.ident, {"status": group.end.status})
+            end: Fields = {"status": group.end.status}
+            if entry.has_timed_out:
+                end["timed_out"] = True
+            self.answers.reply(entry.ident, end)
 
     # -- while it runs ---------------------------------------------------------------------------------
     def has(self, ident: int) -> bool:

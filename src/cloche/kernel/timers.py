@@ -28,6 +28,7 @@ TCP_DEFER: Final = 14  # net.tcp: TCP_DEFER_ACCEPT is over
 CPU_GUARD: Final = 15  # boot.cpu_guard
 MEMORY_GUARD: Final = 16  # boot.memory_guard
 LAYER_FLUSH: Final = 17  # fs.kept: changes of a layer are to be written
+EXEC_TIMEOUT: Final = 18  # boot.execs: the time of a command from outside is over
 
 KIND_NAMES: Final[dict[int, str]] = {
     DEADLINE: "deadline",
@@ -47,6 +48,7 @@ KIND_NAMES: Final[dict[int, str]] = {
     CPU_GUARD: "CPU guard",
     MEMORY_GUARD: "memory guard",
     LAYER_FLUSH: "kept layer",
+    EXEC_TIMEOUT: "time of a command",
 }
 
 

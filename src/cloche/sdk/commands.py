@@ -6,6 +6,7 @@ then everything that it wrote is in the pipes; children that it left behind with
 """
 
 import fcntl
+import math
 import os
 import signal
 import threading
@@ -22,7 +23,7 @@ from cloche.sdk.link import ENDED_TEXT, EXIT_INTERNAL, PATIENCE_S, Link, Refused
 from cloche.sdk.options import env_items
 from cloche.sdk.results import CommandResult, Output
 from cloche.wire import protocol, requests
-from cloche.wire.protocol import take_int
+from cloche.wire.protocol import take_bool, take_int
 from cloche.wire.requests import ExecRequest
 
 TIMEOUT_S: Final = 60.0  # of a command that is waited for, unless another is asked for
@@ -213,6 +214,7 @@ class Command:
                 self.pid = take_int(message.fields, "pid", 0, 0, 1 << 30)
             elif message.kind == protocol.REPLY:
                 self.exit_code = exit_code_of(take_int(message.fields, "status", 0, 0, 0xFFFF))
+                self.timed_out = self.timed_out or take_bool(message.fields, "timed_out")
             elif message.kind == protocol.ERROR:
                 self._refused(refusal(message))
         if self.link.is_over and not self.is_over():
@@ -575,7 +577,10 @@ def start(
     command = Command(core, core.connect(), max_output)
     try:
         given = stdin.encode() if isinstance(stdin, str) else stdin if isinstance(stdin, bytes) else None
-        command.deadline_s = deadline_of(timeout)
+        if timeout is not None:
+            # the sandbox keeps to it whether or not anybody follows the command
+            request.timeout_ms = math.ceil(min(timeout * 1000, requests.MAX_TIMEOUT_MS))
+            command.deadline_s = deadline_of(timeout)
         yield from command.start(request, given, has_stdin=given is not None or stdin is True)
     except BaseException:
         command.close()

@@ -50,6 +50,7 @@ MAX_STRINGS: Final = 65536
 STATUS_ENDED: Final = 137  # exit status of a command whose sandbox has ended
 STATUS_REFUSED: Final = 111  # as ECONNREFUSED: of a connection to a port at which nobody listens
 MAX_BODY_BYTES: Final = 4 << 20  # of arguments and environment
+MAX_TIMEOUT_MS: Final = 1 << 40  # 34 years
 
 CREATE: Final = "create"
 START: Final = "start"
@@ -115,6 +116,7 @@ class ExecRequest:
         self.is_detached: bool = False  # it may outlive its client
         self.rows: int = 0
         self.columns: int = 0
+        self.timeout_ms: int = 0  # after so long its session is killed; 0: never
         self.streams: list[int] = []  # the numbers of those that come along, in order
         # If it `is_whole`, the environment and the fields below replace the container's; otherwise they are ignored.
         self.is_whole: bool = False
@@ -139,6 +141,7 @@ class ExecRequest:
             "detached": self.is_detached,
             "rows": self.rows,
             "columns": self.columns,
+            "timeout": self.timeout_ms,
             "streams": self.streams,
             "whole": self.is_whole,
             "groups": self.groups,
@@ -162,6 +165,7 @@ def exec_request(fields: Fields, fd_count: int) -> ExecRequest:
     request.is_detached = take_bool(fields, "detached")
     request.rows = take_int(fields, "rows", 0, 0, 0xFFFF)
     request.columns = take_int(fields, "columns", 0, 0, 0xFFFF)
+    request.timeout_ms = take_int(fields, "timeout", 0, 0, MAX_TIMEOUT_MS)
     request.streams = take_streams(fields)
     if len(request.streams) != fd_count:
         raise ProtocolError("descriptors are missing, or too many")
