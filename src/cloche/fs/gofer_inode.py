@@ -307,10 +307,11 @@ class GoferInode(Inode, KnownChild, SocketNode):
             return self.host.root_fid, b""
         return parent.fid(), self.name
 
-    def dial(self, ctx: Context, kind: int) -> HostEnd | None:
+    def may_dial(self) -> bool:
+        return self.host.shows_sockets
+
+    def dial(self, ctx: Context, kind: int) -> HostEnd:
         host = self.host
-        if not host.shows_sockets:
-            return None
         try:
             uid = user_to_gofer(host.gofer_ns, ctx.creds.euid)
         except LinuxError:

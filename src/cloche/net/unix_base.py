@@ -264,6 +264,9 @@ class UnixSocket(SocketFile):
         """Stream and seqpacket: the connection is established at once, before it is accepted."""
         if is_unix_addr(addr) and (self.passes_cred or self.passes_pidfd):
             self.autobind()
+        outside = self.connect_outside(ctx, addr, is_nonblocking=is_nonblocking)
+        if outside is not None:
+            return outside
         other = self.find(ctx, addr)
         if other.state != LISTENING or other.shut & RCV_SHUTDOWN or other.is_released:
             return -ECONNREFUSED
@@ -294,6 +297,10 @@ class UnixSocket(SocketFile):
         other.queue.wake(IN_WAKE)
         self.queue.wake(OUT_EVENTS)
         return 0
+
+    def connect_outside(self, ctx: Context, addr: bytes, *, is_nonblocking: bool) -> int | None:
+        """Connect to a socket of the host's, if the address names one: the result; else None.  Raises LinuxError."""
+        return None
 
     def new_embryo(self, ctx: Context) -> "UnixSocket":
         """The server's end of a new connection."""

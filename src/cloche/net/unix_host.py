@@ -71,12 +71,11 @@ class HostedUnix(UnixSocket):
             self.door.reopen()
         return found
 
-    def connect(self, ctx: Context, addr: bytes, *, is_nonblocking: bool) -> int:
-        if self.kind != SOCK_DGRAM and is_unix_addr(addr):
-            end = self._dial(ctx, addr, is_nonblocking=is_nonblocking)
-            if end is not None:
-                return self._connected(ctx, end)
-        return super().connect(ctx, addr, is_nonblocking=is_nonblocking)
+    def connect_outside(self, ctx: Context, addr: bytes, *, is_nonblocking: bool) -> int | None:
+        if self.kind == SOCK_DGRAM or not is_unix_addr(addr):
+            return None
+        end = self._dial(ctx, addr, is_nonblocking=is_nonblocking)
+        return None if end is None else self._connected(ctx, end)
 
     def _dial(self, ctx: Context, addr: bytes, *, is_nonblocking: bool) -> HostEnd | None:
         """A connection to the host's socket that the address names, if there is one.  Raises LinuxError."""
@@ -86,12 +85,14 @@ class HostedUnix(UnixSocket):
         inode = self.find_inode(ctx, name)
         if inode.mode & S_IFMT != S_IFSOCK or inode.bound_socket is not None:
             return None
+        if not isinstance(inode, SocketNode) or not inode.may_dial():
+            return None
         if self.state != CLOSED:
             raise LinuxError(EISCONN if self.state == CONNECTED else EINVAL)
         if not KERNEL_MEMORY.has_room(2 * SOCKET_BYTES):
             raise LinuxError(ENOMEM)
         try:
-            return inode.dial(ctx, self.kind) if isinstance(inode, SocketNode) else None
+            return inode.dial(ctx, self.kind)
         except LinuxError as error:
             # Nobody tells when a backlog of the host's has room again.
             raise LinuxError(ECONNREFUSED) if error.errno == EAGAIN and not is_nonblocking else error

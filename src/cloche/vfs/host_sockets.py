@@ -41,6 +41,10 @@ class SocketPlace:
 class SocketNode:
     """A node that may name a socket of the host's."""
 
-    def dial(self, ctx: Context, kind: int) -> HostEnd | None:
-        """Connect to it; None where programs may not. Raises LinuxError."""
+    def may_dial(self) -> bool:
+        """Whether programs may connect to it."""
+        raise NotImplementedError
+
+    def dial(self, ctx: Context, kind: int) -> HostEnd:
+        """Connect to it, as programs may.  Raises LinuxError."""
         raise NotImplementedError
