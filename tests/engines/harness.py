@@ -201,3 +201,8 @@ def mounts_below(folder: Path) -> list[str]:
     """The mounts below a folder."""
     lines = Path("/proc/self/mountinfo").read_text().splitlines()
     return [line.split()[4] for line in lines if line.split()[4].startswith(str(folder))]
+
+
+def groups_named(name: str) -> list[Path]:
+    """The control groups of that name, while those of others come and go."""
+    return [Path(top, name) for top, names, _files in os.walk("/sys/fs/cgroup") if name in names]

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.engines.harness import RUNTIME, Done, mounts_below, program, run
+from tests.engines.harness import RUNTIME, Done, groups_named, mounts_below, program, run
 
 WAIT_S = 120
 
@@ -85,10 +85,6 @@ def make_bundle(folder: Path, root: Path, *args: str, **changes: Any) -> Path:
     return folder
 
 
-def groups_of(ident: str) -> list[Path]:
-    return [path for path in Path("/sys/fs/cgroup").rglob(ident) if path.is_dir()]
-
-
 def is_gone(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
@@ -121,7 +117,7 @@ def test_a_life(cloche: Runtime, tmp_path: Path, root: Path) -> None:
     assert "does not exist" in cloche("state", "one").err
     assert cloche("delete", "one").status == 1
     assert cloche("delete", "--force", "one").status == 0
-    assert not groups_of("one")
+    assert not groups_named("one")
 
 
 def test_run_in_the_foreground(cloche: Runtime, tmp_path: Path, root: Path) -> None:
@@ -193,7 +189,7 @@ def test_create_fails_for_a_program_that_cannot_run(
 ) -> None:
     done = cloche("create", "-b", str(make_bundle(tmp_path / "b", root, command)), "bad")
     assert done.status == 1 and text in done.err.replace('\\"', '"')
-    assert cloche("list", "-q").out == "" and not groups_of("bad")
+    assert cloche("list", "-q").out == "" and not groups_named("bad")
 
 
 def test_hooks_in_order_with_state(cloche: Runtime, tmp_path: Path, root: Path) -> None:
@@ -226,7 +222,7 @@ def test_a_hook_that_fails_undoes_create(cloche: Runtime, tmp_path: Path, root: 
     hooks = {"createRuntime": [{"path": program("false")}]}
     done = cloche("create", "-b", str(make_bundle(tmp_path / "b", root, "true", hooks=hooks)), "bad")
     assert done.status == 1 and "error running hook #0" in done.err
-    assert cloche("list", "-q").out == "" and not groups_of("bad")
+    assert cloche("list", "-q").out == "" and not groups_named("bad")
 
 
 def anchor_namespaces(pid: int) -> set[str]:
@@ -293,7 +289,7 @@ def test_the_death_of_a_part_leaves_nothing(cloche: Runtime, tmp_path: Path, roo
         assert cloche("delete", name).status == 0
         for pid in pids:
             until(lambda pid=pid: is_gone(pid), "every part ends")  # type: ignore[misc]
-        assert not groups_of(name) and not mounts_below(tmp_path)
+        assert not groups_named(name) and not mounts_below(tmp_path)
         assert not list(cloche.root.iterdir())
 
 
@@ -316,7 +312,7 @@ def test_hostile_bundles(
     done = cloche("create", "-b", str(make_bundle(tmp_path / "b", root, "true", **changes)), "bad")
     assert done.status == 1 and text in done.err, done
     assert "Traceback" not in done.err and len(done.err.strip().splitlines()) == 1
-    assert cloche("list", "-q").out == "" and not groups_of("bad")
+    assert cloche("list", "-q").out == "" and not groups_named("bad")
 
 
 def test_a_long_config(cloche: Runtime, tmp_path: Path, root: Path) -> None:

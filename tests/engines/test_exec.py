@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.engines.harness import RUNTIME, need, program, run
+from tests.engines.harness import RUNTIME, groups_named, need, program, run
 from tests.engines.test_bundles import Runtime, make_bundle, until
 
 KIND, SANDBOX = "io.kubernetes.cri.container-type", "io.kubernetes.cri.sandbox-id"
@@ -147,7 +147,7 @@ def test_control_groups_below(runtime: Runtime, tmp_path: Path, root: Path) -> N
         done = runtime("exec", *words, name, "echo", "here")
         assert done.status and text in done.err and not done.out, (given, done)
     made: list[Path] = []
-    for top in [path for path in Path("/sys/fs/cgroup").rglob(name) if path.is_dir()]:
+    for top in groups_named(name):
         (top / "inner").mkdir()
         made.append(top / "inner")
     try:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.cli.harness import name_of
 from tests.engines.cri import PID_CONTAINER, PID_POD
-from tests.engines.harness import RUNTIME, TIMEOUT_S, need, run
+from tests.engines.harness import RUNTIME, TIMEOUT_S, groups_named, need, run
 from tests.engines.node import Node
 from tests.engines.websocket import STATUS, STDERR, STDIN, STDOUT
 
@@ -40,7 +40,7 @@ def of_kernel(node: Node, container: str) -> str:
 
 def groups_of(name: str) -> list[str]:
     """The control groups that are left of a pod."""
-    return [str(path) for path in Path("/sys/fs/cgroup").glob(f"**/pods-{name}/*") if path.is_dir()]
+    return [str(path) for top in groups_named(f"pods-{name}") for path in top.glob("*") if path.is_dir()]
 
 
 def test_one_kernel(node: Node) -> None:
@@ -314,6 +314,6 @@ def test_a_hung_kernel(node: Node) -> None:
 def pids_of(container: str) -> list[int]:
     """Every process in the control groups of a container."""
     found: set[int] = set()
-    for path in Path("/sys/fs/cgroup").glob(f"**/{container}/cgroup.procs"):
-        found |= {int(word) for word in path.read_text().split()}
+    for group in groups_named(container):
+        found |= {int(word) for word in (group / "cgroup.procs").read_text().split()}
     return sorted(found)
