@@ -278,10 +278,10 @@ def test_a_layer_that_cannot_be_written_is_told(keeper: Keeper) -> None:
     [state] = json.loads(keeper("list", "--json").out)
     assert message in state["error"] and state["exit_status"] == 137, state
     assert message in keeper("logs", "k").err
-    # Earlier files are whole; one file may just have been made.
+    # Earlier files are whole; the last ones may just have been made.
     found = keeper.run("find . -name 'f[0-9]*' -printf '%s\\n' | sort | uniq -c", "--from", "k").split()
     kept = dict(zip(found[1::2], map(int, found[::2]), strict=True))
-    assert 0 < kept.pop("16000") < 600 and kept.pop("0", 0) <= 1 and not kept, found
+    assert 0 < kept.pop("16000") < 600 and kept.pop("0", 0) < 10 and not kept, found
 
 
 def _sentry(pid: int) -> int:

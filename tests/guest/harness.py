@@ -1,5 +1,6 @@
 """Runs the same small program natively and in cloche and compares: the host's kernel is the oracle."""
 
+import functools
 import os
 import shutil
 import subprocess
@@ -11,6 +12,10 @@ CLOCHE = [sys.executable, "-m", "cloche.cli.main"]
 # The processor is emulated, some 20 times slower (tests/kvm), where turns may take seconds: tests of many calls make fewer.
 IS_EMULATED = os.environ.get("CLOCHE_STRICT", "").isdigit() and int(os.environ["CLOCHE_STRICT"]) >= 1000
 TIMEOUT_S = 500 if IS_EMULATED else 150
+
+
+# A network with lo alone.
+OWN_NETWORK = ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$0" "$@"']
 
 
 class Outcome:
@@ -62,6 +67,15 @@ def run_native(argv: list[str], folder: Path, stdin: bytes = b"", timeout: float
     return Outcome(done)
 
 
+@functools.cache
+def has_own_network() -> bool:
+    """Whether a program can be given a network to itself, with lo up."""
+    try:
+        return run_native([*OWN_NETWORK, "true"], Path.cwd()).status == 0
+    except OSError:
+        return False
+
+
 def cloche_command(*options: str) -> list[str]:
     """The start of a `cloche run` command line."""
     extra = os.environ.get("CLOCHE_TEST_OPTIONS", "").split()
@@ -103,10 +117,12 @@ def compare(
     status: int = 0,
     silent: bool = False,
     options: tuple[str, ...] = (),
+    own_network: bool = False,
 ) -> None:
     """Run in two fresh folders with copies of `files` and demand the same standard output and status.
 
-    The host's run must end with `status` and, unless it is said to be `silent`, print something: two runs that
+    With `own_network` the host's run has a network to itself, as the sandbox has, where that needs no other user: other
+    tests take ports meanwhile. The host's run must end with `status` and, unless it is said to be `silent`, print something: two runs that
     fail in the same way say nothing about cloche.
     """
     outcomes = []
@@ -116,8 +132,11 @@ def compare(
         for file in files:
             shutil.copy(file, folder / file.name)
         is_native = name == "native"
+        own = OWN_NETWORK if own_network and has_own_network() else []
         outcomes.append(
-            run_native(argv, folder, stdin) if is_native else run_cloche(argv, folder, stdin, options)
+            run_native([*own, *argv], folder, stdin)
+            if is_native
+            else run_cloche(argv, folder, stdin, options)
         )
     native, cloche = outcomes
     assert native.status == status, f"the host's run ended otherwise than the test says: {native!r}"
