@@ -73,7 +73,9 @@ check:
 bench:
 	$(PYTHON) -m bench.run --json docs/bench --svg docs/bench/calls.svg
 	$(PYTHON) -m bench.workloads --json docs/bench --svg docs/bench/workloads.svg
-	$(PYTHON) -m bench.waiting --json docs/bench/waiting.json
+	$(PYTHON) -m bench.waiting --json docs/bench
+	$(PYTHON) -m bench.sandboxes --rounds 30 --json docs/bench
+	$(PYTHON) -m bench.machines docs/bench
 
 clean:
 	rm -rf build dist reports .venv-tests src/cloche.egg-info

@@ -14,21 +14,30 @@ HERE = Path(__file__).parent
 
 def machine() -> dict[str, str]:
     """Processor, kernel, interpreter, day."""
-    cpu = ""
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("model name"):
-            cpu = line.partition(":")[2].strip()
-            break
     return {
-        "cpu": f"{len(os.sched_getaffinity(0))} × {cpu}",
+        "cpu": f"{len(os.sched_getaffinity(0))} × {processor(Path('/proc/cpuinfo').read_text(encoding='utf-8'))}",
         "kernel": platform.release(),
         "python": platform.python_version(),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
     }
 
 
+def processor(cpuinfo: str) -> str:
+    """The first processor's name, family and model: virtual machines give different ones the same name."""
+    words = dict[str, str]()
+    for line in cpuinfo.splitlines():
+        name, _, value = line.partition(":")
+        words.setdefault(name.strip(), value.strip())
+    kind = [
+        f"{word} {words[name]}"
+        for word, name in (("family", "cpu family"), ("model", "model"))
+        if name in words
+    ]
+    return words.get("model name", "") + (f" ({', '.join(kind)})" if kind else "")
+
+
 def file_name(about: dict[str, str]) -> str:
-    """A name for this machine's results: "2-amd-epyc"."""
+    """A name for this machine's results: "2-amd-epyc-family-26-model-2"."""
     return re.sub(r"[^a-z0-9]+", "-", about["cpu"].lower()).strip("-")
 
 

@@ -14,6 +14,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 from collections.abc import Sequence
@@ -24,7 +25,10 @@ from bench.machine import describe, line_ns, machine, place, raw_figures
 
 TITLE = "System calls: time relative to native (less is better)"
 HERE = Path(__file__).parent
-CLOCHE = [sys.executable, "-m", "cloche.cli.main", "run"]
+INSTALLED = Path(
+    sysconfig.get_path("scripts"), "cloche"
+)  # the launcher, which is not this interpreter's `-m`
+CLOCHE = [*([str(INSTALLED)] if INSTALLED.exists() else [sys.executable, "-m", "cloche.cli.main"]), "run"]
 
 
 def systems(options: list[str]) -> dict[str, list[str]]:

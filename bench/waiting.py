@@ -22,6 +22,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from bench.machine import machine, place
 from bench.run import CLOCHE, need_installed
 
 PROGRAMS = Path(__file__).parent / "programs"
@@ -184,7 +185,7 @@ def main() -> int:
     parser.add_argument("--cloche", default="", help="the command to measure instead of this Python's")
     parser.add_argument("--seconds", type=float, default=2.0, help="for one run of a busy program")
     parser.add_argument("--idle-seconds", type=float, default=60.0)
-    parser.add_argument("--json", metavar="FILE", type=Path)
+    parser.add_argument("--json", metavar="FILE", type=Path, help="a directory: one file a machine")
     parser.add_argument("what", nargs="*", metavar="MEASUREMENT", help="busy, idle, crowd, few-cores")
     options = parser.parse_args()
     wanted = options.what or ["busy", "idle", "crowd", "few-cores"]
@@ -205,6 +206,7 @@ def main() -> int:
         if "few-cores" in wanted:
             results["few-cores"] = few_cores(bench)
     if options.json:
+        options.json = place(options.json, "waiting", machine())
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     return 0
