@@ -100,7 +100,7 @@ class GoferFs(GoferHost):
         inode.set_address(parent, entry.name)
         if is_known:
             self._inodes[key] = inode
-            if self.is_shared and len(self._inodes) > self.max_shared_inodes:
+            if self.is_shared and len(self._inodes) > max(self.max_shared_inodes, self.trim_above):
                 self._trim()
         return inode
 

@@ -105,6 +105,8 @@ class GoferHost(FileSystem, ChangeObserver):
         # A sandbox has a few of these file systems: together they leave most descriptors to open files.
         self.max_idle_fds: int = min(MAX_IDLE_FDS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 32)
         self.max_shared_inodes: int = MAX_SHARED_INODES
+        # When so many are known, and more than may be, unused ones are looked for next
+        self.trim_above: int = 0
         self.gofer_ns: UserNamespace | None = user_ns
         self._devices: dict[int, int] = {root.attr.dev: 0}
         # Files that have several names, and on a shared attach point everything, by host device and number.
@@ -202,11 +204,15 @@ class GoferHost(FileSystem, ChangeObserver):
             del self._inodes[key]
 
     def _trim(self) -> None:
-        """Drop unused inodes. Directories stay, because a task may be in them."""
+        """Drop unused inodes. Directories stay, because a task may be in them.
+
+        What stays is looked at again only when as much has been added: each inode pays for a constant number of looks.
+        """
         for key, inode in list(self._inodes.items()):
             if inode.is_idle() and not inode.is_dir():
                 inode.close_fds()
                 del self._inodes[key]
+        self.trim_above = max(self.max_shared_inodes, 2 * len(self._inodes))
 
     def park(self, inode: "GoferInode") -> None:
         """The last user of a file is gone: keep its descriptor for the next one, or close it."""

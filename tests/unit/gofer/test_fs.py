@@ -6,7 +6,7 @@ import os
 import shutil
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import ItemsView, Iterator
 from pathlib import Path as HostPath
 
 import pytest
@@ -442,6 +442,33 @@ def test_shared_inodes_are_forgotten(rig: Rig) -> None:
     assert kept.read_bytes(view.ctx, 0, 10) == b"0"
     assert len(view.fs._inodes) <= 30
     kept.put()
+
+
+class CountedInodes(dict[tuple[int, int], GoferInode]):
+    """Known inodes; counts how many were looked at in walks over all of them."""
+
+    looks = 0
+
+    def items(self) -> ItemsView[tuple[int, int], GoferInode]:
+        self.looks += len(self)
+        return super().items()
+
+
+def test_directories_above_the_limit_are_not_walked_for_each_new_one(rig: Rig) -> None:
+    for index in range(400):
+        (rig.shared / f"d{index}").mkdir()
+    view = rig.view(SHARED)
+    view.fs.max_shared_inodes = 20
+    counted = view.fs._inodes = CountedInodes(view.fs._inodes)
+    for index in range(400):
+        assert view.lookup(b"/d%d" % index).is_dir()
+    assert 20 <= counted.looks <= 4 * len(counted)
+    (rig.shared / "f").write_bytes(b"x")
+    for index in range(400):  # unused files are still forgotten
+        os.rename(rig.shared / "f", rig.shared / f"f{index}")
+        shutil.copy(rig.shared / f"f{index}", rig.shared / "f")
+        assert view.read(b"/f%d" % index) == b"x"
+    assert sum(not inode.is_dir() for inode in counted.values()) <= len(counted) // 2 + 20
 
 
 def test_owners_are_mapped_both_ways(rig: Rig) -> None:
