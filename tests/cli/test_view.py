@@ -3,6 +3,7 @@
 import os
 import shutil
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -158,9 +159,10 @@ def test_writable_places() -> None:
 
 
 def test_directories_of_services() -> None:
-    """Names, modes and owners as on the host, nothing in them, and writable for whom the modes let."""
+    """Names, modes and owners as on the host, nothing in them but what packages made of /usr; writable for whom the modes let."""
     done = shell(
-        "find /var /run /srv -mindepth 1 -not -type d -not -type l; stat -c '%n %a %u:%g' /var/lib /var/log"
+        "find /var /run /srv -mindepth 1 -not -type d -not -type l | grep -Ev '^/var/(lib/(dpkg|ghc|ghostscript|ocaml"
+        "|texmf|sgml-base|xml-core)|cache/fontconfig)/'; stat -c '%n %a %u:%g' /var/lib /var/log"
     )
     expected = [
         f"{path} {os.stat(path).st_mode & 0o7777:o} 0:{os.stat(path).st_gid}"
@@ -176,6 +178,26 @@ def test_directories_of_services() -> None:
 
 
 @pytest.mark.skipif(not IS_ROOT or not shutil.which("nginx"), reason="needs root and nginx")
+def test_programs_find_what_packages_made_of_usr() -> None:
+    """dpkg's own list, natively and inside; nothing there that not everybody may read, and no sockets or pipes."""
+    if not os.path.exists("/var/lib/dpkg/status"):
+        pytest.skip("no packages of dpkg")
+    done = shell(
+        "dpkg-query -W -f '${Package} ${Status}\n' dpkg libc6; dpkg -S /bin/dash >/dev/null; echo $?"
+    )
+    host = subprocess.run(
+        ["dpkg-query", "-W", "-f", "${Package} ${Status}\n", "dpkg", "libc6"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.out == host.stdout + "0\n", done
+    found = shell(
+        "find /var/lib/dpkg /var/cache/fontconfig -mindepth 1 -type f -not -perm -004; find /var -type s -o -type p -o -type b"
+    )
+    assert found.out == "", found
+
+
 def test_a_service_finds_its_directories() -> None:
     script = r"""nginx -t -q && nginx && for i in $(seq 100); do test -s /run/nginx.pid && break; sleep 0.1; done
         python3 -c 'import socket; s = socket.create_connection(("127.0.0.1", 80)); s.send(b"GET / HTTP/1.0\r\n\r\n"); print(s.recv(8))'
@@ -187,6 +209,7 @@ def test_a_service_finds_its_directories() -> None:
 def test_no_network() -> None:
     code = """
 import socket
+import subprocess
 for address in ("1.1.1.1", "169.254.169.254", "10.0.0.1"):
     try:
         socket.create_connection((address, 80), timeout=2)

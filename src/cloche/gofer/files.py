@@ -31,8 +31,8 @@ from cloche.abi.fcntl import RENAME_EXCHANGE, RENAME_NOREPLACE
 from cloche.abi.limits import NAME_MAX
 from cloche.abi.magic import REMOTE_MAGICS
 from cloche.abi.time import UTIME_OMIT
-from cloche.gofer.nodes import FORBIDDEN_MAGICS, Node, NodeTable, is_public
-from cloche.gofer.skeleton import Skeleton
+from cloche.gofer.nodes import FORBIDDEN_MAGICS, Node, NodeTable
+from cloche.gofer.skeleton import Skeleton, is_public
 from cloche.platform import hostsys
 from cloche.wire.gofer import (
     ATTR,

@@ -49,9 +49,9 @@ from cloche.abi.magic import (
     SYSFS_MAGIC,
     TRACEFS_MAGIC,
 )
-from cloche.abi.stat import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG
+from cloche.abi.stat import S_IFDIR, S_IFMT
 from cloche.boot.idmaps import Rows, clone_mount
-from cloche.gofer.skeleton import Skeleton
+from cloche.gofer.skeleton import Skeleton, is_public
 from cloche.platform import hostsys
 
 TYPE_CHECKING = False
@@ -169,12 +169,6 @@ class AttachPoint:
         if self.counts is not None:
             self.counts.close()
             self.counts = None
-
-
-def is_public(mode: int) -> bool:
-    """Whether all users may read a file of this mode; true of symbolic links."""
-    kind = mode & S_IFMT
-    return kind == S_IFLNK or kind == S_IFREG and mode & 4 != 0 or kind == S_IFDIR and mode & 5 == 5
 
 
 class Node:

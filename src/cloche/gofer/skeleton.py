@@ -1,4 +1,4 @@
-"""Which directories of the host's /var, /run and /srv a sandbox of the default view has: their names, nothing in them.
+"""What of the host's /var, /run and /srv a sandbox of the default view has: directories, empty, and packages' own data.
 
 Services expect what their packages have made (/var/lib/nginx, /run/lock); directories that users have made in the
 same places would reveal something about them, so most are left out:
@@ -6,10 +6,13 @@ same places would reveal something about them, so most are left out:
 - Only directories, down to a fixed depth below well-known ones, and of /srv and /var/www only names that say nothing.
 - Only directories that every user of the host may list. A directory that others may not read is shown as empty.
 - Only directories of system accounts; none that are called like a person's account, a domain, or an id of this machine.
+
+A few directories are parts of programs below /usr that lead there by links or need them to run (a compiler's table of
+packages, caches of fonts): they show whole, as far as every user of the host may read them.
 """
 
 import os
-from stat import S_ISDIR
+from stat import S_ISDIR, S_ISLNK, S_ISREG
 from typing import Final
 
 FIRST_USER: Final = 1000
@@ -43,6 +46,15 @@ _CLOSED: Final = frozenset(
 _EXTRA: Final[frozenset[bytes]] = frozenset(
     [b"lib/apt/lists/partial", b"cache/apt/archives/partial", b"www/html"]
 )
+# What packages' scripts make of what lies in /usr: it says no more than that.
+_WHOLE: Final[frozenset[bytes]] = frozenset(
+    b"lib/dpkg lib/ghc lib/ghostscript lib/ocaml lib/texmf lib/sgml-base lib/xml-core cache/fontconfig".split()
+)
+
+
+def is_public(mode: int) -> bool:
+    """Whether all users may read a file of this mode; true of symbolic links."""
+    return S_ISLNK(mode) or S_ISREG(mode) and mode & 4 != 0 or S_ISDIR(mode) and mode & 5 == 5
 
 
 class Skeleton:
@@ -52,14 +64,20 @@ class Skeleton:
         """`people`: names that are never shown."""
         self._tops: dict[bytes, int] | None = _VAR if kind == "var" else _SRV if kind == "srv" else None
         self._extra: frozenset[bytes] = _EXTRA if kind == "var" else frozenset()
+        self._whole: frozenset[bytes] = _WHOLE if kind == "var" else frozenset()
         self._people: frozenset[bytes] = people
 
     def is_open(self, path: list[bytes], mode: int) -> bool:
         """Whether any name can show in the directory at `path`, below the attach point, with this mode."""
-        return mode & 0o005 == 0o005 and len(path) <= 3
+        return mode & 0o005 == 0o005 and (len(path) <= 3 or self._is_whole(path))
+
+    def _is_whole(self, path: list[bytes]) -> bool:
+        return len(path) >= 2 and path[0] + b"/" + path[1] in self._whole
 
     def shows(self, path: list[bytes], name: bytes, status: os.stat_result) -> bool:
         """Whether the sandbox has `name`, found in an open directory."""
+        if self._is_whole(path):
+            return is_public(status.st_mode) and not FIRST_USER <= status.st_uid != NOBODY
         if not S_ISDIR(status.st_mode) or FIRST_USER <= status.st_uid != NOBODY:
             return False
         if name in self._people or name == b"cloche" or b"@" in name or _is_domain(name) or _is_long_id(name):

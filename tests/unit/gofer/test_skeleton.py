@@ -58,10 +58,30 @@ def test_only_public_directories_of_system_accounts() -> None:
         assert not rules.is_open([b"lib", b"x"], mode)
 
 
+def test_what_packages_made_of_usr_shows_whole() -> None:
+    rules = Skeleton("var", PEOPLE)
+    deep = [b"lib", b"ghc", b"package.conf.d"]
+    for mode, expected in ((0o100644, True), (0o120777, True), (0o40755, True), (0o100640, False), (0o40750, False),
+                           (0o140777, False), (0o10666, False), (0o20666, False)):  # fmt: skip
+        assert rules.shows(deep, b"base-4.18.2.1.conf", of(mode)) == expected
+        assert not rules.shows([b"lib"], b"ghc", of(mode)) or mode == 0o40755 or mode == 0o40750
+    assert rules.is_open([*deep, b"a", b"b"], 0o40755) and not rules.is_open(deep, 0o40750)
+    assert not rules.shows(deep, b"x", of(0o100644, 1000)) and rules.shows(deep, b"x", of(0o100644, 999))
+    assert not rules.shows([b"lib", b"ghci"], b"x", of(0o100644)) and not rules.shows(
+        [b"lib"], b"x", of(0o100644)
+    )
+    assert not Skeleton("run", PEOPLE).shows(deep, b"x", of(0o100644))
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="a directory of one's own is a person's")
 def test_a_gofer_shows_nothing_else(tmp_path: Path) -> None:
     for path in ("lib/nginx/body/deep", "lib/private/of-root", "lib/alice", "log/nginx", "customers"):
         (tmp_path / path).mkdir(parents=True)
+    packages = tmp_path / "lib/ghc/package.conf.d"
+    packages.mkdir(parents=True)
+    (packages / "base.conf").write_text("base")
+    (packages / "secret.conf").write_text("secret")
+    (packages / "secret.conf").chmod(0o600)
     tmp_path.chmod(0o755)
     (tmp_path / "lib/private").chmod(0o700)
     (tmp_path / "lib/file").write_text("secret")
@@ -74,7 +94,7 @@ def test_a_gofer_shows_nothing_else(tmp_path: Path) -> None:
         root = client.attach(0).fid
         assert {each.name for each in client.relist(root).entries()} == {b"lib", b"log"}
         lib = client.opendir(root, b"lib")
-        assert {each.name for each in lib.entries()} == {b"nginx", b"private"}
+        assert {each.name for each in lib.entries()} == {b"nginx", b"private", b"ghc"}
         for name in (b"file", b"link", b"alice"):
             assert client.stat(lib.fid, name) == -errno.ENOENT
             assert errno_of(client.open, lib.fid, name, os.O_RDONLY) == errno.ENOENT
@@ -85,6 +105,11 @@ def test_a_gofer_shows_nothing_else(tmp_path: Path) -> None:
         body = client.opendir(nginx.fid, b"body")
         assert isinstance(client.stat(nginx.fid, b"body"), Entry) and not body.entries()
         assert errno_of(client.walk, body.fid, b"deep") == errno.ENOENT
+        shown = client.opendir(client.opendir(lib.fid, b"ghc").fid, b"package.conf.d")
+        assert [each.name for each in shown.entries()] == [b"base.conf"]
+        assert errno_of(client.open, shown.fid, b"secret.conf", os.O_RDONLY) == errno.ENOENT
+        with os.fdopen(client.open(shown.fid, b"base.conf", os.O_RDONLY)[0], "rb") as file:
+            assert file.read() == b"base"
     finally:
         client.close()
         os.waitpid(process.pid, 0)
