@@ -104,6 +104,10 @@ class GoferFs(GoferHost):
                 self._trim()
         return inode
 
+    def knows(self, dev: int, ino: int) -> bool:
+        """Whether a file of several names has an inode already."""
+        return (dev, ino) in self._inodes
+
     def open_file(self, path: Path, inode: GoferInode, flags: int) -> FileDescription:
         return GoferFile(path, inode, flags)
 
@@ -299,16 +303,43 @@ class GoferDir(WalkedDir, SocketPlace, Forgetful):
 
     def _lookup_now(self, name: bytes) -> GoferInode | None:
         """Ask the gofer."""
+        if not self.host.is_shared:
+            return self._look_up(name)
         found = self.host.client.stat(self.fid(), name)
         if isinstance(found, int):
             if found == -ENOENT:
                 return None
             raise LinuxError(-found)
-        known = self._children.pop(name, None) if self.host.is_shared else None
+        known = self._children.pop(name, None)
         if known is not None:  # cached before a change was lost
             self.host.remember(known)
         child = self.host.make(self, found)
         child.checked_ns = time.monotonic_ns()
+        return child
+
+    def _look_up(self, name: bytes) -> GoferInode | None:
+        """Ask the gofer (not shared), also for what a walk or an open will need next."""
+        host = self.host
+        found = host.client.look_up(self.fid(), name, opens=host.reads_ahead and not host.is_remote)
+        if isinstance(found, int):
+            if found == -ENOENT:
+                return None
+            raise LinuxError(-found)
+        fs, attr = self.fs, found.entry.attr
+        assert isinstance(fs, GoferFs)
+        is_new = not fs.knows(attr.dev, attr.ino)
+        child = host.make(self, found.entry)
+        child.checked_ns = time.monotonic_ns()
+        if isinstance(child, GoferDir) and child._fid == 0:
+            child._fid = found.fid
+        else:
+            host.clunk(found.fid)
+        if found.fd >= 0:
+            if is_new:
+                child.read_fd = found.fd
+                host.park_new(child)
+            else:  # it has another name: what is known of its contents is of the descriptor that it has, or had
+                host.client.close_fd(found.fd)
         return child
 
     def snapshot(self) -> list[tuple[bytes, int, int]]:

@@ -9,6 +9,7 @@ import socket
 from typing import Final
 
 from cloche.abi.errno import EIO, ENFILE, LinuxError
+from cloche.abi.stat import S_IFMT, S_IFREG
 from cloche.fs.gofer_link import GoferLink, GoferRequest
 from cloche.kernel.host_wait import HostWait
 from cloche.wire.frame import ProtocolError
@@ -33,6 +34,7 @@ from cloche.wire.gofer import (
     OP_LIST,
     OP_LISTEN,
     OP_LISTXATTR,
+    OP_LOOKUP,
     OP_MKDIR,
     OP_MKNOD,
     OP_OPEN,
@@ -99,6 +101,15 @@ class AheadListing:
         self.parent_fid: int = parent_fid
         self.name: bytes = name
         self.listing: Listing = listing
+
+
+class Found:
+    """A name that was looked up."""
+
+    def __init__(self, entry: Entry, fid: int, fd: int) -> None:
+        self.entry: Entry = entry
+        self.fid: int = fid  # of a directory; 0: none
+        self.fd: int = fd  # of a regular file, to read, the caller's; -1: none
 
 
 class Attached:
@@ -217,6 +228,26 @@ class GoferClient(GoferLink):
             return Entry(name, attr, reader.string())
         except ProtocolError:
             raise self._broken()
+
+    def look_up(self, fid: int, name: bytes, *, opens: bool) -> Found | int:
+        """`stat`, with the fid of a directory and, if wanted (`opens`), a descriptor of a regular file."""
+        body = pack_target(fid, name) + (b"\1" if opens else b"\0")
+        frame = self._exchange(OP_LOOKUP, body, fid, 0)
+        fds = frame.fds
+        try:
+            if frame.code < 0:
+                return frame.code
+            reader = Reader(frame.body)
+            attr = reader.attr()
+            found = Found(Entry(name, attr, reader.string()), reader.u64(), -1)
+            if opens and len(fds) == 1 and fds[0] < self.fd_limit and attr.mode & S_IFMT == S_IFREG:
+                found.fd = fds.pop()
+            return found
+        except ProtocolError:
+            raise self._broken()
+        finally:
+            for fd in fds:
+                self.close_fd(fd)
 
     def clunk(self, fids: list[int]) -> None:
         """Forget fids; unknown ones are ignored."""

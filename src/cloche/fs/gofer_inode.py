@@ -30,7 +30,7 @@ from cloche.fs.gofer_client import GoferClient
 from cloche.fs.gofer_link import ChangeObserver
 from cloche.fs.gofer_owners import from_gofer, group_to_gofer, user_to_gofer
 from cloche.fs.gofer_watch import KnownChild
-from cloche.fs.text import open_text
+from cloche.fs.text import may_have_text, open_text
 from cloche.fs.volume_quota import GONE, NAMELESS, FileCharge, VolumeQuota
 from cloche.kernel.host_wait import HostWait
 from cloche.kernel.task import Task
@@ -680,7 +680,7 @@ class GoferInode(Inode, KnownChild, SocketNode):
         if key == self.text_key:
             return self.text
         self.text, self.text_key = None, (-1, -1, -1)
-        if not self.has_address and not self.pin:
+        if (not self.has_address and not self.pin) or not may_have_text(self.read_fd, key[0]):
             return None
         text, lasts = self._ask_for_text(key)
         if lasts:

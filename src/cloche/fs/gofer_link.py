@@ -44,6 +44,7 @@ from cloche.wire.gofer import (
     OP_FORGET,
     OP_LINK,
     OP_LISTEN,
+    OP_LOOKUP,
     OP_MKDIR,
     OP_MKNOD,
     OP_OPEN,
@@ -618,6 +619,11 @@ def _fids_in_reply(op: int, body: bytes) -> list[int]:
         reader = Reader(body)
         if op in (OP_OPEN, OP_CREATE, OP_TMPFILE):
             reader.attr()
+            fid = reader.u64()
+            return [fid] if fid else []
+        if op == OP_LOOKUP:
+            reader.attr()
+            reader.string()
             fid = reader.u64()
             return [fid] if fid else []
         if op in (OP_WALK, OP_OPENDIR, OP_ATTACH):

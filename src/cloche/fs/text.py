@@ -5,9 +5,10 @@ Owns their descriptors, as long as the file's inode or a mapping refers to the t
 
 import os
 
+from cloche.abi.uio import RWF_NOWAIT
 from cloche.mm.text import PatchedText, TextPiece
 from cloche.wire.frame import ProtocolError
-from cloche.wire.textfile import PAGE_BYTES, TextFile, decode_header, header_pages
+from cloche.wire.textfile import MIN_ELF_BYTES, PAGE_BYTES, TextFile, decode_header, header_pages
 
 
 class OpenText(PatchedText):
@@ -57,6 +58,17 @@ class OpenText(PatchedText):
         if address == site.address or address == site.address - site.window_bytes:
             return address
         return -1
+
+
+def may_have_text(fd: int, size: int) -> bool:
+    """Whether a file may be a program, as far as its beginning tells that is in the host's memory."""
+    if size < MIN_ELF_BYTES:
+        return False
+    start = bytearray(4)
+    try:
+        return os.preadv(fd, [start], 0, RWF_NOWAIT) != 4 or start == b"\x7fELF"
+    except OSError:
+        return True  # it would have to be read from the storage
 
 
 def open_text(fd: int) -> OpenText | None:

@@ -216,6 +216,27 @@ class Files:
                     raise
                 # The link was replaced in between: look again.
 
+    def look_up(self, node: Node, name: bytes, *, opens: bool) -> tuple[os.stat_result, bytes, int, int]:
+        """Attributes and target of a name; the fid of a directory or 0; a descriptor of a regular file to read or -1.
+
+        Both only on the directory's own device: other storage may be slow, and a walk would have it mounted.
+        """
+        st, target = self.stat(node, name)
+        if st.st_dev != node.dev:
+            return st, target, 0, -1
+        try:
+            if stat_module.S_ISDIR(st.st_mode):
+                child = self._table.walk(node, name)
+                if (child.dev, child.ino) == (st.st_dev, st.st_ino):
+                    return st, target, child.fid, -1
+                self._table.clunk(child.fid)  # it was replaced in between
+            elif stat_module.S_ISREG(st.st_mode) and opens:
+                fd, st, _pin = self.open(node, name, os.O_RDONLY, st.st_dev, st.st_ino)
+                return st, target, 0, fd
+        except (LinuxError, OSError):
+            pass  # whoever needs it will see the error
+        return st, target, 0, -1
+
     def statfs(self, node: Node) -> bytes:
         fs = hostsys.fstatfs(self._table.own_fd(node))
         files, files_free = fs.files, fs.files_free

@@ -57,6 +57,7 @@ from cloche.wire.gofer import (
     OP_LIST,
     OP_LISTEN,
     OP_LISTXATTR,
+    OP_LOOKUP,
     OP_MKDIR,
     OP_MKNOD,
     OP_OPEN,
@@ -168,6 +169,9 @@ class Server:
                 return
             if op in (OP_OPEN, OP_CREATE, OP_TMPFILE):
                 self._donate(op, reader)
+                return
+            if op == OP_LOOKUP:
+                self._look_up(reader)
                 return
             if op == OP_OPENDIR_MANY:
                 self._listings(reader)
@@ -283,6 +287,20 @@ class Server:
         finally:
             cursor.close()
         self._channel.send(0, 0, chunk)
+
+    def _look_up(self, reader: Reader) -> None:
+        """A name, with what a walk or an open would ask for next."""
+        node, name = self._target(reader)
+        opens = reader.u8() == 1
+        reader.end()
+        if not name:
+            raise LinuxError(EINVAL)
+        st, target, fid, fd = self._files.look_up(node, name, opens=opens)
+        try:
+            self._channel.send(0, 0, pack_stat(st) + pack_string(target) + pack_u64(fid), fd)
+        finally:
+            if fd >= 0:
+                os.close(fd)
 
     def _listings(self, reader: Reader) -> None:
         """Directories that may be needed next, and those below them, as far as they can be read and are not large."""

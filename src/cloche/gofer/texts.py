@@ -19,9 +19,9 @@ from cloche.analyst.writers import OPEN, writers
 from cloche.platform import hostsys
 from cloche.wire.analyst import DONE, MAY_CACHE, receive_reply, send_request
 from cloche.wire.frame import ProtocolError
+from cloche.wire.textfile import MIN_ELF_BYTES
 
 MAX_PATIENCE_MS: Final = 2000
-_MIN_ELF_BYTES: Final = 4096  # nothing smaller is worth it
 _MAX_ASKED: Final = 16  # requests that are not answered yet; the socket holds more
 _MAX_KEPT: Final = 16  # answers that were not asked for again yet
 
@@ -48,7 +48,7 @@ class Texts:
         """
         if not stat.S_ISREG(st.st_mode):
             return -1, True
-        if st.st_size < _MIN_ELF_BYTES or os.pread(fd, 4, 0) != b"\x7fELF":
+        if st.st_size < MIN_ELF_BYTES or os.pread(fd, 4, 0) != b"\x7fELF":
             return -1, False
         found = lookup(self._cache_fd, st)
         if found != UNKNOWN:

@@ -56,7 +56,10 @@ itself (or the attached file). A fid is a number that the gofer chose, never reu
     UNBIND       number u64                                          none: it is not answered
     DIAL         fid, name, dev u64, ino u64, kind u32, uid u32      uid u32 and gid u32 of the server, + a descriptor
                                                                      that is connected to that socket of the host's
+    LOOKUP       fid, name, opens u8                                 attr, symlink target, fid u64, + a descriptor
 
+LOOKUP is a STAT that also gives a directory's fid and, with `opens` 1, a regular file's descriptor to read, where these
+can be had on the directory's own device: 0 and none where not.
 OPENDIR_MANY lists, ahead, these directories of one and those below each, in the order of a walk, as far as they can be
 read, are not large and are on the same device, until there are `limit`, or enough bytes, or some time has passed.
 FSYNC, SYNCFS, READ, SEEK, WRITE and ALLOCATE take long: their replies may come after those to later requests.
@@ -117,7 +120,8 @@ OP_BIND: Final = 36
 OP_LISTEN: Final = 37
 OP_UNBIND: Final = 38
 OP_DIAL: Final = 39
-OP_LAST: Final = 39
+OP_LOOKUP: Final = 40
+OP_LAST: Final = 40
 
 ATTACH_WRITABLE: Final = 1
 ATTACH_DOORS: Final = 2  # what is bound in it are sockets of the host's

@@ -54,6 +54,7 @@ STUB_BASE: Final = 0x7FFF00000000
 STUB_ENTRY: Final = STUB_BASE + 0x200  # where trampolines jump to
 
 PAGE_BYTES: Final = 4096
+MIN_ELF_BYTES: Final = 4096  # no smaller program is worth patching
 WINDOW_JUMP_BYTES: Final = 5  # jmp rel32
 
 MAX_SITES: Final = 32768

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from cloche.abi.errno import EIO, ENOENT, LinuxError
-from cloche.fs.gofer_client import GoferClient
+from cloche.fs.gofer_client import Found, GoferClient
 from cloche.kernel.host_wait import HostRequest, HostWait
 from cloche.kernel.task import Kernel
 from cloche.platform.fake import FakePlatform
@@ -179,6 +179,42 @@ def test_what_nobody_takes_is_given_back(rig: Rig) -> None:
     os.close(read_end)
     forgotten = rig.asked()
     assert forgotten.code == OP_FORGET and forgotten.body == pack_u64(77)
+
+
+def test_the_fid_of_a_name_that_nobody_takes_is_given_back(rig: Rig) -> None:
+    rig.late(lambda: rig.client.look_up(5, b"d", opens=True))
+    request = rig.asked()
+    rig.waits.end()
+    rig.server.ident = request.ident
+    rig.server.send(0, 0, STAT + pack_u64(77))
+    rig.wake()
+    forgotten = rig.asked()
+    assert forgotten.code == OP_FORGET and forgotten.body == pack_u64(77)
+
+
+@pytest.mark.parametrize("mode", [0o40755, 0o100644])
+def test_only_a_file_that_is_wanted_comes_with_a_descriptor(rig: Rig, mode: int) -> None:
+    for opens in (False, True):
+        read_end, write_end = os.pipe()
+        waiting = rig.late(lambda opens=opens: rig.client.look_up(5, b"d", opens=opens))  # type: ignore[misc]
+        request = rig.asked()
+        rig.server.ident = request.ident
+        status = ATTR.pack(1, 2, mode, 1, 0, 0, 0, 5, 8, 0, 0, 0) + b"\0\0"
+        rig.server.send(0, 0, status + pack_u64(0), write_end)
+        os.close(write_end)
+        rig.wake()
+        journal = rig.journal()
+        assert waiting in journal
+        rig.waits.begin(journal)
+        found = rig.client.look_up(5, b"d", opens=opens)
+        rig.waits.end()
+        rig.waits.begin([])
+        assert isinstance(found, Found)
+        assert (found.fd >= 0) == (opens and mode == 0o100644)
+        if found.fd >= 0:
+            os.close(found.fd)
+        assert os.read(read_end, 1) == b""
+        os.close(read_end)
 
 
 def test_a_server_that_dies_answers_everything(rig: Rig) -> None:

@@ -176,13 +176,42 @@ def test_single_names_do_not_fetch_the_whole_directory(rig: Rig) -> None:
     view = rig.view(RO)
     calls = rig.client.calls
     view.lookup(b"/dir/deep/leaf")
-    assert rig.client.calls == calls + 5  # three names, two directories walked to
+    assert rig.client.calls == calls + 3  # three names, each with what a walk asks for next
     view.lookup(b"/dir/deep/leaf")
     view.stat(b"/dir/deep/leaf")
-    assert rig.client.calls == calls + 5
+    assert rig.client.calls == calls + 3
+    view.read(b"/dir/deep/leaf")
     view.read(b"/file")
     view.read(b"/file")
-    assert rig.client.calls == calls + 7  # the name and its descriptor, which was kept
+    assert rig.client.calls == calls + 4  # the name with its descriptor, which was kept
+
+
+def test_a_name_comes_with_its_descriptor_once(rig: Rig) -> None:
+    os.link(rig.ro / "file", rig.ro / "second")
+    (rig.ro / "fifo").unlink(missing_ok=True)
+    os.mkfifo(rig.ro / "fifo")
+    view = rig.view(RO)
+    before = len(os.listdir("/proc/self/fd"))
+    first, second = view.lookup(b"/file"), view.lookup(b"/second")
+    view.lookup(b"/fifo")
+    assert first is second
+    assert len(os.listdir("/proc/self/fd")) == before + 1
+    rig.view(RW).lookup(b"/file")  # its contents may change
+    assert len(os.listdir("/proc/self/fd")) == before + 1
+
+
+def test_only_what_may_be_a_program_is_asked_for_its_text(rig: Rig) -> None:
+    (rig.ro / "data").write_bytes(bytes(8192))
+    (rig.ro / "small").write_bytes(b"\x7fELF")
+    (rig.ro / "program").write_bytes(b"\x7fELF" + bytes(8192))
+    view = rig.view(RO)
+    for name, questions in ((b"/data", 0), (b"/small", 0), (b"/program", 1)):
+        inode = view.lookup(name)
+        assert isinstance(inode, GoferInode)
+        inode.fd_to_map()
+        before = rig.client.calls
+        assert inode.patched_text() is None
+        assert rig.client.calls == before + questions
 
 
 def test_many_names_fetch_the_directory_once(rig: Rig) -> None:
