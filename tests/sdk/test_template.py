@@ -233,6 +233,44 @@ def test_its_forks_import_nothing(root: str, number: str) -> None:
     assert run(root, number, script, NO_IMPORTS) == [[True, "hi\n"]] * 2
 
 
+def test_a_sentry_gets_ready_ahead_unless_the_sandbox_is_unusual(root: str, number: str) -> None:
+    script = """
+        def named(pids, name):
+            found = set()
+            for pid in pids:
+                try:
+                    if open(f"/proc/{pid}/comm").read() == name + "\\n":
+                        found.add(pid)
+                except OSError:
+                    pass
+            return found
+
+        def ready():  # the sentry of the spare, once it has a process to fork guests from
+            deadline = time.monotonic() + 60
+            while time.monotonic() < deadline:
+                [*spares] = named({int(each) for each in children(the_template())}, "cloche-spare")
+                below = everyone(spares[0]) if spares else set()
+                sentries = named(below, "cloche-sentry")
+                if sentries and named(below, "stub.elf"):
+                    return sentries
+                time.sleep(0.01)
+            raise AssertionError("no spare")
+
+        Sandbox.create(root=root).kill()
+        found = []
+        for spin_ns in ("", "1000"):
+            ahead = ready()
+            if spin_ns:
+                os.environ["CLOCHE_SPIN_NS"] = spin_ns
+            with Sandbox.create(root=root) as made:
+                output = made.commands.run("echo hi | cat").stdout
+                now = named(everyone(made.get_info().pid), "cloche-sentry")
+                found.append([now == ahead, len(now), all(os.path.exists(f"/proc/{pid}") for pid in ahead), output])
+        print(json.dumps(found))
+        """
+    assert run(root, number, script) == [[True, 1, True, "hi\n"], [False, 1, False, "hi\n"]]
+
+
 def test_idle_forks_share_pages_again(root: str, number: str) -> None:
     script = """
         made = Sandbox.create(root=root)

@@ -95,7 +95,8 @@ LAUNCHERS: Final = {
         "netns.launch",
         "runtime.cgroups",
         "runtime.records",
-    ]
+    ],
+    "cloche.boot.attaching": ["gofer.nodes"],
 }
 
 # C extensions, each with the only package that may import it.

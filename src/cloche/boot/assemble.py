@@ -378,11 +378,16 @@ class Builder:
             mount_at(ctx, top + b"/pts", devpts, MS_NOSUID | MS_NOEXEC)
 
 
+def set_boot_time(kernel: Kernel) -> None:
+    """The sandbox's own clock begins now."""
+    kernel.boot_mono_ns = monotonic_ns()
+    kernel.boot_real_ns = time.time_ns()
+
+
 def assemble(platform: Platform, facts: HostFacts) -> Kernel:
     """The kernel of a sandbox, without a container."""
     kernel = Kernel(platform, len(os.sched_getaffinity(0)))
-    kernel.boot_mono_ns = monotonic_ns()
-    kernel.boot_real_ns = time.time_ns()
+    set_boot_time(kernel)
     kernel.facts = facts
     kernel.hooks.vfork_done = vfork_done
     kernel.hooks.vfork_wake = finish_vfork_wait

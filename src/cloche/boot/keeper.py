@@ -6,7 +6,8 @@ processes that are forked from it. Order:
 1. A process for the sentry is forked at once, which imports the kernel while the monitor reads the command line.  It
    enters the namespaces and forks the sentry, so that the sentry is pid 1 of its pid namespace where there is one (I5:
    its death then ends every guest).  It exits; this process is a subreaper, so the sentry becomes its child, and
-   without a pid namespace so do guests whose sentry died.
+   without a pid namespace so do guests whose sentry died.  Where it is a fork of the template, the sentry now confines
+   itself and starts its platform. If the monitor then says that the sandbox is unusual, it is ended for another.
 2. The monitor's request: the gofer (it opens the attach points) and, if ports are published, the broker are forked;
    egress and its connector, if there are rules for the network; the network process, if there is a namespace to join.
 3. The sentry, which has waited for this, gets its spec and its sockets.
@@ -30,16 +31,17 @@ from typing import Any, Final, NoReturn
 
 from cloche.abi.prctl import PR_SET_CHILD_SUBREAPER
 from cloche.boot import confine
+from cloche.boot.attaching import attach_points
 from cloche.boot.broker import BrokerProcess, start_broker, take_ports
 from cloche.boot.noted import note_signals
 from cloche.boot.orphans import end_orphans
 from cloche.boot.part import Part, PartError, ignore_signals
 from cloche.boot.spawn import KEEPER_FD, KeeperProcess, high_pair, leave_light_modules
-from cloche.boot.spec import HOST, PLATFORMS, RW, SandboxSpec, load
+from cloche.boot.spec import PLATFORMS, SandboxSpec, load
 from cloche.platform import hostsys
 from cloche.platform.shared_pages import RESTLESS_MS, share_again
 from cloche.wire import timing
-from cloche.wire.keeper import DIED, FAILED, GONE, LOST, SERVE, SERVED, START, STARTED, RecordPlace
+from cloche.wire.keeper import DIED, FAILED, GONE, LOST, SERVE, SERVED, START, STARTED, UNUSUAL, RecordPlace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -106,15 +108,17 @@ class Keeper:
         self.poller: Any = select.poll()
         self.fds: dict[str, int] = {}  # descriptors of the monitor's request, by role
         self.request: dict[str, Any] = {}
+        self.is_ahead: bool = False  # the sentry gets ready before the request comes
         self.has_monitor: bool = True
         self.is_ending: bool = False
         self.wake_read: int = note_signals((signal.SIGCHLD,))
 
     # -- the start -----------------------------------------------------------------------------------------
-    def prepare(self) -> None:
+    def prepare(self, *, is_ahead: bool = False) -> None:
         """Fork the process that becomes the sentry's parent. It imports the kernel, and waits for the keeper's
-        messages.
+        messages. `is_ahead`: the sentry gets ready for a usual sandbox before it hears of one.
         """
+        self.is_ahead = is_ahead
         hear, tell = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         pid = os.fork()
         if pid == 0:
@@ -125,7 +129,7 @@ class Keeper:
                 hear.close()
                 self.link.close()
                 timing.begin()
-                status = _middle(tell)
+                status = _middle(tell, is_ahead=is_ahead)
             except BaseException as failure:
                 sys.excepthook(type(failure), failure, failure.__traceback__)
             finally:
@@ -141,6 +145,11 @@ class Keeper:
         timing.mark("keeper: gofer is imported")
         self._await_request()
         packet, fds = self._receive()
+        if packet == UNUSUAL:
+            if self.is_ahead:
+                self._prepare_again()
+            self._await_request()
+            packet, fds = self._receive()
         if packet != START or not fds:
             raise Abandoned
         timing.mark("keeper: request is here")
@@ -168,6 +177,23 @@ class Keeper:
         authority = self.egress.authority if self.egress is not None else b""
         ports = [each.host_port for each in spec.published]
         self.link.send(STARTED + marshal.dumps((self.sentry, ports, timing.marks(), authority)))
+
+    def _prepare_again(self) -> None:
+        """The sandbox is none that the sentry is ready for: have another one, which waits. Nothing of the request is in
+        this process so far.
+        """
+        sock = self.tell
+        assert sock is not None
+        while not self.sentry:
+            if not self._hear_middle():
+                raise StartFailure("the sentry did not start")
+        self.parts.pop(self.sentry)
+        os.kill(self.sentry, signal.SIGKILL)
+        os.waitpid(self.sentry, 0)
+        self.sentry = 0
+        sock.close()
+        end_orphans()
+        self.prepare()
 
     def _start_servers(self, spec: SandboxSpec) -> None:
         """Start the gofer, and the broker, egress and network process if the spec needs them."""
@@ -612,49 +638,13 @@ def _read_request(fd: int) -> dict[str, Any]:
     return request
 
 
-def attach_points(spec: SandboxSpec) -> "list[AttachPoint]":
-    """The gofer's attach points; the root's first."""
-    from cloche.gofer.nodes import AttachPoint
-    from cloche.wire.volume import ACCOUNT_NAME
-
-    points: list[AttachPoint] = []
-    if spec.root_source:
-        only = spec.root_only or None
-        root = AttachPoint(spec.root_source, is_writable=spec.root_mode == RW, only=only)
-        root.keeps_suid = spec.root_mode == RW  # the image is the sandbox's alone
-        root.is_private = spec.root_is_private
-        points.append(root)
-    for mount in spec.mounts:
-        if mount.kind == HOST:
-            point = AttachPoint(mount.source, is_writable=mount.mode == RW, only=mount.only)
-            point.is_public_only = mount.is_public_only
-            point.keeps_suid = mount.keeps_suid
-            point.has_worker = mount.has_worker
-            point.has_doors, point.shows_sockets = mount.has_doors, mount.shows_sockets
-            point.uid_map, point.gid_map, point.maps_below = mount.uid_map, mount.gid_map, mount.maps_below
-            point.is_flat, point.is_private = mount.is_flat, mount.is_private
-            if mount.inodes_source:
-                point.count_files(mount.inodes_source, mount.account_slot)
-            if mount.skeleton:
-                point.show_directories(mount.skeleton, mount.people)
-            points.append(point)
-    if spec.layer_source:
-        layer = AttachPoint(spec.layer_source, is_writable=True)
-        layer.has_worker = True
-        points.append(layer)
-    for mount in spec.mounts:
-        if mount.account_source:
-            points.append(AttachPoint(mount.account_source, is_writable=True, only=[ACCOUNT_NAME]))
-    return points
-
-
-def _middle(tell: socket.socket) -> int:
+def _middle(tell: socket.socket, *, is_ahead: bool) -> int:
     """The process between keeper and sentry: imports the kernel, enters the namespaces, forks the sentry and reports
     its pid.
 
     The spec is not known yet; the sentry gets it later.
     """
-    from cloche.boot.sentry import begin_sentry, sentry_main
+    from cloche.boot.sentry import begin_ahead, begin_sentry, sentry_main
     from cloche.platform.choose import open_stubs
 
     stubs = open_stubs()
@@ -672,6 +662,7 @@ def _middle(tell: socket.socket) -> int:
     timing.mark("sentry: waits for its work")
     if tell.recv(1) != b"A":
         return 0  # the keeper has died
+    begun = begin_ahead(report, tell, facts, stubs) if is_ahead else None
     packet, ancillary, _flags, _address = tell.recvmsg(
         1024, socket.CMSG_SPACE(4 * (_MAX_FDS + 4)), socket.MSG_CMSG_CLOEXEC
     )
@@ -701,7 +692,7 @@ def _middle(tell: socket.socket) -> int:
     outside = socket.socket(fileno=fds["egress"]) if "egress" in fds else None
     control = socket.socket(fileno=fds["control"])
     network = socket.socket(fileno=fds["network"]) if "network" in fds else None
-    return sentry_main(spec, files, ports, outside, network, control, report, tell, facts, stubs)
+    return sentry_main(spec, files, ports, outside, network, control, report, tell, facts, stubs, begun)
 
 
 def main(now_ns: int) -> NoReturn:
@@ -713,11 +704,16 @@ def main(now_ns: int) -> NoReturn:
             os.fstat(fd)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
-    _live(KEEPER_FD)
+    _live(KEEPER_FD, is_ahead=False)
 
 
-def fork_keeper(before: "Callable[[], None]" = confine.detach_from_terminal) -> KeeperProcess:
-    """Fork a keeper from this process, which is a child of the template and holds no data of a user yet."""
+def fork_keeper(
+    before: "Callable[[], None]" = confine.detach_from_terminal, *, is_ahead: bool = True
+) -> KeeperProcess:
+    """Fork a keeper from this process, which is a child of the template and holds no data of a user yet.
+
+    `is_ahead`: the sentry gets ready for a usual sandbox at once, because this process has imported all of it.
+    """
     ours, theirs = high_pair(socket.SOCK_SEQPACKET)
     pid = os.fork()
     if pid == 0:
@@ -725,7 +721,7 @@ def fork_keeper(before: "Callable[[], None]" = confine.detach_from_terminal) -> 
             before()
             timing.begin()
             timing.mark("keeper: is forked")
-            _live(theirs.detach())
+            _live(theirs.detach(), is_ahead=is_ahead)
         finally:
             os._exit(EXIT_INTERNAL)
     theirs.close()
@@ -734,7 +730,7 @@ def fork_keeper(before: "Callable[[], None]" = confine.detach_from_terminal) -> 
 
 def fork_first_keeper() -> KeeperProcess:
     """Fork a keeper from the command, which began with an empty environment and has read nothing yet."""
-    return fork_keeper(_leave_command)
+    return fork_keeper(_leave_command, is_ahead=False)
 
 
 def _leave_command() -> None:
@@ -754,7 +750,7 @@ def _leave_command() -> None:
         os.dup2(null, 2)
 
 
-def _live(link: int) -> NoReturn:
+def _live(link: int, *, is_ahead: bool) -> NoReturn:
     """Run the keeper, which holds nothing but its socket, until its end."""
     status = 0
     try:
@@ -765,7 +761,7 @@ def _live(link: int) -> NoReturn:
         os.chdir("/")
         hostsys.prctl(PR_SET_CHILD_SUBREAPER, 1)
         keeper = Keeper(socket.socket(fileno=link))
-        keeper.prepare()
+        keeper.prepare(is_ahead=is_ahead)
         try:
             keeper.start()
             keeper.serve()

@@ -20,7 +20,7 @@ from cloche.abi.prctl import PR_SET_CHILD_SUBREAPER
 from cloche.boot.orphans import end_orphans
 from cloche.boot.platforms import platform_problem
 from cloche.boot.spawn import KeeperProcess, spawn_keeper
-from cloche.boot.spec import HOST, SETTINGS, EgressSpec, SandboxSpec, dump, to_fields
+from cloche.boot.spec import HOST, SETTINGS, EgressSpec, SandboxSpec, dump, is_usual, to_fields
 from cloche.platform import hostsys
 from cloche.wire import protocol, requests, timing
 from cloche.wire.channel import Channel, Upstream
@@ -34,6 +34,7 @@ from cloche.wire.keeper import (
     SERVED,
     START,
     STARTED,
+    UNUSUAL,
     RecordPlace,
 )
 from cloche.wire.protocol import Fields, Message, ProtocolError, take_int, take_list
@@ -404,6 +405,8 @@ def _send_request(
             marshal.dump(request, file)
         fds[0] = memory
         rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", fds))
+        if not is_usual(spec, settings):
+            keeper.link.send(UNUSUAL)
         keeper.link.sendmsg([START], [rights])
     except BrokenPipeError:
         raise LaunchError("the keeper did not start") from None

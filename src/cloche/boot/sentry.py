@@ -1,7 +1,9 @@
 """The sentry process, from its birth to the exit of the program.
 
 Order (see `confine`): namespaces are entered already; read what is needed of the host (`begin_sentry`, before the
-spec is known), give everything up, start the platform, install the seccomp filter, build the kernel, run.
+spec is known), give everything up, start the platform, install the seccomp filter, build the kernel, run. In a spare
+of the template all of this but the filter, which depends on the spec, is done before that is known (`begin_ahead`),
+with what a sandbox has that asks for nothing unusual.
 """
 
 import gc
@@ -13,7 +15,7 @@ from typing import Final
 
 from cloche.abi.errno import LinuxError
 from cloche.boot import confine, cpu_guard, memory_guard, seccomp
-from cloche.boot.assemble import assemble, storage_limit
+from cloche.boot.assemble import assemble, set_boot_time, storage_limit
 from cloche.boot.control import SOFTWARE, Control
 from cloche.boot.lanes import LaneThreads
 from cloche.boot.part import ignore_signals
@@ -24,6 +26,7 @@ from cloche.kernel.host_facts import HostFacts
 from cloche.kernel.meter import LIMIT_NS, strict_limit_ns, strict_once_ns
 from cloche.kernel.task import Container, Kernel
 from cloche.platform.choose import new_platform
+from cloche.platform.interface import HostNeeds, Platform
 from cloche.syscalls.strace import install as install_strace
 from cloche.vfs.forgetting import NAMES
 from cloche.wire import protocol, timing
@@ -35,6 +38,16 @@ _READ_FILE: Final = 0x4
 
 class StartError(Exception):
     """The sentry could not begin; the text says why."""
+
+
+class Begun:
+    """A sentry that has given up everything but what its platform needs, and whose platform has started."""
+
+    def __init__(self, platform: Platform, needs: HostNeeds) -> None:
+        self.platform: Platform = platform
+        self.needs: HostNeeds = needs
+        self.threads: LaneThreads = LaneThreads(platform)
+        self.kernel: Kernel | None = None  # without a container, if there was time for it
 
 
 def log_confinement(report: confine.Report, level: str) -> None:
@@ -90,12 +103,19 @@ def sentry_main(
     keeper: socket.socket,
     facts: HostFacts,
     stubs: dict[str, int],
+    begun: Begun | str | None,
 ) -> int:
-    """Run one sandbox; the process's exit status (the program's goes over the control socket)."""
+    """Run one sandbox; the process's exit status (the program's goes over the control socket).
+
+    `begun`: what `begin_ahead` has given, if it was called; then the sandbox is usual.
+    """
     try:
-        return _serve(
-            spec, gofer_sock, broker_sock, egress_sock, network_sock, control, report, keeper, facts, stubs
-        )
+        if isinstance(begun, str):
+            raise StartError(begun)
+        if begun is None:
+            begun = _begin_for(spec, report, keeper, stubs)
+        keeper.close()
+        return _serve(spec, gofer_sock, broker_sock, egress_sock, network_sock, control, report, facts, begun)
     except StartError as error:
         send_failure(control, str(error))
     except LinuxError as refusal:
@@ -111,13 +131,62 @@ def hold_to_keeper(keeper: socket.socket) -> None:
     """Die with the keeper, which is this process's parent.  Raises StartError if it is gone."""
     # The keeper's pid is not visible from inside the pid namespace; its socket tells whether it still lives.
     confine.die_with(os.getppid())
-    keeper.setblocking(False)
     try:
-        keeper.recv(1)
+        if keeper.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT):
+            return  # the specification is there already
     except BlockingIOError:
-        keeper.close()
         return
     raise StartError("the keeper died")
+
+
+def _begin(platform: Platform, report: confine.Report, keeper: socket.socket, *, is_confined: bool) -> Begun:
+    """Confine this process and start its platform.  Raises StartError, OSError."""
+    needs = platform.prepare()
+    if is_confined:
+        confine.empty_root(report)
+        confine.become_unprivileged(report)
+        confine.drop_capabilities(report)
+        allowed = [(fd, _EXECUTE_AND_READ) for fd in needs.executables]
+        if needs.proc_fd >= 0:
+            allowed.append((needs.proc_fd, _READ_FILE))
+        confine.deny_paths(report, allowed, may_signal=True)
+    timing.mark("sentry: is confined")
+    hold_to_keeper(keeper)
+    platform.start()
+    begun = Begun(platform, needs)
+    begun.threads.start()
+    timing.mark("sentry: platform has started")
+    return begun
+
+
+def begin_ahead(
+    report: confine.Report, keeper: socket.socket, facts: HostFacts, stubs: dict[str, int]
+) -> Begun | str:
+    """Get ready for a usual sandbox before there is one. In case of a failure the text says why, for its monitor."""
+    usual = SandboxSpec([])
+    try:
+        platform = new_platform(usual.platform, usual.mm_mode, is_patching=usual.is_patching, stubs=stubs)
+        begun = _begin(platform, report, keeper, is_confined=True)
+        begun.kernel = assemble(platform, facts)
+        timing.mark("sentry: kernel is assembled")
+        return begun
+    except StartError as error:
+        return str(error)
+    except OSError as failure:
+        return failure.strerror or str(failure)
+
+
+def _begin_for(
+    spec: SandboxSpec, report: confine.Report, keeper: socket.socket, stubs: dict[str, int]
+) -> Begun:
+    """Raises StartError, OSError."""
+    try:
+        platform = new_platform(spec.platform, spec.mm_mode, is_patching=spec.is_patching, stubs=stubs)
+    except ValueError as error:
+        raise StartError(str(error)) from error
+    if spec.device_fd >= 0:
+        platform.take_device(spec.device_fd)
+    return _begin(platform, report, keeper, is_confined=spec.is_confined)
 
 
 def bound_processors(container: Container, spec: SandboxSpec) -> None:
@@ -134,35 +203,14 @@ def _serve(
     network_sock: socket.socket | None,
     control: socket.socket,
     report: confine.Report,
-    keeper: socket.socket,
     facts: HostFacts,
-    stubs: dict[str, int],
+    begun: Begun,
 ) -> int:
-    try:
-        platform = new_platform(spec.platform, spec.mm_mode, is_patching=spec.is_patching, stubs=stubs)
-    except ValueError as error:
-        raise StartError(str(error)) from error
-    if spec.device_fd >= 0:
-        platform.take_device(spec.device_fd)
-    needs = platform.prepare()
-    if spec.is_confined:
-        confine.empty_root(report)
-        confine.become_unprivileged(report)
-        confine.drop_capabilities(report)
-        allowed = [(fd, _EXECUTE_AND_READ) for fd in needs.executables]
-        if needs.proc_fd >= 0:
-            allowed.append((needs.proc_fd, _READ_FILE))
-        confine.deny_paths(report, allowed, may_signal=True)
-    timing.mark("sentry: is confined")
-    hold_to_keeper(keeper)
-    platform.start()
-    threads = LaneThreads(platform)
-    threads.start()
+    platform, threads, needs = begun.platform, begun.threads, begun.needs
     host_bytes = facts.memory_total
     memory_guard.bound_sentry(
         platform.own_data_bytes(), spec.memory_bytes, storage_limit(spec, host_bytes), host_bytes
     )
-    timing.mark("sentry: platform has started")
     if spec.is_confined:
         confine.set_undumpable(report)
         has_network = network_sock is not None
@@ -176,7 +224,11 @@ def _serve(
         report.in_force(confine.SECCOMP)
     timing.mark("sentry: filter is in force")
     log_confinement(report, spec.log_level)
-    kernel = assemble(platform, facts)
+    kernel = begun.kernel
+    if kernel is None:
+        kernel = assemble(platform, facts)
+        timing.mark("sentry: kernel is assembled")
+    set_boot_time(kernel)
     kernel.is_patching = platform.is_patching()
     kernel.is_strict = bool(os.environ.get("CLOCHE_STRICT"))
     NAMES.set_bound(os.environ.get("CLOCHE_NAMES", ""))
@@ -193,7 +245,6 @@ def _serve(
             platform.set_meter(LIMIT_NS, LIMIT_NS if spec.log_level == "debug" else 0)
 
     channel.begin_metering = begin_metering
-    timing.mark("sentry: kernel is assembled")
 
     def finish() -> None:
         if threads.failure:

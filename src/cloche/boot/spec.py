@@ -393,6 +393,19 @@ def dump_bare(spec: SandboxSpec) -> bytes:
     return encode({**fields, "is_idle": True, "has_init": True, "timeout_s": 0.0, "cwd": b"/"})
 
 
+def is_usual(spec: SandboxSpec, settings: dict[str, str]) -> bool:
+    """Whether a sentry can confine itself and start its platform without knowing more of the sandbox than that it is
+    as most are.
+    """
+    usual = SandboxSpec([])
+    return (
+        (spec.platform, spec.mm_mode) == (usual.platform, usual.mm_mode)
+        and spec.is_patching == usual.is_patching
+        and spec.is_confined == usual.is_confined
+        and "CLOCHE_SPIN_NS" not in settings
+    )
+
+
 def load(data: bytes) -> SandboxSpec:
     """The inverse of `dump`.  Raises ProtocolError, CborError."""
     return from_fields(_row(decode(data)))

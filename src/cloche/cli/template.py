@@ -37,7 +37,8 @@ import cloche.cli.run
 import cloche.gofer.launch
 import cloche.runtime.cgroups  # noqa: F401
 from cloche.boot import confine
-from cloche.boot.keeper import attach_points, fork_keeper
+from cloche.boot.attaching import attach_points
+from cloche.boot.keeper import fork_keeper
 from cloche.boot.spawn import TEMPLATE_FD
 from cloche.boot.spec import dump, load
 from cloche.cli import hosted

@@ -6,6 +6,8 @@ These are marshalled, which is safe because both ends are the same program, run 
 
 from typing import Final
 
+# To the keeper, before the request to start: the sandbox is none that a sentry can get ready for before it is known.
+UNUSUAL: Final = b"U"
 START: Final = b"L"  # to the keeper: + descriptors
 END: Final = b"K"  # to the keeper: kill the sentry; so does the end of the connection
 # From the keeper: + marshalled (pid of the sentry, ports of the host, marks of `timing`)
