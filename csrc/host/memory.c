@@ -8,6 +8,7 @@
 
 #define MAX_READ (1LL << 31)
 #define CHUNK (1 << 20)
+#define MAX_DEFERRED 16384 /* two copies of more cost as much as finding the guest's pages */
 
 bool guest_range(uint64_t addr, uint64_t length)
 {
@@ -232,7 +233,7 @@ static size_t put(struct thr *t, uint64_t addr, const char *from, size_t length)
     if (!guest_range(addr, length) || !length)
         return 0;
     if (!is_running(t)) {
-        if (t->op_count || (length <= 4096 && fits_slot(t, length))) {
+        if (t->op_count || (length <= MAX_DEFERRED && fits_slot(t, length))) {
             defer(t, addr, from, length);
             return length;
         }

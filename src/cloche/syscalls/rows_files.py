@@ -5,7 +5,7 @@ The columns are explained in `row.py`.
 
 from typing import Final
 
-from cloche.syscalls.row import FULL, PARTIAL, Row, array, fixed, path, row
+from cloche.syscalls.row import FULL, PARTIAL, Row, array, fixed, path, payload, row
 from cloche.syscalls.sys_aio import (
     sys_io_cancel,
     sys_io_destroy,
@@ -174,7 +174,7 @@ _HANDLES: Final = "of files in memory and overlays (not volumes), the latest 163
 
 ROWS: Final[list[Row]] = [
     row(0, "read", sys_read, FULL, "fru"),
-    row(1, "write", sys_write, FULL, "fbu", prefetch=[array(1, 2, 1, 8192)]),
+    row(1, "write", sys_write, FULL, "fbu", prefetch=[payload(1, 2)]),
     row(2, "open", sys_open, FULL, "sOo", prefetch=[path(0)]),
     row(3, "close", sys_close, FULL, "f"),
     row(4, "stat", sys_stat, FULL, "sp", prefetch=[path(0)]),
@@ -184,7 +184,7 @@ ROWS: Final[list[Row]] = [
     row(8, "lseek", sys_lseek, FULL, "fdd"),
     row(16, "ioctl", sys_ioctl, FULL, "fxp"),
     row(17, "pread64", sys_pread64, FULL, "frud"),
-    row(18, "pwrite64", sys_pwrite64, FULL, "fbud", prefetch=[array(1, 2, 1, 8192)]),
+    row(18, "pwrite64", sys_pwrite64, FULL, "fbud", prefetch=[payload(1, 2)]),
     row(19, "readv", sys_readv, FULL, "fpd", prefetch=[array(1, 2, 16, 1024)]),
     row(20, "writev", sys_writev, FULL, "fpd", prefetch=[array(1, 2, 16, 1024)]),
     row(21, "access", sys_access, FULL, "sA", prefetch=[path(0)]),

@@ -5,7 +5,7 @@ The columns are explained in `row.py`.
 
 from typing import Final
 
-from cloche.syscalls.row import FULL, PARTIAL, Row, array, fixed, row
+from cloche.syscalls.row import FULL, PARTIAL, Row, array, fixed, payload, row
 from cloche.syscalls.sys_mq import (
     sys_mq_getsetattr,
     sys_mq_notify,
@@ -48,7 +48,7 @@ ROWS: Final[list[Row]] = [
     row(41, "socket", sys_socket, FULL, "ddd"),
     row(42, "connect", sys_connect, FULL, "fpd", prefetch=[array(1, 2, 1, 128)]),
     row(43, "accept", sys_accept, FULL, "fpp", prefetch=[fixed(2, 4)]),
-    row(44, "sendto", sys_sendto, FULL, "fbuxpu", prefetch=[array(1, 2, 1, 8192), array(4, 5, 1, 128)]),
+    row(44, "sendto", sys_sendto, FULL, "fbuxpu", prefetch=[payload(1, 2), array(4, 5, 1, 128)]),
     row(45, "recvfrom", sys_recvfrom, FULL, "fruxpp"),
     row(46, "sendmsg", sys_sendmsg, FULL, "fpx", prefetch=[fixed(1, 56)]),
     row(47, "recvmsg", sys_recvmsg, FULL, "fpx", prefetch=[fixed(1, 56)]),

@@ -10,6 +10,7 @@ from code_guest import CODE, MAP_FIXED_ANON, Guest
 from machine_code import SYSCALL, mov, syscall
 
 from cloche.abi.mman import MAP_FIXED, MAP_PRIVATE
+from cloche.arch.syscalls import SYS_write
 from cloche.platform import layout
 from cloche.platform.interface import (
     EV_CUT,
@@ -21,6 +22,7 @@ from cloche.platform.interface import (
     HostThread,
 )
 from cloche.platform.systrap import Systrap
+from cloche.syscalls.table import ROWS
 
 DATA = CODE + 0x1000
 # exit(last result) for ever
@@ -216,3 +218,22 @@ def test_a_blank_that_ends_before_it_is_born(guest: Guest, platform: Systrap) ->
         guest.event_of(EV_SYSCALL)
     for thread in threads[::2]:
         guest.kill(thread.process())
+
+
+def test_up_to_16_kib_are_copied_by_the_stub(guest: Guest, platform: Systrap) -> None:
+    """Into the program when it goes on, so a hole is not seen yet; and along with a call, as the table asks."""
+    nowhere = 0x1234000
+    thread = stopped(guest)
+    assert thread.write(nowhere, bytes(16384)) == 16384
+    guest.kill(thread.process())
+    thread = stopped(guest)
+    assert thread.write(nowhere, bytes(16385)) == 0
+    guest.kill(thread.process())
+    platform.set_prefetch(SYS_write, next(row.prefetch for row in ROWS if row.number == SYS_write))
+    try:
+        thread = stopped(guest, syscall(SYS_write, 1, DATA, 10_240), b"x" * 10_240)
+        thread.process().write(DATA, b"y")
+        assert thread.read(DATA, 10_240) == b"x" * 10_240
+        guest.kill(thread.process())
+    finally:
+        platform.set_prefetch(SYS_write, [])
