@@ -164,6 +164,47 @@ def test_a_hostile_layer_is_refused(images: Images, layout: Maker, what: str) ->
                 if each.name.startswith("new-")]  # fmt: skip
 
 
+def test_what_an_image_says_reaches_no_terminal_as_it_is(images: Images, layout: Maker) -> None:
+    evil = "\x1b]0;x\x07\u202e\n"
+    for user in (evil, "0:" + evil):
+        layout.manifests = []
+        layout.image([busybox_layer()], {"User": user})
+        refused = images("run", "--image", "./layout", "--", "/bin/id")
+        assert refused.status == 125 and is_one_line(refused.err) and "<1B>]0;x<07>" in refused.err, refused
+        assert "\x1b" not in refused.err and "\u202e" not in refused.err, refused
+    for index in (
+        {"manifests": [{**layout.manifests[0], "platform": {"os": evil, "architecture": "amd64"}}]},
+        {"mediaType": evil, "schemaVersion": 2},
+    ):
+        made = layout.blob(json.dumps(index).encode(), "application/vnd.oci.image.index.v1+json")
+        (layout.path / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [made]}))
+        refused = images("load", "-i", "layout")
+        assert refused.status == 125 and is_one_line(refused.err) and "<1B>" in refused.err, refused
+        assert "\x1b" not in refused.err and "\u202e" not in refused.err, refused
+
+
+def test_ids_that_are_none_are_no_user_s(images: Images, layout: Maker) -> None:
+    """Of an image's passwd and group."""
+    digits = "1" * 5000
+    layer = LayerTar()
+    layer.add("etc/passwd", f"big:x:4294967295:1::/:\nlong:x:5:{digits}::/:\nok:x:7:7::/:\n".encode())
+    layer.add("etc/group", f"big:x:9999999999:ok\nlong:x:{digits}:ok\nfine:x:8:ok\n".encode())
+    layers = [busybox_layer(), layer.bytes()]
+    for user, said in (
+        ("long", "5 0"),
+        ("ok", "7 7 8"),
+        ("big", ""),
+        ("ok:big", ""),
+    ):
+        layout.manifests = []
+        layout.image(layers, {"User": user})
+        done = images("run", "--image", "./layout", "--", "/bin/sh", "-c", "id -u; id -G")
+        if said:
+            assert done.status == 0 and done.out.split() == said.split(), done
+        else:
+            assert done.status == 125 and is_one_line(done.err) and done.err.endswith(" big\n"), done
+
+
 def test_a_layer_that_is_not_what_it_says_is_refused(images: Images, layout: Maker) -> None:
     digest = layout.image([LayerTar().add("x", b"x").bytes()], {"Cmd": ["/x"]})
     manifest = json.loads((layout.blobs / digest[7:]).read_text())

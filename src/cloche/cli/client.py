@@ -50,7 +50,7 @@ def report_errors(
     try:
         return function(options)
     except (UsageError, RecordError) as refusal:
-        print(f"cloche {verb}: {refusal}", file=sys.stderr)
+        print(f"cloche {verb}: {printable_text(str(refusal))}", file=sys.stderr)
     except ControlError as failure:
         print(f"cloche: {printable_text(str(failure))}", file=sys.stderr)
         return failure.status

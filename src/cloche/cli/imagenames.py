@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from cloche.boot.spec import IMAGE_PREFIX
 from cloche.cli.client import report_errors
+from cloche.cli.terminal import printable_text
 from cloche.images.errors import ImageError
 from cloche.images.image import Image, find, find_by_prefix
 from cloche.images.reference import Reference, parse_reference
@@ -22,7 +23,7 @@ def report_image_errors(
         try:
             return function(options)
         except ImageError as error:
-            print(f"cloche {verb}: {error}", file=sys.stderr)
+            print(f"cloche {verb}: {printable_text(str(error))}", file=sys.stderr)
             return 125
 
     return report_errors(verb, guarded, options)

@@ -19,6 +19,7 @@ from cloche.images.tree import OpenTree
 SCHEMES: Final = ("oci:", "oci-archive:", "docker-archive:")
 _DIGEST: Final = re.compile("sha256:[0-9a-f]{64}")  # all of it
 _PASSWD_BYTES: Final = 1 << 20
+_MAX_ID: Final = 0xFFFFFFFE
 _OPEN: list[OpenTree] = []  # keeps the image in use until this process and its forks have ended
 
 
@@ -148,12 +149,16 @@ def _stop_signal(image: Image) -> int:
 def _rows(tree: OpenTree, path: bytes, count: int) -> list[list[bytes]]:
     data = tree.read(path, _PASSWD_BYTES) or b""
     rows = [line.split(b":") for line in data.split(b"\n")]
-    return [row for row in rows if len(row) >= count and row[2].isdigit() and len(row[2]) <= 10]
+    return [row for row in rows if len(row) >= count and _is_id(row[2])]
+
+
+def _is_id(text: bytes) -> bool:
+    return text.isdigit() and len(text) <= 10 and int(text) <= _MAX_ID
 
 
 def _number(text: str, what: str) -> int:
-    if int(text) >= 0xFFFFFFFF:
-        raise ImageError(f"{what} {text}: ids go up to 4294967294")
+    if int(text) > _MAX_ID:
+        raise ImageError(f"{what} {text}: ids go up to {_MAX_ID}")
     return int(text)
 
 
@@ -172,7 +177,7 @@ def _set_user(spec: SandboxSpec, tree: OpenTree, text: str) -> bytes:
         entry = next((row for row in people if int(row[2]) == spec.uid), None)
     if entry is not None:
         spec.uid = int(entry[2])
-        spec.gid = int(entry[3]) if entry[3].isdigit() else 0
+        spec.gid = int(entry[3]) if _is_id(entry[3]) else 0
         name = entry[0]
     spec.groups = [] if group else sorted({int(row[2]) for row in groups if name in row[3].split(b",")})
     if group:

@@ -5,6 +5,7 @@ import json
 import sys
 
 from cloche.cli.imagenames import human, report_image_errors
+from cloche.cli.terminal import printable_text
 from cloche.images.errors import ImageError
 from cloche.images.image import Image
 from cloche.images.reference import parse_reference
@@ -24,7 +25,7 @@ def _run(options: argparse.Namespace) -> int:
         try:
             image = Image(store, digest)
         except ImageError as error:
-            print(f"cloche images: {name}: {error}", file=sys.stderr)
+            print(f"cloche images: {name}: {printable_text(str(error))}", file=sys.stderr)
             continue
         created = image.document.get("created")
         rows.append(

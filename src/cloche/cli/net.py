@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from cloche.cli.client import connect, printable, report_errors
 from cloche.cli.network import policy_of
 from cloche.cli.options import UsageError
+from cloche.cli.terminal import printable_text
 from cloche.egress.policy import Policy, PolicyError
 from cloche.wire import protocol
 from cloche.wire.control_client import ControlClient, ControlError, Ended
@@ -140,7 +141,7 @@ def _approve(client: ControlClient, options: argparse.Namespace, connect_to: Con
             try:
                 answering.call(NET, wanted)
             except ControlError as error:
-                print(f"cloche: {error}", file=sys.stderr)
+                print(f"cloche: {printable_text(str(error))}", file=sys.stderr)
     return 0
 
 

@@ -583,7 +583,7 @@ def run(options: Any) -> int:
                     raise UsageError(f"no layer can be kept: {problem.strerror}") from None
                 raise UsageError(str(problem)) from None
     except UsageError as error:
-        print(f"cloche run: {error}", file=sys.stderr)
+        print(f"cloche run: {printable_text(str(error))}", file=sys.stderr)
         return EXIT_INTERNAL
     if warning and spec.log_level != "error":
         print(f"cloche: {warning}", file=sys.stderr)
