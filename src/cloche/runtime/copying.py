@@ -26,40 +26,69 @@ class Reader:
         self.has_failed: bool = False
 
     def tree(self, source: bytes, name: bytes, *, follow: bool) -> Iterator[bytes]:
-        """A file, or a directory and all below it, under `name` (empty: its contents only)."""
-        stack = [(source, name)]
-        is_top = True
-        while stack:
-            path, called = stack.pop()
-            try:
-                st = os.stat(path) if follow and is_top else os.lstat(path)
-                if stat.S_ISDIR(st.st_mode):
-                    below = sorted(os.listdir(path), reverse=True)
-                    stack += [
-                        (os.path.join(path, each), called + b"/" + each if called else each) for each in below
-                    ]
-                if called:
-                    yield from self._file(path, called, st)
-            except OSError as error:
-                if is_top:
-                    raise
-                self.has_failed = True
-                self.complain(path, error.strerror or str(error))
-            is_top = False
+        """A file, or a directory and all below it, under `name` (empty: its contents only).
 
-    def _file(self, path: bytes, name: bytes, st: os.stat_result) -> Iterator[bytes]:
+        A sandbox may exchange names there meanwhile: only `source` may be a link that is followed, with `follow`, so
+        nothing else of the host is read.  Raises OSError if `source` itself cannot be read.
+        """
+        st = os.stat(source) if follow else os.lstat(source)
+        above, top = source, b""
+        if not stat.S_ISDIR(st.st_mode):
+            above, top = os.path.split(os.path.realpath(source) if follow else source)
+        tree = HostTree(above or b".", follow=follow or top != b"")
+        try:
+            stack = [(top, name)]
+            while stack:
+                path, called = stack.pop()
+                try:
+                    yield from self._file(tree, path, called, stack)
+                except OSError as error:
+                    if path == top:
+                        raise
+                    self._leave_out(above, path, error.strerror or str(error))
+                except Unwanted as what:
+                    self._leave_out(above, path, str(what))
+        finally:
+            tree.close()
+
+    def _leave_out(self, above: bytes, path: bytes, why: str) -> None:
+        self.has_failed = True
+        self.complain(os.path.join(above, path), why)
+
+    def _file(
+        self, tree: HostTree, path: bytes, name: bytes, stack: list[tuple[bytes, bytes]]
+    ) -> Iterator[bytes]:
+        """The records of one file; what is in a directory goes to the stack. Raises OSError, Unwanted."""
+        st = tree.lstat(path)
+        fd = -1
+        try:
+            if stat.S_ISDIR(st.st_mode):
+                fd = tree.open_directory(path)
+                for each in sorted(map(os.fsencode, os.listdir(fd)), reverse=True):
+                    stack.append((path + b"/" + each if path else each, name + b"/" + each if name else each))
+            elif stat.S_ISREG(st.st_mode):
+                fd = tree.open_file(path)
+            if fd >= 0:
+                st = os.fstat(fd)  # another one may have the name now
+            if name:
+                yield from self._records(tree, path, name, st, fd)
+        finally:
+            if fd >= 0:
+                os.close(fd)
+
+    def _records(
+        self, tree: HostTree, path: bytes, name: bytes, st: os.stat_result, fd: int
+    ) -> Iterator[bytes]:
         kind = stat.S_IFMT(st.st_mode)
         mode = st.st_mode if self.is_archive else kind | st.st_mode & 0o1777
         entry = FileEntry(name, mode)
         entry.uid, entry.gid = (st.st_uid, st.st_gid) if self.is_archive else (files.KEEP, files.KEEP)
         entry.mtime_ns = st.st_mtime_ns
         if kind == stat.S_IFLNK:
-            entry.target = os.readlink(path)
+            parent_fd, base = tree.parent(path)
+            entry.target = os.readlink(base, dir_fd=parent_fd)
         elif kind not in (stat.S_IFREG, stat.S_IFDIR, stat.S_IFIFO):
-            self.has_failed = True
-            self.complain(path, "neither file, directory nor link: left out")
-            return
-        fd = -1
+            raise Unwanted("neither file, directory nor link: left out")
         if kind == stat.S_IFREG:
             known = self.links.get((st.st_dev, st.st_ino))
             if known is not None:
@@ -68,20 +97,13 @@ class Reader:
                 return
             if st.st_nlink > 1:
                 self.links[st.st_dev, st.st_ino] = name
-            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            if self.is_archive and kind != stat.S_IFLNK:
-                for each in os.listxattr(path, follow_symlinks=False):
-                    if not each.startswith("system."):
-                        entry.xattrs.append(
-                            (os.fsencode(each), os.getxattr(path, each, follow_symlinks=False))
-                        )
-            yield files.pack(entry.to_list())
-            if fd >= 0:
-                yield from self._contents(fd)
-        finally:
-            if fd >= 0:
-                os.close(fd)
+        if self.is_archive and fd >= 0:
+            for each in os.listxattr(fd):
+                if not each.startswith("system."):
+                    entry.xattrs.append((os.fsencode(each), os.getxattr(fd, each)))
+        yield files.pack(entry.to_list())
+        if kind == stat.S_IFREG:
+            yield from self._contents(fd)
 
     def _contents(self, fd: int) -> Iterator[bytes]:
         size = os.fstat(fd).st_size

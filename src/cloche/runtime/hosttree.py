@@ -45,9 +45,10 @@ def check(path: bytes) -> None:
 class HostTree:
     """A directory of the host, held by a descriptor."""
 
-    def __init__(self, path: bytes) -> None:
-        """Raises OSError."""
-        self.fd: int = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    def __init__(self, path: bytes, *, follow: bool = True) -> None:
+        """`follow`: the path itself may be a link.  Raises OSError."""
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        self.fd: int = os.open(path, flags if follow else flags | os.O_NOFOLLOW)
         self._parent: bytes = b""  # path of the parent directory that was used last
         self._parent_fd: int = -1
 
@@ -103,13 +104,17 @@ class HostTree:
             self._parent = above
         return self._parent_fd, name
 
+    def lstat(self, path: bytes) -> os.stat_result:
+        """lstat(2).  Raises OSError."""
+        if not path:
+            return os.fstat(self.fd)
+        fd, name = self.parent(path)
+        return os.stat(name, dir_fd=fd, follow_symlinks=False)
+
     def stat(self, path: bytes) -> os.stat_result | None:
-        """lstat(2); None if there is nothing, or something on the way is no directory.  Raises OSError."""
+        """The same; None if there is nothing, or something on the way is no directory.  Raises OSError."""
         try:
-            if not path:
-                return os.fstat(self.fd)
-            fd, name = self.parent(path)
-            return os.stat(name, dir_fd=fd, follow_symlinks=False)
+            return self.lstat(path)
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
                 return None
@@ -239,7 +244,7 @@ class NewFile:
             if policy.keeps_owners and entry.uid >= 0:
                 os.chown(name, entry.uid, entry.gid, dir_fd=fd, follow_symlinks=False)
             if not stat.S_ISLNK(entry.mode):
-                os.chmod(name, wanted_mode(entry, policy), dir_fd=fd)
+                self._set_mode(entry, wanted_mode(entry, policy))
             if entry.mtime_ns != KEEP_NS:
                 times = (entry.mtime_ns, entry.mtime_ns)
                 os.utime(name, ns=times, dir_fd=fd, follow_symlinks=False)
@@ -253,6 +258,19 @@ class NewFile:
         if policy.is_durable:
             os.fsync(fd)
         self.discard()
+
+    def _set_mode(self, entry: FileEntry, mode: int) -> None:
+        """Set the mode of a FIFO or a device, and of no other file that a sandbox may have given its name to. Raises
+        OSError.
+        """
+        flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC  # to open it would wait, or act
+        found = os.open(self.temporary, flags, dir_fd=self.parent_fd)
+        try:
+            if stat.S_IFMT(os.fstat(found).st_mode) != stat.S_IFMT(entry.mode):
+                raise OSError(errno.ESTALE, "exchanged meanwhile")
+            os.chmod(f"/proc/self/fd/{found}", mode)
+        finally:
+            os.close(found)
 
     def discard(self) -> None:
         """Remove it, unless it was committed."""
