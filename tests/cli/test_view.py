@@ -183,7 +183,7 @@ def test_programs_find_what_packages_made_of_usr() -> None:
     if not os.path.exists("/var/lib/dpkg/status"):
         pytest.skip("no packages of dpkg")
     done = shell(
-        "dpkg-query -W -f '${Package} ${Status}\n' dpkg libc6; dpkg -S /bin/dash >/dev/null; echo $?"
+        "dpkg-query -W -f '${Package} ${Status}\n' dpkg libc6; dpkg -S /usr/bin/dpkg >/dev/null; echo $?"
     )
     host = subprocess.run(
         ["dpkg-query", "-W", "-f", "${Package} ${Status}\n", "dpkg", "libc6"],
