@@ -10,10 +10,12 @@ No descriptor passes: a program that sends some gets EPERM, those of the host's 
 and the program is told MSG_CTRUNC. Credentials of the host's side are nobody's, except those of a server.
 """
 
+import fcntl
 import socket
 from typing import Final
 
 from cloche.abi.errno import EAGAIN, ECONNREFUSED, ECONNRESET, EINVAL, EISCONN, ENFILE, ENOMEM, LinuxError
+from cloche.abi.ioctl import FIONREAD
 from cloche.abi.poll import EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP
 from cloche.abi.socket import SO_PASSRIGHTS, SOCK_DGRAM, SOCK_STREAM
 from cloche.abi.socket_structs import unpack_sockaddr_un
@@ -45,6 +47,7 @@ _MESSAGE: Final = 1 << 19  # the longest message of seqpacket that is passed on 
 _MESSAGE_ROOM: Final = 1 << 20  # the send buffer for them
 _ARRIVALS: Final = 16  # connections taken in one turn of the loop
 _NOBODY: Final = 65534
+_NONE_WAITS: Final = bytes(4)
 _WATCH: Final = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET
 
 
@@ -233,6 +236,9 @@ class HostLink(Waiter, FdWatcher):
     def _move_out(self) -> None:
         """From the program to the host."""
         peer = self.peer
+        if peer.shut & SEND_SHUTDOWN and not self.is_deaf and not self.has_ended:
+            self.is_deaf = True
+            self._shut(socket.SHUT_RD)
         packets = peer.packets
         while packets and self.may_write:
             packet = packets[0]
@@ -256,9 +262,6 @@ class HostLink(Waiter, FdWatcher):
         if peer.shut & RCV_SHUTDOWN and not self.is_fin_sent:
             self.is_fin_sent = True
             self._shut(socket.SHUT_WR)
-        if peer.shut & SEND_SHUTDOWN and not self.is_deaf and not self.has_ended:
-            self.is_deaf = True
-            self._shut(socket.SHUT_RD)
 
     def _shut(self, how: int) -> None:
         try:
@@ -290,13 +293,17 @@ class HostLink(Waiter, FdWatcher):
                 self.has_ended = self.has_hung_up = True
                 self._see_end()
                 return
-            if not data and (self.is_stream or self.has_ended):
+            if not data and (self.is_stream or self.has_ended and not self._has_more()):
                 self.may_read = False
                 self.has_ended = True
                 self._see_end()
                 return
             if not self._pass_on(data, is_cut=flags & socket.MSG_CTRUNC != 0):
                 return
+
+    def _has_more(self) -> bool:
+        """Whether an empty message was one, and not the end: others that are not empty wait behind it."""
+        return fcntl.ioctl(self.host.fileno(), FIONREAD, _NONE_WAITS) != _NONE_WAITS
 
     def _pass_on(self, data: bytes, *, is_cut: bool) -> bool:
         """Give a piece or a message to the program; whether all of it went."""
