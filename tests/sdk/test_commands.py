@@ -26,6 +26,19 @@ def test_results(shared: Sandbox) -> None:
     assert shared.commands.run(["sh", "-c", "echo $0", "a b; c"]).stdout == "a b; c\n"
 
 
+def test_a_user_of_a_liar(shared: Sandbox) -> None:
+    """Numbers in its passwd that are none."""
+    before = shared.files.read("/etc/passwd")
+    try:
+        for number in ("\u00b2", "9" * 5000, "4294967295"):
+            shared.files.write("/etc/passwd", f"first:x:{number}:0::/:\nsecond:x:0:{number}::/:\n")
+            for user in ("first", "second"):
+                with pytest.raises(InvalidArgument, match="there is no"):
+                    shared.commands.run("true", user=user)
+    finally:
+        shared.files.write("/etc/passwd", before)
+
+
 def test_no_such_command(shared: Sandbox) -> None:
     result = shared.commands.run(["/no/such"])
     assert result.exit_code == 127 and "/no/such" in result.error

@@ -52,6 +52,7 @@ MAX_READ: Final = 256 << 20  # bytes of a file that is read whole, unless more a
 MAX_ENTRIES: Final = 100_000  # of a listing
 _READ_BYTES: Final = 1 << 18
 _MAX_PASSWD: Final = 4 << 20
+_MAX_ID: Final = 0xFFFFFFFE
 _OUT_BYTES: Final = 1 << 18
 _KINDS: Final = {stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "symlink"}
 _CHANGES: Final = {wire.ADDED: "added", wire.CHANGED: "changed", wire.DELETED: "deleted"}
@@ -66,6 +67,10 @@ _EVENTS: Final = (
 _NONSENSE: Final = "the sandbox sends what it should not; kill() it"
 
 Data = str | bytes | bytearray | memoryview | BinaryIO
+
+
+def _is_id(text: str) -> bool:
+    return re.fullmatch(r"\d{1,10}", text, re.ASCII) is not None and int(text) <= _MAX_ID
 
 
 def resolve_user(core: SandboxCore, user: int | str | None) -> Steps[tuple[int, int, str]]:
@@ -85,7 +90,7 @@ def resolve_user(core: SandboxCore, user: int | str | None) -> Steps[tuple[int, 
         data = b""
     for line in data.decode(errors="replace").splitlines():
         parts = line.split(":")
-        if len(parts) >= 6 and parts[0] == text and parts[2].isdigit() and parts[3].isdigit():
+        if len(parts) >= 6 and parts[0] == text and _is_id(parts[2]) and _is_id(parts[3]):
             return int(parts[2]), int(parts[3]), parts[5]
     if text == "root":
         return 0, 0, ""
