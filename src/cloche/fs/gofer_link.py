@@ -57,6 +57,7 @@ from cloche.wire.gofer import (
     OP_STATFS,
     OP_SYMLINK,
     OP_TMPFILE,
+    OP_UNBIND,
     OP_UNLINK,
     OP_WALK,
     OP_WRITE,
@@ -548,19 +549,22 @@ class GoferLink(HostServer, FdWatcher):
                 self._discard(request)
 
     def _discard(self, request: GoferRequest) -> None:
-        """Close the descriptors of an answer that was not taken, release its fid, and report its change."""
+        """Close the descriptors of an answer that was not taken, release its fid or socket, and report its change."""
         for fd in request.fds:
             self.close_fd(fd)
         request.fds = []
         if request.was_taken:
             return
         if request.code == 0 and not self._is_broken:
-            fids = _fids_in_reply(request.op, b"".join(request.parts))
-            if fids:
-                try:
+            body = b"".join(request.parts)
+            fids, number = _fids_in_reply(request.op, body), _socket_in_reply(request.op, body)
+            try:
+                if fids:
                     self.forget(fids)
-                except LinuxError:
-                    pass
+                if number:
+                    self._send(OP_UNBIND, 0, pack_u64(number))
+            except LinuxError:
+                pass
             if request.is_change:
                 self.lost_changes += 1
                 for observer in self.observers:
@@ -631,3 +635,15 @@ def _fids_in_reply(op: int, body: bytes) -> list[int]:
     except ProtocolError:
         pass
     return []
+
+
+def _socket_in_reply(op: int, body: bytes) -> int:
+    """The number of the bound socket that a reply gives, or 0."""
+    if op != OP_BIND:
+        return 0
+    try:
+        reader = Reader(body)
+        reader.attr()
+        return reader.u64()
+    except ProtocolError:
+        return 0

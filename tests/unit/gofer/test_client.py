@@ -12,7 +12,7 @@ from cloche.kernel.host_wait import HostRequest, HostWait
 from cloche.kernel.task import Kernel
 from cloche.platform.fake import FakePlatform
 from cloche.wire.frame import Frame, FrameChannel
-from cloche.wire.gofer import ATTR, OP_FORGET, OP_RENAME, OP_STAT, pack_string, pack_u32, pack_u64
+from cloche.wire.gofer import ATTR, OP_FORGET, OP_RENAME, OP_STAT, OP_UNBIND, pack_string, pack_u32, pack_u64
 
 STAT = ATTR.pack(1, 2, 0o100644, 1, 0, 0, 0, 5, 8, 0, 0, 0) + b"\0\0"
 OPENED = ATTR.pack(1, 2, 0o100644, 1, 0, 0, 0, 5, 8, 0, 0, 0) + pack_u64(77)
@@ -190,6 +190,23 @@ def test_the_fid_of_a_name_that_nobody_takes_is_given_back(rig: Rig) -> None:
     rig.wake()
     forgotten = rig.asked()
     assert forgotten.code == OP_FORGET and forgotten.body == pack_u64(77)
+
+
+@pytest.mark.parametrize("is_answered", [True, False])
+def test_a_bound_socket_that_nobody_takes_is_given_back(rig: Rig, is_answered: bool) -> None:
+    """A program that is killed in bind(2) leaves its gofer no socket."""
+    bind = rig.late(rig.client.bind, 5, b"name", 1, 0o755)
+    answer = OPENED  # attributes and a number
+    asked = rig.asked().ident
+    if is_answered:
+        rig.server.reply(asked, 0, answer)
+        rig.wake()
+    bind.forget()
+    if not is_answered:
+        rig.server.reply(asked, 0, answer)
+        rig.wake()
+    given_back = rig.asked()
+    assert (given_back.code, given_back.body) == (OP_UNBIND, pack_u64(77))
 
 
 @pytest.mark.parametrize("mode", [0o40755, 0o100644])
