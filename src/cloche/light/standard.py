@@ -34,11 +34,13 @@ def leave() -> None:
     """
     here = __file__.rpartition("/")[0]
     sys.path[:] = [each for each in sys.path if each != here]
-    names = ["collections.abc"] if "collections.abc" in sys.modules else []
+    names: list[str] = []
     for name, module in list(sys.modules.items()):
         path = getattr(module, "__file__", None)
         if path is not None and path.rpartition("/")[0] == here and name != __name__:
             names.append(name)
+    if "collections" in names and "collections.abc" in sys.modules:
+        names.append("collections.abc")  # since Python 3.13 no file of its own: what `collections` says it is
     for name in names:
         del sys.modules[name]
     if "site" not in sys.modules:

@@ -1,6 +1,7 @@
 """Light modules (`cloche.light`) stand in for standard ones in the keeper and its forks."""
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -50,6 +51,37 @@ def test_a_part_imports_nothing_heavy(module: str) -> None:
 def test_no_part_asks_a_light_module_for_what_it_lacks_while_it_is_imported() -> None:
     code = "import cloche.boot.keeper, cloche.boot.sentry, cloche.gofer.launch, cloche.boot.broker\n"
     assert in_light(code + "print(list(sys.modules['cloche.light.standard']._found))").strip() == "[]"
+
+
+PYTHONS = [
+    python
+    for python in (
+        sys.executable,
+        *(shutil.which(f"python3.{minor}", path="/usr/bin") for minor in range(11, 16)),
+    )
+    if python
+]
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_light_modules_may_be_left_again(python: str) -> None:
+    """A keeper starts an analyst for each of its gofers, and leaves them each time; in each Python of the machine."""
+    code = f"""
+import sys
+sys.path[:0] = [{LIGHT!r}]
+sys.path.append({os.path.dirname(PACKAGE)!r})
+import collections, socket, typing
+assert collections.__file__.startswith({LIGHT!r})
+from cloche.light.standard import leave
+for _ in range(3):
+    leave()
+    import collections.abc
+    assert not collections.__file__.startswith({LIGHT!r}) and collections.abc.Mapping and collections.OrderedDict
+"""
+    done = subprocess.run(
+        [python, "-I", "-S", "-c", code], capture_output=True, text=True, timeout=150, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_sockets_are_those_of_the_standard_library() -> None:
