@@ -23,6 +23,7 @@ from cloche.boot.spec import PLATFORMS, RO, RW, SandboxSpec
 from cloche.oci import cgroups
 from cloche.oci import quickjson as json
 from cloche.oci.anchor import Anchor
+from cloche.oci.deletion import remove_groups
 from cloche.oci.egress import check_joined, egress_of
 from cloche.oci.errors import OciError
 from cloche.oci.hooks import run_hooks
@@ -32,7 +33,7 @@ from cloche.oci.monitor import fork_monitor
 from cloche.oci.mounts import guest_mounts
 from cloche.oci.pods import join, sandbox_of
 from cloche.oci.propagation import describe_mounts
-from cloche.oci.records import CREATED, CREATING, Record, check_id, start_time
+from cloche.oci.records import CREATING, Record, check_id, start_time
 from cloche.oci.rootless import is_rootless
 from cloche.oci.seccomp import compile_profile
 from cloche.oci.spec import Bundle, ProcessSpec, encode, read_bundle
@@ -507,17 +508,8 @@ def _undo(record: Record, anchor: Anchor) -> None:
             record.end()
         except OciError:
             pass
-    _remove_groups(record)
+    remove_groups(record)
     record.remove()
-
-
-def _remove_groups(record: Record) -> None:
-    """Remove its control groups, when its processes are gone."""
-    if record.unit:
-        from cloche.oci import systemd
-
-        systemd.stop(record)
-    cgroups.remove(record.groups)
 
 
 def write_pid_file(path: str, pid: int) -> None:
@@ -530,17 +522,3 @@ def write_pid_file(path: str, pid: int) -> None:
         os.rename(new, path)
     except OSError as error:
         raise OciError(f"{path}: {error.strerror}") from None
-
-
-def delete(record: Record, *, is_forced: bool) -> None:
-    """Forget a container that has ended, or end it.  Raises OciError."""
-    status = record.status()
-    if status not in ("stopped", CREATED, CREATING) and not is_forced:
-        raise OciError(f"cannot delete container {record.ident} that is not stopped: {status}")
-    record.end()
-    _remove_groups(record)
-    state = record.state("stopped")
-    try:
-        run_hooks(record.hooks, "poststop", state)
-    finally:
-        record.remove()

@@ -3,7 +3,8 @@
 import os
 import signal
 
-from cloche.oci.create import create, delete, listen_count, passed_streams
+from cloche.oci.create import create, listen_count, passed_streams
+from cloche.oci.deletion import delete
 from cloche.oci.errors import OciError
 from cloche.oci.foreground import follow
 from cloche.oci.log import Log

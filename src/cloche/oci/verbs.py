@@ -149,7 +149,7 @@ def _kill(root: str, options: Options, words: list[str]) -> None:
 
 
 def _delete(root: str, options: Options, words: list[str]) -> None:
-    from cloche.oci.create import delete
+    from cloche.oci.deletion import delete
 
     ident = one_id(words, "delete")
     try:
@@ -179,13 +179,16 @@ def ask(record: Record, method: str, fields: dict[str, Any]) -> dict[str, Any]:
 
 def start(record: Record) -> None:
     """Start its program.  Raises OciError."""
-    from cloche.oci.hooks import run_hooks
-
     status = record.status()
     if status == STOPPED:
         raise OciError("cannot start a container that has stopped")
     if status != CREATED:
         raise OciError("cannot start an already running container")
+    if not record.hooks:  # their module is one more to import
+        ask(record, "start", {})
+        return
+    from cloche.oci.hooks import run_hooks
+
     run_hooks(record.hooks, "startContainer", record.state(CREATED))
     ask(record, "start", {})
     try:
