@@ -262,11 +262,13 @@ def test_memory() -> None:
     """Memory, files in memory, and both together end at the limit; less than it works."""
     small = "x = b'x' * (20 << 20); print('ok')"
     assert run("/usr/bin/python3", "-c", small, options=("--memory", "64m")).out == "ok\n"
-    done = run("/usr/bin/python3", "-c", "x = b'x' * (300 << 20); print('ok')", options=("--memory", "64m"))
+    # what is looked at again and again must be there long enough to be seen
+    large = "import time; x = b'x' * (300 << 20); time.sleep(60); print('ok')"
+    done = run("/usr/bin/python3", "-c", large, options=("--memory", "64m"), timeout=TIMEOUT_S)
     assert done.status == 137 and "memory limit" in done.err and done.out == "", done
     done = shell("head -c 100m /dev/zero > /tmp/x; wc -c < /tmp/x", "--memory", "64m")
     assert "No space left" in done.err and int(done.out) <= 64 << 20, done
-    script = "head -c 50m /dev/zero > /tmp/x; /usr/bin/python3 -c \"x = b'x' * (40 << 20)\"; echo $?"
+    script = "head -c 50m /dev/zero > /tmp/x; /usr/bin/python3 -c \"import time; x = b'x' * (40 << 20); time.sleep(60)\"; echo $?"
     assert shell(script, "--memory", "64m").out == "137\n"
     done = shell("free -b | awk '/Mem:/ {print $2}'", "--memory", "64m")
     assert done.out in ("67108864\n", ""), done
