@@ -2,7 +2,7 @@
 
 System directories are visible below a private layer, /etc only by the names listed here, the current directory at its
 own path, with writes kept private. $HOME and /tmp are empty directories of the sandbox's own; /var, /run and /srv
-have some of the host's directories (`gofer/skeleton.py`), all empty.
+have some of the host's directories (`gofer/skeleton.py`), all empty but for what packages made of /usr.
 """
 
 import os
