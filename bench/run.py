@@ -25,9 +25,8 @@ from bench.machine import describe, line_ns, machine, place, raw_figures
 
 TITLE = "System calls: time relative to native (less is better)"
 HERE = Path(__file__).parent
-INSTALLED = Path(
-    sysconfig.get_path("scripts"), "cloche"
-)  # the launcher, which is not this interpreter's `-m`
+# What users start: with `-m` there would be an interpreter more.
+INSTALLED = Path(sysconfig.get_path("scripts"), "cloche")
 CLOCHE = [*([str(INSTALLED)] if INSTALLED.exists() else [sys.executable, "-m", "cloche.cli.main"]), "run"]
 
 
