@@ -11,12 +11,13 @@ and the program is told MSG_CTRUNC. Credentials of the host's side are nobody's,
 """
 
 import fcntl
+import select
 import socket
 from typing import Final
 
 from cloche.abi.errno import EAGAIN, ECONNREFUSED, ECONNRESET, EINVAL, EISCONN, ENFILE, ENOMEM, LinuxError
 from cloche.abi.ioctl import FIONREAD
-from cloche.abi.poll import EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP
+from cloche.abi.poll import EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, POLLHUP, POLLRDHUP
 from cloche.abi.socket import SO_PASSRIGHTS, SOCK_DGRAM, SOCK_STREAM
 from cloche.abi.socket_structs import unpack_sockaddr_un
 from cloche.abi.stat import S_IFMT, S_IFSOCK
@@ -226,12 +227,12 @@ class HostLink(Waiter, FdWatcher):
         self.is_moving = True
         try:
             self._move_out()
-            if self.is_open:
+            if self.mine.is_released and not self.peer.packets:
+                self._close()
+            else:
                 self._move_in()
         finally:
             self.is_moving = False
-        if self.mine.is_released and not self.peer.packets:
-            self._close()
 
     def _move_out(self) -> None:
         """From the program to the host."""
@@ -293,7 +294,7 @@ class HostLink(Waiter, FdWatcher):
                 self.has_ended = self.has_hung_up = True
                 self._see_end()
                 return
-            if not data and (self.is_stream or self.has_ended and not self._has_more()):
+            if not data and (self.is_stream or self._is_end()):
                 self.may_read = False
                 self.has_ended = True
                 self._see_end()
@@ -301,9 +302,18 @@ class HostLink(Waiter, FdWatcher):
             if not self._pass_on(data, is_cut=flags & socket.MSG_CTRUNC != 0):
                 return
 
-    def _has_more(self) -> bool:
-        """Whether an empty message was one, and not the end: others that are not empty wait behind it."""
-        return fcntl.ioctl(self.host.fileno(), FIONREAD, _NONE_WAITS) != _NONE_WAITS
+    def _is_end(self) -> bool:
+        """Whether an empty message was the end, and not one behind which others wait that are not empty.
+
+        The host is asked: the end may be read before the event loop tells of it, and would then be read for ever.
+        """
+        if not self.has_ended:
+            poller = select.poll()
+            poller.register(self.host.fileno(), POLLRDHUP)
+            for _fd, events in poller.poll(0):
+                self.has_ended = True
+                self.has_hung_up = events & POLLHUP != 0
+        return self.has_ended and fcntl.ioctl(self.host.fileno(), FIONREAD, _NONE_WAITS) == _NONE_WAITS
 
     def _pass_on(self, data: bytes, *, is_cut: bool) -> bool:
         """Give a piece or a message to the program; whether all of it went."""
