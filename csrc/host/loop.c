@@ -145,9 +145,7 @@ static bool is_anybody_owing(void)
 /* How long to sleep at most, negative: for ever. */
 static int64_t sleep_time(int64_t deadline)
 {
-    int64_t left = deadline < 0 ? -1 : deadline - (int64_t)now_ns();
-    if (deadline >= 0 && left < 0)
-        left = 0;
+    int64_t now = (int64_t)now_ns(), left = deadline < 0 ? -1 : deadline > now ? deadline - now : 0;
     if (is_anybody_owing() && (left < 0 || left > SECOND_NS))
         left = SECOND_NS;
     if (irq_unsent_total && (left < 0 || left > SECOND_NS / 1000))
@@ -171,6 +169,7 @@ static int sleep_once(struct event *e, int64_t deadline)
         release_held();
     int64_t left = sleep_time(deadline);
     int n, room = ready_room();
+    uint64_t began = ticks_now();
     Py_BEGIN_ALLOW_THREADS n = wait_ready(events, room, left);
     Py_END_ALLOW_THREADS
     info->asleep = 0;
@@ -178,6 +177,8 @@ static int sleep_once(struct event *e, int64_t deadline)
     if (n < 0 && errno == EINTR)
         return PyErr_CheckSignals();
     handle_ready(events, n);
+    if (n > 0)
+        slept(left_at - began);
     if (n <= 0 && is_anybody_owing())
         push_event(EV_OWING, 0, 0);
     return scan(e) || take_queued(e);
@@ -199,11 +200,11 @@ static int next_event(struct event *e, int64_t timeout_ns, int64_t deadline)
         *e = (struct event){{EV_STALL, -2, 0, 0, (int64_t)passed}};
         return 1;
     }
-    if (ops_out || now - last_poll > spin_time()) {
+    if (ops_out || now - last_poll > spin_ticks) {
         last_poll = now;
         check_delegated();
         poll_now();
-        if (is_anybody_owing() && now - last_owing > OWING_TURN * spin_time()) {
+        if (is_anybody_owing() && now - last_owing > OWING_TURN * spin_ticks) {
             last_owing = now;
             push_event(EV_OWING, 0, 0);
         }

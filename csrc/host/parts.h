@@ -91,10 +91,11 @@ void release_process(struct prc *p);
 void forget_process(struct prc *p, int64_t status, PyObject *const *usage, Py_ssize_t count);
 
 /* spinning.c */
-uint64_t spin_time(void);
+extern uint64_t spin_ticks;
 void update_spin(void);
 void keep_apart(uint32_t theirs);
 bool spin_worth(void);
+void slept(uint64_t passed);
 bool spin(struct event *e, bool moment);
 
 /* loop.c */

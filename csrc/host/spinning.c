@@ -1,7 +1,8 @@
 /* Whether to spin or to sleep, for the sentry and for stubs, and on which processor. */
 #include "parts.h"
 
-static uint64_t spin_ticks, stub_spin_ticks;
+uint64_t spin_ticks;
+static uint64_t stub_spin_ticks;
 static int cpu_count = 1;
 static int spin_skip, spin_penalty;
 
@@ -10,11 +11,6 @@ void set_spin(uint64_t sentry_ticks, uint64_t stub_ticks, int cpus)
     spin_ticks = sentry_ticks;
     stub_spin_ticks = info->spin_ticks = stub_ticks;
     cpu_count = cpus;
-}
-
-uint64_t spin_time(void)
-{
-    return spin_ticks;
 }
 
 /* Stubs may spin while every thread that runs or waits, and the sentry, have a processor of their own. In a crowd they
@@ -53,18 +49,14 @@ void keep_apart(uint32_t theirs)
 }
 
 /* Spinning pays only if the answer comes soon and no other thread wants the processor: after failures it is tried
- * ever more rarely, after a success at once again. */
+ * ever more rarely, after successes, and sleeps that were short, more often again. */
 bool spin_worth(void)
 {
     if (!run_count || (run_count > 1 && cpu_count == 1) || !spin_ticks || (ops_out && is_sync))
         return false;
     if (newborn) /* it may have been put on the sentry's processor */
         return false;
-    if (spin_skip) {
-        spin_skip--;
-        return false;
-    }
-    return true;
+    return !(spin_skip && spin_skip--); /* each time that is left out counts */
 }
 
 static void spin_result(bool succeeded)
@@ -75,6 +67,14 @@ static void spin_result(bool succeeded)
         spin_penalty = spin_penalty ? (spin_penalty < 32 ? spin_penalty * 2 : 64) : 1;
     spin_skip = spin_penalty >= 4 ? spin_penalty : 0; /* a guest may compute for once */
     update_spin();
+}
+
+/* A sleep of so many ticks ended with an event: a spin instead would have succeeded, if it was that short and would have
+ * held no processor that a guest needed. */
+void slept(uint64_t passed)
+{
+    if (spin_penalty && run_count < cpu_count && passed < spin_ticks)
+        spin_result(true);
 }
 
 /* Look for an event for a while, or with `moment` for a much shorter one.  False: none came, or another thread may want
