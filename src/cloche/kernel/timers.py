@@ -29,6 +29,7 @@ CPU_GUARD: Final = 15  # boot.cpu_guard
 MEMORY_GUARD: Final = 16  # boot.memory_guard
 LAYER_FLUSH: Final = 17  # fs.kept: changes of a layer are to be written
 EXEC_TIMEOUT: Final = 18  # boot.execs: the time of a command from outside is over
+UNIX_HOST: Final = 19  # net.unix_host: there was no memory for what comes from the host
 
 KIND_NAMES: Final[dict[int, str]] = {
     DEADLINE: "deadline",
@@ -49,6 +50,7 @@ KIND_NAMES: Final[dict[int, str]] = {
     MEMORY_GUARD: "memory guard",
     LAYER_FLUSH: "kept layer",
     EXEC_TIMEOUT: "time of a command",
+    UNIX_HOST: "memory for a host's socket",
 }
 
 

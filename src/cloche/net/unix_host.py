@@ -23,6 +23,7 @@ from cloche.abi.socket_structs import unpack_sockaddr_un
 from cloche.abi.stat import S_IFMT, S_IFSOCK
 from cloche.kernel.host_fds import FdWatcher
 from cloche.kernel.task import KernelContext, container_of
+from cloche.kernel.timers import UNIX_HOST, Timer, TimerOwner, monotonic_ns
 from cloche.mm.quota import DESCRIPTORS, KERNEL_MEMORY
 from cloche.mm.usermem import KernelIovIter
 from cloche.net.socket import (
@@ -47,6 +48,9 @@ _PIECE: Final = 65536  # of a stream, taken from the host at once
 _MESSAGE: Final = 1 << 19  # the longest message of seqpacket that is passed on whole
 _MESSAGE_ROOM: Final = 1 << 20  # the send buffer for them
 _ARRIVALS: Final = 16  # connections taken in one turn of the loop
+_TURN_PIECES: Final = 256  # of one connection, taken in one turn of the loop
+_TURN_BYTES: Final = 1 << 20
+_AGAIN_NS: Final = 100_000_000  # until memory that was short is asked for again, of which nobody tells
 _NOBODY: Final = 65534
 _NONE_WAITS: Final = bytes(4)
 _WATCH: Final = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET
@@ -124,7 +128,7 @@ class HostedUnix(UnixSocket):
         super().end(is_embryo=is_embryo)
 
 
-class Door(Entrance):
+class Door(Entrance, TimerOwner):
     """The host's listening socket behind a listener."""
 
     def __init__(self, listener: HostedUnix, ctx: Context, fd: int) -> None:
@@ -132,11 +136,14 @@ class Door(Entrance):
         self.ctx: KernelContext = _kernel_context(ctx)
         self.host: socket.socket = socket.socket(fileno=fd)
         self.host.setblocking(False)
-        self.is_shut: bool = False  # the backlog is full: connections wait at the host
+        self.is_shut: bool = False  # the backlog is full, or memory short: connections wait at the host
+        self.timer: Timer | None = None  # to look for memory again
         self.token: int = listener.kernel.fds.watch(fd, EPOLLIN, self)
 
     def close(self) -> None:
         """Nobody is let in any more."""
+        if self.timer is not None:
+            self.timer.cancel()
         self.listener.kernel.fds.unwatch(self.host.fileno(), self.token)
         self.host.close()
 
@@ -147,13 +154,21 @@ class Door(Entrance):
             self.is_shut = False
             listener.kernel.fds.rewatch(self.host.fileno(), self.token, EPOLLIN)
 
+    def timer_due(self, kind: int, argument: int) -> None:
+        """There may be memory again."""
+        self.timer = None
+        self.reopen()
+
     def fd_ready(self, token: int, events: int) -> None:
         """Clients have connected."""
         listener = self.listener
         for _turn in range(_ARRIVALS):
-            if len(listener.embryos) > listener.backlog or not KERNEL_MEMORY.has_room(2 * SOCKET_BYTES):
+            is_full = len(listener.embryos) > listener.backlog
+            if is_full or not KERNEL_MEMORY.has_room(2 * SOCKET_BYTES):
                 self.is_shut = True
                 listener.kernel.fds.rewatch(self.host.fileno(), self.token, 0)
+                if not is_full and self.timer is None:
+                    self.timer = listener.kernel.timers.add(monotonic_ns() + _AGAIN_NS, UNIX_HOST, self)
                 return
             try:
                 host = self.host.accept()[0]
@@ -174,7 +189,7 @@ class Door(Entrance):
             listener.queue.wake(IN_WAKE)
 
 
-class HostLink(Waiter, FdWatcher):
+class HostLink(Waiter, FdWatcher, TimerOwner):
     """What moves data between a program's socket and one of the host's."""
 
     def __init__(self, mine: UnixSocket, ctx: Context, host: socket.socket, cred: Ucred) -> None:
@@ -192,7 +207,9 @@ class HostLink(Waiter, FdWatcher):
         self.has_hung_up: bool = False  # and is closed
         self.is_fin_sent: bool = False
         self.is_deaf: bool = False  # the program reads no more
-        self.left: bytes = b""  # of a piece that there was no memory for
+        self.left: bytes | None = None  # of a piece that there was no memory for
+        self.is_left_cut: bool = False
+        self.timer: Timer | None = None  # to look for memory again
         peer = mine.new_embryo(self.ctx)
         _move(peer, mine)
         peer.state = CONNECTED
@@ -219,6 +236,11 @@ class HostLink(Waiter, FdWatcher):
             self.has_ended = True
         if events & EPOLLHUP:
             self.has_hung_up = True
+        self._move_both()
+
+    def timer_due(self, kind: int, argument: int) -> None:
+        """There may be memory again."""
+        self.timer = None
         self._move_both()
 
     def _move_both(self) -> None:
@@ -271,17 +293,22 @@ class HostLink(Waiter, FdWatcher):
             pass  # it has ended meanwhile
 
     def _move_in(self) -> None:
-        """From the host to the program, as far as it reads."""
-        peer = self.peer
-        while peer.wmem < peer.sndbuf:
-            if self.left:
-                if not self._pass_on(self.left, is_cut=False):
+        """From the host to the program, as far as it reads, and no longer than a turn of the event loop may last."""
+        peer, host = self.peer, self.host
+        left_bytes = _TURN_BYTES
+        for _turn in range(_TURN_PIECES):
+            if peer.wmem >= peer.sndbuf:
+                return  # it wakes us when it has read
+            if self.left is not None:
+                if not self._pass_on(self.left, is_cut=self.is_left_cut):
                     return
                 continue
             if not self.may_read:
                 return
+            if left_bytes <= 0:
+                break
             try:
-                data, _control, flags, _name = self.host.recvmsg(_PIECE if self.is_stream else _MESSAGE)
+                data, _control, flags, _name = host.recvmsg(_PIECE if self.is_stream else _MESSAGE)
             except BlockingIOError:
                 self.may_read = False
                 if self.has_ended:
@@ -299,8 +326,11 @@ class HostLink(Waiter, FdWatcher):
                 self.has_ended = True
                 self._see_end()
                 return
+            left_bytes -= len(data)
             if not self._pass_on(data, is_cut=flags & socket.MSG_CTRUNC != 0):
                 return
+        # What nobody reads, or a filter drops, fills no buffer: its sender may be as fast as this.
+        self.mine.kernel.fds.rewatch(host.fileno(), self.token, _WATCH)
 
     def _is_end(self) -> bool:
         """Whether an empty message was the end, and not one behind which others wait that are not empty.
@@ -316,8 +346,8 @@ class HostLink(Waiter, FdWatcher):
         return self.has_ended and fcntl.ioctl(self.host.fileno(), FIONREAD, _NONE_WAITS) == _NONE_WAITS
 
     def _pass_on(self, data: bytes, *, is_cut: bool) -> bool:
-        """Give a piece or a message to the program; whether all of it went."""
-        self.left = b""
+        """Give a piece or a message to the program; whether all of it went. What there is no memory for is kept."""
+        self.left = None
         mine = self.mine
         if mine.is_released or mine.shut & RCV_SHUTDOWN:
             return True  # nobody reads it
@@ -327,11 +357,13 @@ class HostLink(Waiter, FdWatcher):
         done = self.peer.send(self.ctx, KernelIovIter(data), 0, out)
         if is_cut and len(mine.packets) > before:
             mine.packets[before].is_cut = True
-        done = max(done, 0)
-        if done < len(data):
-            self.left = data[done:]
-            return False
-        return True
+        if 0 <= done >= len(data):
+            return True
+        self.left = data[max(done, 0) :]
+        self.is_left_cut = is_cut and done <= 0
+        if self.timer is None:
+            self.timer = mine.kernel.timers.add(monotonic_ns() + _AGAIN_NS, UNIX_HOST, self)
+        return False
 
     def _reset(self) -> None:
         mine = self.mine
@@ -356,6 +388,8 @@ class HostLink(Waiter, FdWatcher):
         if not self.is_open:
             return
         self.is_open = False
+        if self.timer is not None:
+            self.timer.cancel()
         self.mine.kernel.fds.unwatch(self.host.fileno(), self.token)
         self.host.close()
         self.peer.queue.remove(self)
