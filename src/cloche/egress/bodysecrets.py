@@ -10,6 +10,7 @@ import re
 import urllib.parse
 from typing import Any, Final
 
+from cloche.egress.httpcheck import LENGTH
 from cloche.egress.requestrules import Secret
 
 __all__ = ["MAX_BODY", "Holding", "is_searched", "put_in_body"]
@@ -29,7 +30,6 @@ _DISPOSITION: Final = re.compile(
     re.IGNORECASE,
 )
 _TYPE: Final = re.compile(rb"content-type:[ \t]*(?![ \t]|multipart/|message/)[^\r\n]*", re.IGNORECASE)
-_LENGTH: Final = re.compile(rb"[0-9]{1,18}")
 
 
 class Holding:
@@ -63,7 +63,7 @@ def is_searched(headers: list[tuple[bytes, bytes]]) -> bool:
     for name, value in headers:
         if name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
             return False
-        if name == b"content-length" and (not _LENGTH.fullmatch(value) or int(value) > MAX_BODY):
+        if name == b"content-length" and (not LENGTH.fullmatch(value) or int(value) > MAX_BODY):
             return False
     return True
 

@@ -13,7 +13,7 @@ from cloche.egress.approvals import Approvals
 from cloche.egress.blot import Blotter, forms_of
 from cloche.egress.bodysecrets import Holding, is_searched, put_in_body
 from cloche.egress.flow import Flow
-from cloche.egress.httpcheck import BadRequest
+from cloche.egress.httpcheck import LENGTH, BadRequest
 from cloche.egress.policy import HTTPS, Rule
 from cloche.egress.requestrules import SCOPES, BadPath, Facts, RequestRule, Secret, path_readings
 
@@ -71,10 +71,13 @@ class Passage:
         """Check the headers of an answer. Raises BadRequest if it must not be passed on."""
         for name, value in headers:
             lower = name.lower()
-            if lower == b"content-length" and value.isdigit() and self.is_too_long(int(value)):
-                raise BadRequest(
-                    502, f"an answer of more than the {self.max_response} bytes that the rule allows"
-                )
+            if lower == b"content-length":
+                if not LENGTH.fullmatch(value):
+                    raise BadRequest(502, "an answer with a Content-Length that is no number")
+                if self.is_too_long(int(value)):
+                    raise BadRequest(
+                        502, f"an answer of more than the {self.max_response} bytes that the rule allows"
+                    )
             if (
                 self.needles
                 and lower == b"content-encoding"
@@ -94,7 +97,7 @@ class Guard:
         self.ask_s: int = ask_s
 
     async def admit(self, method: bytes, target: bytes, headers: Headers) -> Passage:
-        """Decide.  Names of headers are in lower case.  Raises BadRequest."""
+        """Decide.  Names of headers are in lower case; a Content-Length is a number.  Raises BadRequest."""
         rule = self.flow.rule
         assert rule is not None
         passage = Passage(target, headers)
@@ -111,7 +114,7 @@ class Guard:
             passage.max_body = _least([each.max_body for each in found])
             passage.max_response = _least([each.max_response for each in found])
             lengths = facts.values("content-length")
-            if lengths and lengths[0].isdecimal():
+            if lengths:
                 passage.count_body(int(lengths[0]))
             self._count(found)
             asking = [(some, each) for some, each in zip(lists, found, strict=True) if each.ask]

@@ -22,7 +22,7 @@ import h2.settings
 from cloche.egress.blot import Blotter
 from cloche.egress.bodysecrets import MAX_BODY
 from cloche.egress.guard import Guard, Headers, Passage
-from cloche.egress.httpcheck import HOP, BadRequest, parse_authority
+from cloche.egress.httpcheck import HOP, LENGTH, BadRequest, parse_authority
 from cloche.egress.httprelay import RequestLog
 from cloche.egress.streams import Stream
 
@@ -100,7 +100,7 @@ def check_headers(
             shown = host.decode("ascii", "backslashreplace")
             raise BadRequest(421, f"this connection is to {name}:{port}, and the request for {shown}")
     lengths = [value for key, value in headers if key == b"content-length"]
-    if len(lengths) > 1 or (lengths and not re.fullmatch(rb"[0-9]{1,18}", lengths[0])):
+    if len(lengths) > 1 or (lengths and not LENGTH.fullmatch(lengths[0])):
         raise BadRequest(400, "a Content-Length that is no number")
     return method, target, headers
 

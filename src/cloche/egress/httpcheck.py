@@ -9,7 +9,7 @@ from typing import Final
 
 from cloche.egress.hosts import BadHost, parse_host
 
-__all__ = ["HOP", "MAX_HEAD", "BadRequest", "Head", "check_head", "parse_authority", "refusal"]
+__all__ = ["HOP", "LENGTH", "MAX_HEAD", "BadRequest", "Head", "check_head", "parse_authority", "refusal"]
 
 MAX_HEAD: Final = 65536
 _MAX_HEADERS: Final = 200
@@ -17,6 +17,7 @@ _REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}) (\S{1,3
 _HEADER: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,256}):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)")
 _ABSOLUTE: Final = re.compile(rb"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)(/[^#]*|\?[^#]*|)")
 _HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]]+)(?::([0-9]{1,5}))?", re.ASCII)
+LENGTH: Final = re.compile(rb"[0-9]{1,18}")  # a Content-Length, as no two programs read it differently
 _TARGET: Final = re.compile(rb"[\x21\x22\x24-\x7e]+")
 # Headers of one connection only (RFC 9110, 7.6.1), or written anew.
 HOP: Final = frozenset(
@@ -96,7 +97,7 @@ def _check_framing(head: Head) -> None:
         raise BadRequest(400, "both Content-Length and Transfer-Encoding")
     if len(lengths) > 1 or len(codings) > 1:
         raise BadRequest(400, "a length twice")
-    if lengths and not re.fullmatch(rb"[0-9]{1,18}", lengths[0]):
+    if lengths and not LENGTH.fullmatch(lengths[0]):
         raise BadRequest(400, "a Content-Length that is no number")
     if codings and (codings[0].lower() != b"chunked" or not head.minor):
         raise BadRequest(400, "a Transfer-Encoding other than chunked, or in HTTP/1.0")

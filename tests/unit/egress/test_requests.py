@@ -388,3 +388,17 @@ def test_what_a_request_waits_for_ends_with_it() -> None:
         assert not approvals.pending
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    "value", [b"9" * 19, b"9" * 1_000_000, b"+5", b"5 5", b"5_0", b"", "\u0665".encode()]
+)
+def test_lengths_of_answers_that_are_none(value: bytes) -> None:
+    """A server may say what it likes, of an answer to HEAD above all, which no library looks at."""
+    for most in (-1, 1000):
+        passage = Passage(b"/", [])
+        passage.max_response = most
+        passage.check_answer([(b"content-length", b"1000")])
+        with pytest.raises(BadRequest) as caught:
+            passage.check_answer([(b"Content-Length", value)])
+        assert caught.value.status == 502
