@@ -13,6 +13,7 @@ from typing import Generic, Literal, Self, TypeVar, Unpack, overload
 
 from cloche.sdk import code, commands, events, files, images
 from cloche.sdk import core as sandboxes
+from cloche.sdk.arguments import data_of
 from cloche.sdk.code import Execution, Result
 from cloche.sdk.commands import MAX_OUTPUT, TIMEOUT_S, Command
 from cloche.sdk.core import SandboxCore
@@ -70,7 +71,7 @@ class AsyncCommandHandle:
         been started with `stdin=True`. Raises SandboxError if it takes no more input, SandboxTimeout after `timeout`
         seconds.
         """
-        await drive_async(self._command.send_input(data.encode() if isinstance(data, str) else data, timeout))
+        await drive_async(self._command.send_input(data_of("data", data), timeout))
 
     def close_stdin(self) -> None:
         """Close the command's standard input: it reads the end of the file."""

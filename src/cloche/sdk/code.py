@@ -23,6 +23,7 @@ from typing import Any, Final
 from uuid import uuid4
 
 from cloche.sdk import commands
+from cloche.sdk.arguments import check_callable, check_seconds
 from cloche.sdk.commands import MAX_OUTPUT, STDERR, STDOUT, Command, Sink
 from cloche.sdk.core import SandboxCore
 from cloche.sdk.effects import Call, Steps, deadline_of
@@ -189,6 +190,8 @@ class Listener:
         on_stderr: Callable[[Any], object] | None,
         on_result: Callable[[Any], object] | None,
     ) -> None:
+        for what, function in (("on_stdout", on_stdout), ("on_stderr", on_stderr), ("on_result", on_result)):
+            check_callable(what, function)
         self.sinks: dict[str, Sink] = {
             STDOUT: Sink(on_stdout, is_text=True),
             STDERR: Sink(on_stderr, is_text=True),
@@ -242,7 +245,7 @@ def _json(payload: bytes) -> dict[str, Any]:
 
 def language_of(text: str) -> str:
     """Raises InvalidArgument."""
-    name = _ALIASES.get(text.lower(), text.lower())
+    name = _ALIASES.get(str(text).lower(), str(text).lower())
     if name not in _PROGRAMS:
         raise InvalidArgument(f"language: {text!r}: one of {', '.join(_PROGRAMS)}")
     return name
@@ -291,8 +294,9 @@ class Context:
 
     def run(self, text: str, timeout: float | None, listener: Listener) -> Steps[Execution]:
         """Run a cell.  Raises CodeError, SandboxError."""
-        if timeout is not None and timeout <= 0:
-            raise InvalidArgument(f"timeout: {timeout}: more than 0 seconds, or None for no limit")
+        check_seconds("timeout", timeout)
+        if not isinstance(text, str):
+            raise InvalidArgument(f"code: {type(text).__name__}: text")
         command = self.command
         if command.is_followed:
             raise CodeError(

@@ -15,6 +15,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
+from cloche.sdk.arguments import (
+    check_callable,
+    check_count,
+    check_seconds,
+    data_of,
+    encoded,
+    is_whole,
+    items_of,
+)
 from cloche.sdk.core import SandboxCore
 from cloche.sdk.effects import Call, Steps, deadline_of, wait
 from cloche.sdk.errors import CommandError, InvalidArgument, SandboxEnded, SandboxError, SandboxTimeout
@@ -53,10 +62,10 @@ def argv_of(command: str | Sequence[str]) -> list[bytes]:
     """The arguments of a command: a string is run by the shell, a sequence is a program and its arguments. Raises
     InvalidArgument.
     """
-    words = ["/bin/sh", "-c", command] if isinstance(command, str) else list(command)
+    words = ["/bin/sh", "-c", command] if isinstance(command, str) else items_of("command", command)
     if not words or not all(isinstance(word, (str, bytes)) for word in words):
         raise InvalidArgument("command: write text for the shell, or a list of words, at least one")
-    found = [os.fsencode(word) for word in words]
+    found = [encoded("command", word) for word in words]
     if any(b"\0" in word for word in found):
         raise InvalidArgument("command: a word has a NUL byte, which no program can be given")
     return found
@@ -549,7 +558,7 @@ def make_request(
     request = ExecRequest(argv_of(command))
     request.env = env_items(env, envs)
     if cwd is not None:
-        request.cwd = os.fsencode(cwd)
+        request.cwd = encoded("cwd", cwd)
     return request
 
 
@@ -563,8 +572,9 @@ def start(
     max_output: int = MAX_OUTPUT,
 ) -> Steps[Command]:
     """Start a command.  Raises SandboxError; that there is no such program is in its result."""
-    if timeout is not None and timeout <= 0:
-        raise InvalidArgument(f"timeout: {timeout}: more than 0 seconds, or None for no limit")
+    check_seconds("timeout", timeout)
+    check_count("max_output", max_output)
+    given = None if stdin is None or isinstance(stdin, bool) else data_of("stdin", stdin)
     size = sum([len(each) for each in request.argv]) + sum([len(each) for each in request.env])
     if size > requests.MAX_BODY_BYTES:
         limit = requests.MAX_BODY_BYTES >> 20
@@ -576,7 +586,6 @@ def start(
         request.env.append(b"HOME=" + os.fsencode(home))
     command = Command(core, core.connect(), max_output)
     try:
-        given = stdin.encode() if isinstance(stdin, str) else stdin if isinstance(stdin, bytes) else None
         if timeout is not None:
             # the sandbox keeps to it whether or not anybody follows the command
             request.timeout_ms = math.ceil(min(timeout * 1000, requests.MAX_TIMEOUT_MS))
@@ -618,6 +627,8 @@ def run(
     is_text: bool = True,
 ) -> Steps[CommandResult]:
     """Start a command and wait for its end.  Raises SandboxError, CommandError."""
+    check_callable("on_stdout", on_stdout)
+    check_callable("on_stderr", on_stderr)
     command = yield from start(core, request, user=user, stdin=stdin, timeout=timeout, max_output=max_output)
     result = yield from command.follow(on_stdout, on_stderr, is_text=is_text)
     if check and not result.ok:
@@ -642,7 +653,7 @@ def wait_for(
 
 def give_terminal(request: ExecRequest, rows: int, columns: int) -> None:
     """The command has a terminal.  Raises InvalidArgument."""
-    if not 1 <= rows <= 0xFFFF or not 1 <= columns <= 0xFFFF:
+    if not all(is_whole(each, 1, 0xFFFF) for each in (rows, columns)):
         raise InvalidArgument(f"rows, columns: {rows}, {columns}: from 1 to 65535")
     request.has_terminal = True
     request.rows, request.columns = rows, columns

@@ -10,6 +10,7 @@ from typing import Final
 from cloche.boot.spawn import spawn_host, spawn_template
 from cloche.runtime import template
 from cloche.runtime.records import RUNNING, RecordError, State, Store, new_name
+from cloche.sdk.arguments import check_seconds, is_whole
 from cloche.sdk.effects import Steps, deadline_of, wait
 from cloche.sdk.errors import (
     InvalidArgument,
@@ -91,7 +92,8 @@ class SandboxCore:
 
     def set_timeout(self, timeout: float | None) -> Steps[None]:
         """Limit the sandbox's life to so many seconds from now; None: no limit."""
-        if timeout is not None and not 0 < timeout <= 2_000_000:
+        check_seconds("timeout", timeout)
+        if timeout is not None and timeout > 2_000_000:
             raise InvalidArgument(
                 f"timeout: {timeout}: more than 0 and at most 2,000,000 seconds, or None for no limit"
             )
@@ -169,8 +171,8 @@ class SandboxCore:
 
     def dial(self, port: int) -> Steps[socket.socket]:
         """A connection to a port of the sandbox. Raises PortClosed, InvalidArgument, SandboxError."""
-        if not 0 < port < 1 << 16:
-            raise InvalidArgument(f"port: {port}: from 1 to 65535")
+        if not is_whole(port, 1, 0xFFFF):
+            raise InvalidArgument(f"port: {port!r}: from 1 to 65535")
         try:
             ours, theirs = _loopback_pair()
         except OSError as error:

@@ -8,11 +8,14 @@ raised inside the generator, whose `finally` blocks then clean up.
 
 import asyncio
 import inspect
+import math
 import os
 import select
 import time
 from collections.abc import Callable, Generator
 from typing import Any, Final, Generic, TypeVar
+
+from cloche.sdk.errors import InvalidArgument
 
 T = TypeVar("T")
 _MAX_WAIT_S: Final = 1_000_000.0
@@ -72,8 +75,16 @@ def pause(seconds: float) -> Steps[None]:
 
 
 def deadline_of(timeout: float | None) -> float | None:
-    """The moment at which `timeout` seconds from now have passed."""
-    return None if timeout is None else time.monotonic() + timeout
+    """The moment at which `timeout` seconds from now have passed.  Raises InvalidArgument."""
+    if timeout is None:
+        return None
+    try:
+        moment_s = time.monotonic() + timeout
+    except TypeError:
+        moment_s = math.nan
+    if math.isnan(moment_s):
+        raise InvalidArgument(f"timeout: {timeout!r}: a number of seconds, or None for no limit")
+    return moment_s
 
 
 # -- in the calling thread ---------------------------------------------------------------------------------------

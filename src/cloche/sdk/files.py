@@ -31,6 +31,7 @@ from cloche.abi.inotify import (
 from cloche.runtime.copying import Reader as HostReader
 from cloche.runtime.copying import Writer as HostWriter
 from cloche.runtime.hosttree import HostTree, Policy
+from cloche.sdk.arguments import data_of, encoded, is_whole, items_of, pairs_of
 from cloche.sdk.core import SandboxCore
 from cloche.sdk.effects import Source, Steps, deadline_of, wait
 from cloche.sdk.errors import (
@@ -107,7 +108,7 @@ def rights(core: SandboxCore, user: int | str | None) -> Steps[Fields]:
 
 def inside(core: SandboxCore, path: PathLike, what: str = "path") -> str:
     """An absolute path inside.  Raises InvalidArgument."""
-    text = os.fsdecode(path)
+    text = os.fsdecode(encoded(what, path))
     if not text or "\0" in text:
         raise InvalidArgument(f"{what}: {text!r}: a path is not empty and has no NUL")
     if not text.startswith("/"):
@@ -363,12 +364,14 @@ def as_text(data: bytes, path: PathLike) -> str:
 def _pieces(data: Data) -> Iterator[bytes]:
     """Yield the data to be written in pieces; a file object is read piece by piece. Raises InvalidArgument."""
     if isinstance(data, str):
-        data = data.encode()
+        data = data_of("data", data)
     if isinstance(data, (bytes, bytearray, memoryview)):
         view = memoryview(data).cast("B")
         for at in range(0, len(view), wire.CHUNK_BYTES):
             yield bytes(view[at : at + wire.CHUNK_BYTES])
         return
+    if not hasattr(data, "read"):
+        raise InvalidArgument(f"data: {type(data).__name__}: text, bytes or a binary file object")
     while True:
         piece: object = data.read(wire.CHUNK_BYTES)
         if not isinstance(piece, bytes):
@@ -420,7 +423,10 @@ def write_files(
     core: SandboxCore, files: Mapping[str, Data], *, mode: int | None, user: int | str | None
 ) -> Steps[int]:
     """Write many files in one stream; returns how many. Raises FileError, SandboxError."""
-    named = [(posixpath.normpath(inside(core, path)).lstrip("/"), data) for path, data in files.items()]
+    named = [
+        (posixpath.normpath(inside(core, path)).lstrip("/"), data)
+        for path, data in pairs_of("files", files).items()
+    ]
     for path, _data in named:
         if not path:
             raise InvalidArgument("path: '/' names a directory; write the name of a file")
@@ -433,8 +439,8 @@ def write_files(
 
 
 def _mode(mode: int | None) -> int | None:
-    if mode is not None and not 0 <= mode <= 0o7777:
-        raise InvalidArgument(f"mode: {mode}: permission bits, as 0o644")
+    if mode is not None and not is_whole(mode, 0, 0o7777):
+        raise InvalidArgument(f"mode: {mode!r}: permission bits, as 0o644")
     return mode
 
 
@@ -468,7 +474,7 @@ def listing(
     core: SandboxCore, path: PathLike, depth: int, user: int | str | None, max_entries: int
 ) -> Steps[list[FileInfo]]:
     """The entries of a directory, down to a depth.  Links are not followed.  Raises FileError, SandboxError."""
-    if not 1 <= depth <= wire.MAX_DEPTH:
+    if not is_whole(depth, 1, wire.MAX_DEPTH):
         raise InvalidArgument(f"depth: {depth}: from 1, the directory's own entries, to {wire.MAX_DEPTH}")
     top = inside(core, path)
     fields: Fields = {"paths": [os.fsencode(top)], "depth": depth, "data": False, "follow": True}
@@ -501,7 +507,7 @@ def listing(
 
 def changes(core: SandboxCore, paths: Sequence[PathLike], max_entries: int) -> Steps[list[Change]]:
     """The sandbox's changes at or below `paths`, or anywhere.  Raises SandboxError."""
-    wanted = [os.fsencode(inside(core, path)) for path in paths]
+    wanted = [os.fsencode(inside(core, path)) for path in items_of("paths", paths)]
     fields: Fields = {"paths": wanted, "data": False, "all_rights": True}
     stream = Stream(core, wire.CHANGES, "the sandbox", "diff", fields, {})
     found: list[Change] = []

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
+from cloche.sdk.arguments import items_of
 from cloche.sdk.errors import SandboxError
 from cloche.sdk.options import PathLike
 
@@ -14,7 +15,7 @@ def commit_words(
 ) -> list[str]:
     """The command line of `cloche commit`."""
     words = [sys.executable, "-m", "cloche.cli.main", *(["--root", root] if root else []), "commit"]
-    words += [f"--change={change}" for change in changes]
+    words += [f"--change={change}" for change in items_of("changes", changes)]
     if message:
         words.append(f"--message={message}")
     if timestamp is not None:
@@ -39,7 +40,7 @@ def apply_words(
     for option, is_given in (("--dry-run", is_trial), ("--force", is_forced), ("--undo", undoes)):
         if is_given:
             words.append(option)
-    return [*words, "--", name, *map(os.fsdecode, paths)]
+    return [*words, "--", name, *map(os.fsdecode, items_of("paths", paths))]
 
 
 def apply(words: list[str]) -> list[str]:

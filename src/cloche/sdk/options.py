@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypedDict
 
+from cloche.sdk.arguments import check_callable, encoded, items_of, pairs_of
 from cloche.sdk.errors import InvalidArgument
 from cloche.sdk.network import Approval, NetRule, NetSecret, document
 
@@ -37,6 +38,8 @@ def _mount_word(mount: "Mount | str") -> str:
             mount = Mount(parts[0], parts[1])
         else:
             raise InvalidArgument(f"mounts: {mount!r}: write SOURCE:TARGET[:ro|rw|cow], or a Mount")
+    if not isinstance(mount, Mount):
+        raise InvalidArgument(f"mounts: {mount!r}: write SOURCE:TARGET[:ro|rw|cow], or a Mount")
     if mount.mode not in _MODES:
         raise InvalidArgument(f"mounts: {mount.mode!r} is no mode; use one of {', '.join(_MODES)}")
     source = os.fspath(mount.source)
@@ -53,13 +56,6 @@ def _is_volume(source: str) -> bool:
 
 def _port_word(port: int | str) -> str:
     return f"127.0.0.1::{port}" if isinstance(port, int) else port
-
-
-def _texts(what: str, found: Sequence[str]) -> Sequence[str]:
-    """Check that this is a sequence of texts, and not by mistake a single text. Raises InvalidArgument."""
-    if isinstance(found, str):
-        raise InvalidArgument(f"{what}: {found!r}: a list of texts, as [{found!r}]")
-    return found
 
 
 def size_word(size: int | str) -> str:
@@ -84,7 +80,7 @@ def _user_of(image: str | None, user: int | str) -> str:
 
 def merged_env(env: Mapping[str, str] | None, envs: Mapping[str, str] | None) -> dict[str, str]:
     """`env`, and its other name `envs`, as E2B calls it."""
-    merged: dict[str, str] = {**(envs or {}), **(env or {})}
+    merged: dict[str, str] = {**pairs_of("envs", envs or {}), **pairs_of("env", env or {})}
     pairs: list[tuple[object, object]] = list(merged.items())
     for key, value in pairs:
         if not isinstance(key, str) or not isinstance(value, str):
@@ -96,7 +92,7 @@ def merged_env(env: Mapping[str, str] | None, envs: Mapping[str, str] | None) ->
 
 def env_items(env: Mapping[str, str] | None, envs: Mapping[str, str] | None) -> list[bytes]:
     """Variables for a request."""
-    return [os.fsencode(f"{key}={value}") for key, value in merged_env(env, envs).items()]
+    return [encoded("env", f"{key}={value}") for key, value in merged_env(env, envs).items()]
 
 
 class CreateOptions(TypedDict, total=False):
@@ -162,6 +158,34 @@ class CreateOptions(TypedDict, total=False):
     options: Sequence[str]
 
 
+def _check_kinds(given: CreateOptions) -> None:
+    """Raises InvalidArgument for what is not text, or empty where that would mean something else."""
+    texts: list[tuple[str, object]] = [("name", given.get("name")), ("template", given.get("template"))]
+    for what, each in texts:
+        if each is not None and not isinstance(each, str):
+            raise InvalidArgument(f"{what}: {each!r}: text")
+    paths: list[tuple[str, object]] = [("root", given.get("root")), ("rootfs", given.get("rootfs"))]
+    for what, path in paths:
+        if path is not None and (not isinstance(path, (str, os.PathLike)) or "\0" in str(path)):
+            raise InvalidArgument(f"{what}: {path!r}: the path of a directory")
+    for what, word in (("rootfs", given.get("rootfs")), ("image", given.get("image"))):
+        if word is not None and not str(word):  # not the working directory; nor the host's system directories
+            raise InvalidArgument(f"{what}: is empty; leave it out, or say which")
+    if not isinstance(given.get("leash", True), bool):
+        raise InvalidArgument(f"leash: {given.get('leash')!r}: True or False")
+
+
+def _metadata(given: Mapping[str, str]) -> dict[str, str]:
+    """Raises InvalidArgument."""
+    found = pairs_of("metadata", given)
+    pairs: list[tuple[object, object]] = list(found.items())
+    for key, value in pairs:
+        if not isinstance(key, str) or not isinstance(value, str):
+            raise InvalidArgument(f"metadata: {key!r}: keys and values are text; use str()")
+        encoded("metadata", key), encoded("metadata", value)
+    return found
+
+
 class Options:
     """All arguments of `create`."""
 
@@ -169,12 +193,14 @@ class Options:
         """Raises InvalidArgument, and TypeError for a name that is none."""
         for unknown in given.keys() - CreateOptions.__annotations__.keys():
             raise TypeError(f"create() got an unexpected keyword argument {unknown!r}")
+        _check_kinds(given)
         root = given.get("root", "")
-        self.metadata: dict[str, str] = dict(given.get("metadata") or {})
+        self.metadata: dict[str, str] = _metadata(given.get("metadata") or {})
         self.name: str = given.get("name") or ""
         self.is_leashed: bool = given.get("leash", True)
         self.root: str = os.path.abspath(root) if root else ""
         self.on_approval: Callable[[Approval], object] | None = given.get("on_approval")
+        check_callable("on_approval", self.on_approval)
         self.template: str = given.get("template") or ""
         words: list[str] = []
 
@@ -198,23 +224,23 @@ class Options:
         add("--platform", given.get("platform"))
         for key, value in merged_env(given.get("env"), given.get("envs")).items():
             add("--env", f"{key}={value}")
-        for mount in given.get("mounts", ()):
+        for mount in items_of("mounts", given.get("mounts", ())):
             add("--volume", _mount_word(mount))
-        for port in given.get("ports", ()):
+        for port in items_of("ports", given.get("ports", ())):
             add("--publish", _port_word(port))
-        for host in _texts("allow", given.get("allow", ())):
+        for host in items_of("allow", given.get("allow", ())):
             add("--allow", host)
-        for host in _texts("deny", given.get("deny", ())):
+        for host in items_of("deny", given.get("deny", ())):
             add("--deny", host)
         network = given.get("network", ())
         rules: list[NetRule] = []
-        for each in [network] if isinstance(network, (str, NetRule)) else network:
+        for each in [network] if isinstance(network, (str, NetRule)) else items_of("network", network):
             if isinstance(each, NetRule):
                 rules.append(each)
             else:
                 add("--net", each)
         # Not part of the command line, which other users can see: it holds secrets.
-        self.network: dict[str, Any] = document(rules, given.get("secrets", ()))
+        self.network: dict[str, Any] = document(rules, items_of("secrets", given.get("secrets", ())))
         if given.get("read_only", False):
             words.append("--read-only")
         if given.get("keep", False):
@@ -223,4 +249,8 @@ class Options:
             words.append("--keep")
         if given.get("reachable", False):
             words.append("--reachable")
-        self.words: list[bytes] = [os.fsencode(word) for word in [*words, *given.get("options", ())]]
+        further = items_of("options", given.get("options", ()))
+        self.words: list[bytes] = [
+            *[encoded("create", word) for word in words],
+            *[encoded("options", word) for word in further],
+        ]
