@@ -1,6 +1,5 @@
 """The REST part: sandboxes are made, listed, found and ended."""
 
-import json
 import re
 import time
 from collections.abc import Awaitable, Callable
@@ -12,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from cloche.sdk.errors import SandboxError
 from cloche.serve import ENVD_VERSION
+from cloche.serve.connect import parsed
 from cloche.serve.entry import Entry, ServeError
 from cloche.serve.files import when
 from cloche.serve.registry import Registry, timeout_of
@@ -38,7 +38,7 @@ async def body_of(request: Request) -> dict[str, Any]:
     if not data:
         return {}
     try:
-        found = json.loads(data)
+        found = parsed(data)
     except (ValueError, RecursionError):
         raise ServeError(400, "the request is not JSON") from None
     if not isinstance(found, dict):
@@ -56,7 +56,7 @@ class Api:
         """Answer one request."""
         try:
             owner = self.registry.owner_of(request.headers.get("x-api-key", ""))
-            path = request.url.path.rstrip("/")
+            path = str(request.scope["path"]).rstrip("/")
             for method, pattern, handler in _ROUTES:
                 found = pattern.fullmatch(path)
                 if found is not None and method == request.method:
@@ -103,12 +103,13 @@ class Api:
         return JSONResponse(self._sandbox(entry), 201)
 
     async def list(self, request: Request, owner: str, _ident: str) -> Response:
-        query = dict(parse_qsl(request.url.query, keep_blank_values=True))
+        query = dict(request.query_params)
         wanted = dict(parse_qsl(query.get("metadata", ""), keep_blank_values=True))
         states = {state for value in request.query_params.getlist("state") for state in value.split(",")}
         limit = query.get("limit", str(_MAX_PAGE))
         begin = query.get("nextToken", "0")
-        if not (limit.isdecimal() and begin.isdecimal() and len(begin) < 10 and 0 < int(limit) <= 1000):
+        is_number = limit.isdecimal() and begin.isdecimal() and max(len(limit), len(begin)) < 10
+        if not is_number or not 0 < int(limit) <= 1000:
             return error(400, "limit: from 1 to 1000; nextToken: as it was given")
         found = [
             entry

@@ -16,6 +16,7 @@ from tempfile import SpooledTemporaryFile
 from typing import Any, BinaryIO, Final, cast
 
 from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
@@ -107,7 +108,7 @@ class App:
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _answer(self, request: Request) -> Response:
-        if self.registry.settings.pod_token and request.url.path in ("/init", "/health"):
+        if self.registry.settings.pod_token and request.scope["path"] in ("/init", "/health"):
             return await self._init(request)
         where = await self._target(request)
         if where is None:
@@ -125,7 +126,7 @@ class App:
 
     async def _init(self, request: Request) -> Response:
         """Of the daemon of a pod: who made it tells what variables its sandbox has.  Raises ServeError."""
-        if request.url.path == "/init":
+        if request.scope["path"] == "/init":
             if not self._is_of_pod(request):
                 raise ServeError(401, "the pod's token is missing or wrong")
             envs = (await body_of(request)).get("envVars") or {}
@@ -142,12 +143,12 @@ class App:
 
     async def _pod(self, request: Request, entry: PodEntry, port: int) -> Response:
         """A request for the daemon of a pod.  Raises ServeError, SandboxError."""
-        path = request.url.path.rstrip("/")
+        path = _path_of(request)
         if path != "/health":
             operation = {"GET": "read", "POST": "write"}.get(request.method, "")
             is_file = port == ENVD_PORT and path == "/files"
-            if not (is_file and is_signed(dict(request.query_params), operation, entry.envd_token)):
-                self._check(request, entry)
+            if not (is_file and _is_signed(request, operation, entry)):
+                self._check(request, entry, also_traffic=port == CODE_PORT and path.startswith("/contexts"))
         return await ports.forward(request, entry, *entry.way(port))
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -181,7 +182,7 @@ class App:
         if ident and port.isdecimal() and len(port) <= 5:
             return int(port), self._running(ident)
         query = request.query_params
-        if request.url.path in ("/files", "/health") and "sandbox" in query:
+        if request.scope["path"] in ("/files", "/health") and "sandbox" in query:
             return ENVD_PORT, self._running(query["sandbox"])
         return None
 
@@ -199,8 +200,12 @@ class App:
                 self.debug = await self.registry.create(self.registry.settings.debug_owner, request)
             return self.debug
 
-    def _check(self, request: Request, entry: Entry) -> None:
-        """Check the request's token for this sandbox. Raises ServeError."""
+    def _check(self, request: Request, entry: Entry, *, also_traffic: bool = False) -> None:
+        """Check the request's token for this sandbox. Raises ServeError.
+
+        `also_traffic`: that for the ports does, which is given to others, and is all that E2B's packages send with
+        some requests.
+        """
         server = request.scope.get("server") or ("", 0)
         if self.registry.settings.pod_token:
             if self._is_of_pod(request):
@@ -208,18 +213,16 @@ class App:
             raise ServeError(401, "the pod's token is missing or wrong")
         if entry is self.debug and server[1] in (ENVD_PORT, CODE_PORT):
             return
-        for name, token in (
-            ("x-access-token", entry.envd_token),
-            ("e2b-traffic-access-token", entry.traffic_token),
-        ):
-            if compare_digest(request.headers.get(name, "").encode(), token.encode()):
-                return
+        if compare_digest(request.headers.get("x-access-token", "").encode(), entry.envd_token.encode()):
+            return
+        if also_traffic and entry.is_traffic_token(request.headers.get("e2b-traffic-access-token", "")):
+            return
         raise ServeError(401, "the sandbox's access token is missing or wrong")
 
     # -- code ------------------------------------------------------------------------------------------------
     async def _code(self, request: Request, entry: LocalEntry) -> Response:
-        self._check(request, entry)
-        path, method, interpreter = request.url.path.rstrip("/"), request.method, entry.interpreter
+        path, method, interpreter = _path_of(request), request.method, entry.interpreter
+        self._check(request, entry, also_traffic=path.startswith(("/contexts", "/health")))
         if (method, path) == ("GET", "/health"):
             return Response("OK")
         if (method, path) == ("GET", "/contexts"):
@@ -253,7 +256,7 @@ class App:
             raise ServeError(400, "code: a text; env_vars: texts by name")
         if language is not None and not isinstance(language, str):
             raise ServeError(400, "language: a text")
-        if ident and ident not in entry.interpreter.contexts:
+        if ident and (not isinstance(ident, str) or ident not in entry.interpreter.contexts):
             raise ServeError(404, f"context {str(ident)[:64]} not found")
         try:
             chosen = str(ident) if ident else await entry.interpreter.default(language or "python")
@@ -264,12 +267,12 @@ class App:
 
     # -- envd ------------------------------------------------------------------------------------------------
     async def _envd(self, request: Request, entry: LocalEntry) -> Response:
-        path, method = request.url.path.rstrip("/"), request.method
+        path, method = _path_of(request), request.method
         if (method, path) == ("GET", "/health"):
             return Response(status_code=204)
         if path == "/files" and method in ("GET", "POST"):
             operation = "read" if method == "GET" else "write"
-            if not is_signed(dict(request.query_params), operation, entry.envd_token):
+            if not _is_signed(request, operation, entry):
                 self._check(request, entry)
             return await (self._read_file if method == "GET" else self._write_files)(request, entry)
         self._check(request, entry)
@@ -372,11 +375,17 @@ class App:
         written = []
         kind = request.headers.get("content-type", "").partition(";")[0].strip()
         if kind == "multipart/form-data":
-            async with request.form(max_files=1000) as form:
+            try:
+                form = await request.form(max_files=1000)
+            except MultiPartException:
+                raise ServeError(400, "the body is no form in parts") from None
+            try:
                 uploads = [each for each in form.getlist("file") if isinstance(each, UploadFile)]
                 for upload in uploads:
                     path = request.query_params.get("path") or upload.filename or ""
                     written.append(await self._write(entry, path, upload.file, user))
+            finally:
+                await form.close()
         else:
             path, user = _file_of(request)
             with SpooledTemporaryFile(_SPOOL_BYTES) as spool:
@@ -410,6 +419,20 @@ async def _receive(request: Request, out: BinaryIO) -> None:
         if size > MAX_UPLOAD:
             raise ServeError(413, f"a file of more than {MAX_UPLOAD >> 30} GiB")
         await asyncio.to_thread(out.write, data)
+
+
+def _path_of(request: Request) -> str:
+    """The path, as its sender has it: that of `request.url` is made of the header Host, too."""
+    path: str = request.scope["path"]
+    return path.rstrip("/")
+
+
+def _is_signed(request: Request, operation: str, entry: Entry) -> bool:
+    """Whether a file's URL has the sandbox's signature."""
+    fields = request.query_params.multi_items()
+    query = dict(fields)
+    # Of a field that comes twice a pod's daemon may take the other one.
+    return len(query) == len(fields) and is_signed(query, operation, entry.envd_token)
 
 
 def _limit_s(request: Request) -> float | None:

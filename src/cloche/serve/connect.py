@@ -39,10 +39,18 @@ class RpcError(Exception):
         return {"code": self.code, "message": self.message}
 
 
+def parsed(data: bytes | bytearray) -> Any:
+    """What JSON says.  Raises ValueError, also for texts that are none (half of a surrogate pair), RecursionError."""
+    found = json.loads(data)
+    if b"\\ud" in data.lower():
+        json.dumps(found, ensure_ascii=False).encode()
+    return found
+
+
 def message_of(data: bytes) -> dict[str, Any]:
     """A request's fields.  Raises RpcError."""
     try:
-        found = json.loads(data) if data else {}
+        found = parsed(data) if data else {}
     except (ValueError, RecursionError):
         raise RpcError("invalid_argument", "the message is not JSON") from None
     if not isinstance(found, dict):

@@ -91,6 +91,8 @@ class Processes:
         if not isinstance(envs, dict) or not all(isinstance(value, str) for value in envs.values()):
             raise RpcError("invalid_argument", "process.envs: texts by name")
         cwd = config.get("cwd") or None
+        if cwd is not None and not isinstance(cwd, str):
+            raise RpcError("invalid_argument", "process.cwd: a path")
         pty = request.get("pty")
         try:
             if isinstance(pty, dict):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from cloche.sdk.aio import AsyncSandbox
-from cloche.sdk.errors import SandboxError
+from cloche.sdk.errors import InvalidArgument, SandboxError
 from cloche.serve.entry import Entry, LocalEntry, ServeError, Template
 
 if TYPE_CHECKING:
@@ -85,6 +85,8 @@ class Registry:
         ident = "i" + secrets.token_hex(10)
         try:
             entry = await self._made(ident, owner, template, envs, metadata, allow)
+        except InvalidArgument as error:
+            raise ServeError(400, str(error)) from None
         except SandboxError as error:
             raise ServeError(500, f"the sandbox did not start: {error}") from None
         finally:
