@@ -336,7 +336,7 @@ class GoferDir(WalkedDir, SocketPlace, Forgetful):
             host.clunk(found.fid)
         if found.fd >= 0:
             if is_new:
-                child.read_fd = found.fd
+                child.read_fd, child.text_ahead = found.fd, found.text
                 host.park_new(child)
             else:  # it has another name: what is known of its contents is of the descriptor that it has, or had
                 host.client.close_fd(found.fd)

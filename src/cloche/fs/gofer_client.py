@@ -11,6 +11,7 @@ from typing import Final
 from cloche.abi.errno import EIO, ENFILE, LinuxError
 from cloche.abi.stat import S_IFMT, S_IFREG
 from cloche.fs.gofer_link import GoferLink, GoferRequest
+from cloche.fs.text import TextAhead
 from cloche.kernel.host_wait import HostWait
 from cloche.wire.frame import ProtocolError
 from cloche.wire.gofer import (
@@ -61,6 +62,8 @@ from cloche.wire.gofer import (
     OP_WATCH,
     OP_WRITE,
     STATFS,
+    TEXT_COMES,
+    TEXT_NONE,
     Attr,
     Entry,
     Reader,
@@ -110,6 +113,17 @@ class Found:
         self.entry: Entry = entry
         self.fid: int = fid  # of a directory; 0: none
         self.fd: int = fd  # of a regular file, to read, the caller's; -1: none
+        self.text: TextAhead | None = None  # what is known of its text
+
+
+class Opened:
+    """A regular file that was opened."""
+
+    def __init__(self, fd: int, attr: Attr, pin: int, text: TextAhead | None) -> None:
+        self.fd: int = fd  # the caller's
+        self.attr: Attr = attr
+        self.pin: int = pin  # a fid for the file itself; 0: none
+        self.text: TextAhead | None = text  # what is known of its text
 
 
 class Attached:
@@ -240,8 +254,9 @@ class GoferClient(GoferLink):
             reader = Reader(frame.body)
             attr = reader.attr()
             found = Found(Entry(name, attr, reader.string()), reader.u64(), -1)
+            text = self._text_ahead(reader.u8(), fds, attr)
             if opens and len(fds) == 1 and fds[0] < self.fd_limit and attr.mode & S_IFMT == S_IFREG:
-                found.fd = fds.pop()
+                found.fd, found.text = fds.pop(), text
             return found
         except ProtocolError:
             raise self._broken()
@@ -261,16 +276,37 @@ class GoferClient(GoferLink):
         `flags`: the access mode, O_APPEND and O_TRUNC.  With `ino` not 0 it must still be that inode
         (ESTALE).
         """
-        fd, attr, _pin = self._open(fid, name, flags, dev, ino, 0)
-        return fd, attr
+        opened = self.open_file(fid, name, flags, dev, ino, wants_pin=False)
+        return opened.fd, opened.attr
 
-    def open_pinned(self, fid: int, name: bytes, flags: int, dev: int, ino: int) -> tuple[int, Attr, int]:
-        """The same, and a fid for the file itself, 0 if there is none (the attach point is read-only, or too many)."""
-        return self._open(fid, name, flags, dev, ino, 1)
+    def open_file(self, fid: int, name: bytes, flags: int, dev: int, ino: int, *, wants_pin: bool) -> Opened:
+        """The same, and if wanted a fid for the file itself: not on a read-only attach point, nor when too many are."""
+        body = pack_target(fid, name) + pack_u32(flags) + pack_u64(dev, ino) + pack_u32(int(wants_pin))
+        frame = self._exchange(OP_OPEN, body, fid, 0)
+        if frame.code < 0:
+            self._close_all(frame.fds)
+            raise LinuxError(-frame.code)
+        try:
+            reader = Reader(frame.body)
+            attr, pin = reader.attr(), reader.u64()
+            text = self._text_ahead(reader.u8(), frame.fds, attr)
+        except ProtocolError:
+            self._close_all(frame.fds)
+            raise self._broken()
+        return Opened(self._only_fd(frame), attr, pin, text)
 
-    def _open(self, fid: int, name: bytes, flags: int, dev: int, ino: int, pin: int) -> tuple[int, Attr, int]:
-        body = pack_target(fid, name) + pack_u32(flags) + pack_u64(dev, ino) + pack_u32(pin)
-        return self._call_for_fd(OP_OPEN, body, fid)
+    def _close_all(self, fds: list[int]) -> None:
+        for fd in fds:
+            self.close_fd(fd)
+
+    def _text_ahead(self, told: int, fds: list[int], attr: Attr) -> TextAhead | None:
+        """What an answer tells of a file's text, whose descriptor is taken out of `fds`; None: nothing."""
+        if told == TEXT_NONE:
+            return TextAhead(-1, attr)
+        if told != TEXT_COMES or len(fds) != 2:
+            return None
+        text = TextAhead(fds.pop(), attr)
+        return text if text.fd() < self.fd_limit else None
 
     def open_many(
         self, fid: int, names: list[tuple[bytes, int, int]]

@@ -30,7 +30,7 @@ from cloche.fs.gofer_client import GoferClient
 from cloche.fs.gofer_link import ChangeObserver
 from cloche.fs.gofer_owners import from_gofer, group_to_gofer, user_to_gofer
 from cloche.fs.gofer_watch import KnownChild
-from cloche.fs.text import may_have_text, open_text
+from cloche.fs.text import TextAhead, may_have_text
 from cloche.fs.volume_quota import GONE, NAMELESS, FileCharge, VolumeQuota
 from cloche.kernel.host_wait import HostWait
 from cloche.kernel.task import Task
@@ -286,6 +286,7 @@ class GoferInode(Inode, KnownChild, SocketNode):
         self.content_key: int = CONTENT_KEYS.next() if host.is_readonly else 0  # of HostThread.read_fd_into
         self.text: PatchedText | None = None  # of the state `text_key`
         self.text_key: tuple[int, int, int] = (-1, -1, -1)
+        self.text_ahead: TextAhead | None = None  # of what `read_fd` has open
         self.checked_ns: int = 0  # when the gofer was last asked (CLOCK_MONOTONIC)
         self.owner_ctime_ns: int = 0  # the ctime when the gofer last reported its owner
         self.charge: FileCharge | None = None  # with a quota, once it is changed
@@ -660,12 +661,13 @@ class GoferInode(Inode, KnownChild, SocketNode):
     def _open(self, flags: int) -> int:
         fid, name = self.address()
         host = self.host
-        if host.is_readonly or self.pin:
-            fd, attr = host.client.open(fid, name, flags, self.host_dev, self.host_ino)
-        else:
-            fd, attr, self.pin = host.client.open_pinned(fid, name, flags, self.host_dev, self.host_ino)
-        self.update(attr)
-        return fd
+        wants_pin = not host.is_readonly and not self.pin
+        opened = host.client.open_file(fid, name, flags, self.host_dev, self.host_ino, wants_pin=wants_pin)
+        self.pin = self.pin or opened.pin
+        if flags == os.O_RDONLY:
+            self.text_ahead = opened.text
+        self.update(opened.attr)
+        return opened.fd
 
     def patched_text(self) -> PatchedText | None:
         """The patched text of the file's present contents, to map in place of its executable pages."""
@@ -678,6 +680,10 @@ class GoferInode(Inode, KnownChild, SocketNode):
             st = os.fstat(self.read_fd)
             key = (st.st_size, st.st_mtime_ns, st.st_ctime_ns)
         if key == self.text_key:
+            return self.text
+        ahead, self.text_ahead = self.text_ahead, None
+        if ahead is not None and ahead.key == key:
+            self.text, self.text_key = ahead.take(), key
             return self.text
         self.text, self.text_key = None, (-1, -1, -1)
         if (not self.has_address and not self.pin) or not may_have_text(self.read_fd, key[0]):
@@ -694,11 +700,8 @@ class GoferInode(Inode, KnownChild, SocketNode):
             fd, lasts, attr = self.host.client.text(fid, name, self.host_dev, self.host_ino)
         except LinuxError:
             return None, False
-        if (attr.size, attr.mtime_ns, attr.ctime_ns) != key:
-            if fd >= 0:
-                os.close(fd)
-            return None, False
-        return (open_text(fd) if fd >= 0 else None), lasts
+        answer = TextAhead(fd, attr)
+        return (answer.take(), lasts) if answer.key == key else (None, False)
 
     def _leave_account(self, quota: VolumeQuota, charge: FileCharge) -> None:
         """It has no name and is about to be closed: take its blocks out of the volume's account."""
@@ -738,7 +741,7 @@ class GoferInode(Inode, KnownChild, SocketNode):
         self.close_write_fd()
         if self.read_fd >= 0:
             self.host.client.close_fd(self.read_fd)
-            self.read_fd = -1
+            self.read_fd, self.text_ahead = -1, None
         if self.pin:
             self.host.clunk(self.pin)
             self.pin = 0

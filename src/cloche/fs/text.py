@@ -8,6 +8,7 @@ import os
 from cloche.abi.uio import RWF_NOWAIT
 from cloche.mm.text import PatchedText, TextPiece
 from cloche.wire.frame import ProtocolError
+from cloche.wire.gofer import Attr
 from cloche.wire.textfile import MIN_ELF_BYTES, PAGE_BYTES, TextFile, decode_header, header_pages
 
 
@@ -58,6 +59,27 @@ class OpenText(PatchedText):
         if address == site.address or address == site.address - site.window_bytes:
             return address
         return -1
+
+
+class TextAhead:
+    """What the gofer told of the text of a file, for the state of it with `key` alone (size, mtime_ns, ctime_ns)."""
+
+    def __init__(self, fd: int, attr: Attr) -> None:
+        self._fd: int = fd  # -1: it has none
+        self.key: tuple[int, int, int] = (attr.size, attr.mtime_ns, attr.ctime_ns)
+
+    def __del__(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+
+    def fd(self) -> int:
+        """The descriptor of the text, which stays the object's own; -1: none."""
+        return self._fd
+
+    def take(self) -> OpenText | None:
+        """The text, once."""
+        fd, self._fd = self._fd, -1
+        return open_text(fd) if fd >= 0 else None
 
 
 def may_have_text(fd: int, size: int) -> bool:

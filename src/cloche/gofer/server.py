@@ -84,6 +84,7 @@ from cloche.wire.gofer import (
     OP_WATCH,
     OP_WRITE,
     SET_ALL,
+    TEXT_UNKNOWN,
     Reader,
     check_name,
     pack_string,
@@ -296,11 +297,23 @@ class Server:
         if not name:
             raise LinuxError(EINVAL)
         st, target, fid, fd = self._files.look_up(node, name, opens=opens)
+        body = pack_stat(st) + pack_string(target) + pack_u64(fid)
+        if fd < 0:
+            self._channel.send(0, 0, body + bytes([TEXT_UNKNOWN]))
+        else:
+            self._give_with_text(body, fd, name, st)
+
+    def _give_with_text(self, body: bytes, fd: int, name: bytes, st: os.stat_result) -> None:
+        """Answer with the descriptor of a file, which is closed here, and what is known of its text."""
+        fds = [fd]
         try:
-            self._channel.send(0, 0, pack_stat(st) + pack_string(target) + pack_u64(fid), fd)
+            told, text = self._texts.known(name, st)
+            if text >= 0:
+                fds.append(text)
+            self._channel.send_fds(0, 0, body + bytes([told]), fds)
         finally:
-            if fd >= 0:
-                os.close(fd)
+            for each in fds:
+                os.close(each)
 
     def _listings(self, reader: Reader) -> None:
         """Directories that may be needed next, and those below them, as far as they can be read and are not large."""
@@ -356,23 +369,28 @@ class Server:
             node = self._node(reader)
             mode, uid, gid = reader.u32(), reader.u32(), reader.u32()
             reader.end()
-            self._give(*self._files.tmpfile(node, mode, uid, gid))
+            fd, st, fid = self._files.tmpfile(node, mode, uid, gid)
+            self._give(fd, pack_stat(st) + pack_u64(fid))
             return
         node, name = self._target(reader)
         if op == OP_OPEN:
             flags, dev, ino, pin = reader.u32(), reader.u64(), reader.u64(), reader.u32()
             reader.end()
             fd, st, fid = self._files.open(node, name, flags, dev, ino, wants_pin=pin == 1)
-        else:
-            flags, mode, uid, gid = reader.u32(), reader.u32(), reader.u32(), reader.u32()
-            pin = reader.u32()
-            reader.end()
-            fd, st, fid = self._files.create(node, name, flags, mode, uid, gid, wants_pin=pin == 1)
-        self._give(fd, st, fid)
+            if flags == os.O_RDONLY:
+                self._give_with_text(pack_stat(st) + pack_u64(fid), fd, name, st)
+            else:
+                self._give(fd, pack_stat(st) + pack_u64(fid) + bytes([TEXT_UNKNOWN]))
+            return
+        flags, mode, uid, gid = reader.u32(), reader.u32(), reader.u32(), reader.u32()
+        pin = reader.u32()
+        reader.end()
+        fd, st, fid = self._files.create(node, name, flags, mode, uid, gid, wants_pin=pin == 1)
+        self._give(fd, pack_stat(st) + pack_u64(fid))
 
-    def _give(self, fd: int, st: os.stat_result, fid: int) -> None:
+    def _give(self, fd: int, body: bytes) -> None:
         try:
-            self._channel.send(0, 0, pack_stat(st) + pack_u64(fid), fd)
+            self._channel.send(0, 0, body, fd)
         finally:
             os.close(fd)
 

@@ -14,11 +14,12 @@ import time
 from typing import Final
 
 from cloche.abi.errno import EAGAIN, LinuxError
-from cloche.analyst.cache import UNKNOWN, lookup, lookup_contents
+from cloche.analyst.cache import NO_SITES, UNKNOWN, lookup, lookup_contents
 from cloche.analyst.writers import OPEN, writers
 from cloche.platform import hostsys
 from cloche.wire.analyst import DONE, MAY_CACHE, receive_reply, send_request
 from cloche.wire.frame import ProtocolError
+from cloche.wire.gofer import TEXT_COMES, TEXT_NONE, TEXT_UNKNOWN
 from cloche.wire.textfile import MIN_ELF_BYTES
 
 MAX_PATIENCE_MS: Final = 2000
@@ -38,6 +39,18 @@ class Texts:
         self._number: int = 0
         self._asked: dict[int, Key] = {}  # requests that are not answered, in their order
         self._kept: dict[Key, Known] = {}  # answers
+
+    def known(self, name: bytes, st: os.stat_result) -> tuple[int, int]:
+        """What is known at once of the text of a file with this status: TEXT_*, and its descriptor or -1.
+
+        For what is executable or named as libraries are. The file itself is not read, because its storage may be slow.
+        """
+        if st.st_size < MIN_ELF_BYTES or not (st.st_mode & 0o111 or b".so" in name):
+            return TEXT_UNKNOWN, -1
+        found = lookup(self._cache_fd, st)
+        if found >= 0:
+            return TEXT_COMES, found
+        return (TEXT_NONE if found == NO_SITES else TEXT_UNKNOWN), -1
 
     def find(self, fd: int, st: os.stat_result, patience_ms: int, *, is_writable: bool) -> tuple[int, bool]:
         """A descriptor of the text of the file `fd` with the status `st`; -1: there is none.

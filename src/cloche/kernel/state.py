@@ -46,6 +46,7 @@ REBUILT: Final[dict[str, str]] = {
     "fs.volume_quota.VolumeQuota": "the account of a volume, which is opened anew; what is in it is on the disk",
     "fs.gofer_link.GoferRequest.fds": "on the way with a request or its answer; the call asks again",
     "fs.text.OpenText._fd": "a patched copy, asked of the analyst again",
+    "fs.text.TextAhead._fd": "a patched copy, as above",
     "wire.imagetree.TreeFile.fd": "the tree of an image, opened anew by its name in the attach point",
     "fs.kept.LayerStore": "the directory of a kept layer, which is opened anew; what is in it is on the disk",
     "fs.kept_disk.LayerDisk": "the directory of a kept layer, which is opened anew; what is in it is on the disk",

@@ -10,7 +10,8 @@ itself (or the attached file). A fid is a number that the gofer chose, never reu
     OPENDIR      fid, name                                           fid u64, is_listed u8, attr, entries …
     LIST         fid                                                 the same
     STAT         fid, name                                           attr, symlink target
-    OPEN         fid, name, flags u32, dev u64, ino u64, pin u32     attr, fid u64 + a descriptor of a regular file
+    OPEN         fid, name, flags u32, dev u64, ino u64, pin u32     attr, fid u64, TEXT_* u8 + a descriptor of a
+                                                                     regular file, + one of its text
     CREATE       fid, name, flags u32, mode u32, uid u32, gid u32,
                  pin u32                                             attr, fid u64 + a descriptor
     MKDIR        fid, name, mode u32, uid u32, gid u32               attr
@@ -56,10 +57,13 @@ itself (or the attached file). A fid is a number that the gofer chose, never reu
     UNBIND       number u64                                          none: it is not answered
     DIAL         fid, name, dev u64, ino u64, kind u32, uid u32      uid u32 and gid u32 of the server, + a descriptor
                                                                      that is connected to that socket of the host's
-    LOOKUP       fid, name, opens u8                                 attr, symlink target, fid u64, + a descriptor
+    LOOKUP       fid, name, opens u8                                 attr, symlink target, fid u64, TEXT_* u8
+                                                                     + a descriptor, + one of text
 
 LOOKUP is a STAT that also gives a directory's fid and, with `opens` 1, a regular file's descriptor to read, where these
 can be had on the directory's own device: 0 and none where not.
+OPEN to read and LOOKUP that opens also tell what is known at once of the file's patched text, for the size and times in
+attr: most programs and libraries that are opened are mapped next, which would ask for it (TEXT).
 OPENDIR_MANY lists, ahead, these directories of one and those below each, in the order of a walk, as far as they can be
 read, are not large and are on the same device, until there are `limit`, or enough bytes, or some time has passed.
 FSYNC, SYNCFS, READ, SEEK, WRITE and ALLOCATE take long: their replies may come after those to later requests.
@@ -122,6 +126,10 @@ OP_UNBIND: Final = 38
 OP_DIAL: Final = 39
 OP_LOOKUP: Final = 40
 OP_LAST: Final = 40
+
+TEXT_UNKNOWN: Final = 0  # TEXT has to ask
+TEXT_NONE: Final = 1  # there is nothing to patch
+TEXT_COMES: Final = 2  # the last descriptor is of the text
 
 ATTACH_WRITABLE: Final = 1
 ATTACH_DOORS: Final = 2  # what is bound in it are sockets of the host's

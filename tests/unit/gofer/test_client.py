@@ -6,15 +6,28 @@ from collections.abc import Iterator
 
 import pytest
 
-from cloche.abi.errno import EIO, ENOENT, LinuxError
+from cloche.abi.errno import EIO, ENFILE, ENOENT, LinuxError
 from cloche.fs.gofer_client import Found, GoferClient
 from cloche.kernel.host_wait import HostRequest, HostWait
 from cloche.kernel.task import Kernel
 from cloche.platform.fake import FakePlatform
 from cloche.wire.frame import Frame, FrameChannel
-from cloche.wire.gofer import ATTR, OP_FORGET, OP_RENAME, OP_STAT, OP_UNBIND, pack_string, pack_u32, pack_u64
+from cloche.wire.gofer import (
+    ATTR,
+    OP_FORGET,
+    OP_RENAME,
+    OP_STAT,
+    OP_UNBIND,
+    TEXT_COMES,
+    TEXT_NONE,
+    TEXT_UNKNOWN,
+    pack_string,
+    pack_u32,
+    pack_u64,
+)
 
 STAT = ATTR.pack(1, 2, 0o100644, 1, 0, 0, 0, 5, 8, 0, 0, 0) + b"\0\0"
+ANSWER = ATTR.pack(1, 2, 0o100644, 1, 0, 0, 0, 5, 8, 0, 0, 0) + pack_u64(0)  # to OPEN, but for TEXT_*
 OPENED = ATTR.pack(1, 2, 0o100644, 1, 0, 0, 0, 5, 8, 0, 0, 0) + pack_u64(77)
 
 
@@ -107,7 +120,7 @@ def test_descriptors_are_given_as_duplicates(rig: Rig) -> None:
     journal = rig.journal()
     read_end, write_end = os.pipe()
     rig.server.ident = rig.asked().ident
-    rig.server.send(0, 0, OPENED, write_end)
+    rig.server.send(0, 0, OPENED + bytes([TEXT_UNKNOWN]), write_end)
     os.close(write_end)
     rig.wake()
     for _run in range(2):
@@ -167,12 +180,12 @@ def test_a_change_that_nobody_applies(rig: Rig, is_answered: bool) -> None:
 
 
 def test_what_nobody_takes_is_given_back(rig: Rig) -> None:
-    rig.late(rig.client.open_pinned, 5, b"f", os.O_RDWR, 1, 2)
+    rig.late(lambda: rig.client.open_file(5, b"f", os.O_RDWR, 1, 2, wants_pin=True))
     request = rig.asked()
     rig.waits.end()
     read_end, write_end = os.pipe()
     rig.server.ident = request.ident
-    rig.server.send(0, 0, OPENED, write_end)
+    rig.server.send(0, 0, OPENED + bytes([TEXT_UNKNOWN]), write_end)
     os.close(write_end)
     rig.wake()
     assert os.read(read_end, 1) == b""
@@ -186,7 +199,7 @@ def test_the_fid_of_a_name_that_nobody_takes_is_given_back(rig: Rig) -> None:
     request = rig.asked()
     rig.waits.end()
     rig.server.ident = request.ident
-    rig.server.send(0, 0, STAT + pack_u64(77))
+    rig.server.send(0, 0, STAT + pack_u64(77) + bytes([TEXT_UNKNOWN]))
     rig.wake()
     forgotten = rig.asked()
     assert forgotten.code == OP_FORGET and forgotten.body == pack_u64(77)
@@ -209,6 +222,48 @@ def test_a_bound_socket_that_nobody_takes_is_given_back(rig: Rig, is_answered: b
     assert (given_back.code, given_back.body) == (OP_UNBIND, pack_u64(77))
 
 
+@pytest.mark.parametrize(
+    ("told", "sent", "error", "has_text"),
+    [
+        (TEXT_UNKNOWN, 1, 0, False),
+        (TEXT_NONE, 1, 0, True),
+        (TEXT_COMES, 2, 0, True),
+        (TEXT_COMES, 1, 0, False),
+        (TEXT_COMES, 0, ENFILE, False),
+        (TEXT_COMES, 3, ENFILE, False),
+        (TEXT_NONE, 2, ENFILE, False),
+        (99, 1, 0, False),
+        (-1, 2, EIO, False),
+    ],
+)
+def test_an_answer_that_lies_about_text_leaves_no_descriptor(
+    rig: Rig, told: int, sent: int, error: int, has_text: bool
+) -> None:
+    waiting = rig.late(rig.client.open, 5, b"f", os.O_RDONLY)
+    read_end, write_end = os.pipe()
+    rig.server.ident = rig.asked().ident
+    rig.server.send_fds(0, 0, ANSWER + (bytes([told]) if told >= 0 else b""), [write_end] * sent)
+    os.close(write_end)
+    rig.wake()
+    journal = rig.journal()
+    assert waiting in journal
+    rig.waits.begin(journal)
+    if error:
+        with pytest.raises(LinuxError) as raised:
+            rig.client.open_file(5, b"f", os.O_RDONLY, 0, 0, wants_pin=False)
+        assert raised.value.errno == error
+    else:
+        opened = rig.client.open_file(5, b"f", os.O_RDONLY, 0, 0, wants_pin=False)
+        assert (opened.text is not None) == has_text
+        assert opened.text is None or opened.text.key == (5, 0, 0)
+        assert opened.text is None or opened.text.take() is None  # a pipe is no text
+        os.close(opened.fd)
+    rig.waits.end()
+    rig.waits.begin([])
+    assert os.read(read_end, 1) == b""
+    os.close(read_end)
+
+
 @pytest.mark.parametrize("mode", [0o40755, 0o100644])
 def test_only_a_file_that_is_wanted_comes_with_a_descriptor(rig: Rig, mode: int) -> None:
     for opens in (False, True):
@@ -217,7 +272,7 @@ def test_only_a_file_that_is_wanted_comes_with_a_descriptor(rig: Rig, mode: int)
         request = rig.asked()
         rig.server.ident = request.ident
         status = ATTR.pack(1, 2, mode, 1, 0, 0, 0, 5, 8, 0, 0, 0) + b"\0\0"
-        rig.server.send(0, 0, status + pack_u64(0), write_end)
+        rig.server.send(0, 0, status + pack_u64(0) + bytes([TEXT_UNKNOWN]), write_end)
         os.close(write_end)
         rig.wake()
         journal = rig.journal()

@@ -253,7 +253,8 @@ def test_an_open_file_is_reached_whatever_its_name(rig: Rig) -> None:
     path.write_bytes(b"content")
     attr = rig.client.stat(rig.rw, b"f")
     assert isinstance(attr, Entry)
-    fd, _attr, pin = rig.client.open_pinned(rig.rw, b"f", os.O_RDWR, attr.attr.dev, attr.attr.ino)
+    opened = rig.client.open_file(rig.rw, b"f", os.O_RDWR, attr.attr.dev, attr.attr.ino, wants_pin=True)
+    fd, pin = opened.fd, opened.pin
     path.unlink()
     path.write_bytes(b"another")
     rig.client.setattr(pin, b"", SET_MODE | SET_MTIME, mode=0o600, mtime_ns=7)
@@ -270,9 +271,9 @@ def test_an_open_file_is_reached_whatever_its_name(rig: Rig) -> None:
     assert rig.client.stat(pin, b"") == -errno.EBADF
     os.close(fd)
     os.close(again)
-    fd, _attr, pin = rig.client.open_pinned(rig.ro, b"file", os.O_RDONLY, 0, 0)
-    os.close(fd)
-    assert pin == 0  # there is nothing to change
+    opened = rig.client.open_file(rig.ro, b"file", os.O_RDONLY, 0, 0, wants_pin=True)
+    os.close(opened.fd)
+    assert opened.pin == 0  # there is nothing to change
 
 
 def test_xattrs(rig: Rig) -> None:

@@ -4,6 +4,7 @@ import builtins
 import mmap
 import os
 import shutil
+import socket
 import stat
 import struct
 from collections.abc import ItemsView, Iterator
@@ -15,11 +16,12 @@ from cloche.abi import errno
 from cloche.abi.errno import LinuxError
 from cloche.abi.fcntl import RENAME_EXCHANGE, RENAME_NOREPLACE
 from cloche.abi.mman import MAP_PRIVATE, MAP_SHARED
+from cloche.analyst.cache import cache_name, open_cache, store
 from cloche.fs.gofer import SINGLE_LOOKUPS, GoferDir, GoferFs
 from cloche.fs.gofer_client import GoferClient
 from cloche.fs.gofer_inode import GoferInode
 from cloche.fs.gofer_owners import STRANGER
-from cloche.gofer.launch import spawn_gofer
+from cloche.gofer.launch import start_gofer
 from cloche.gofer.nodes import AttachPoint
 from cloche.mm.usermem import KernelIovIter
 from cloche.syscalls.sys_stat import Dirents
@@ -37,6 +39,7 @@ from cloche.vfs.objects import (
     Path,
 )
 from cloche.vfs.userns import UserNamespace
+from cloche.wire.textfile import PAGE_BYTES, TextFile, TextSite, encode_header
 
 from .test_files import errno_of
 
@@ -113,7 +116,7 @@ def check_same(inode: Inode, path: HostPath) -> None:
 
 
 class Rig:
-    def __init__(self, base: HostPath) -> None:
+    def __init__(self, base: HostPath, analyst: list[socket.socket] | None = None) -> None:
         self.ro = base / "ro"
         self.rw = base / "rw"
         self.shared = base / "shared"
@@ -124,14 +127,16 @@ class Rig:
             (path / "dir" / "deep" / "leaf").write_bytes(b"leaf")
             (path / "link").symlink_to("dir/deep")
             (path / "absolute").symlink_to("/file")
-        self.process = spawn_gofer(
+        self.process = start_gofer(
             [
                 AttachPoint(str(self.ro), is_writable=False),
                 AttachPoint(str(self.rw), is_writable=True),
                 AttachPoint(str(self.shared), is_writable=True),
                 AttachPoint(str(self.shared), is_writable=False),
-            ]
+            ],
+            analyst=analyst,
         )
+        self.process.wait_ready()
         self.client = GoferClient(self.process.sock)
         # fsuid is the test's own, so that new files are its own on the host, as root or not
         self.creds = Credentials(os.geteuid(), os.getegid(), [], ALL_CAPS)
@@ -212,6 +217,56 @@ def test_only_what_may_be_a_program_is_asked_for_its_text(rig: Rig) -> None:
         before = rig.client.calls
         assert inode.patched_text() is None
         assert rig.client.calls == before + questions
+
+
+@pytest.mark.parametrize("index", [RO, RW])
+def test_text_that_the_cache_has_comes_with_the_file(
+    tmp_path: HostPath, monkeypatch: pytest.MonkeyPatch, index: int
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    rig = Rig(tmp_path, [theirs])
+    cache = open_cache()
+    text = TextFile(0x2000, 1, is_fixed=False)
+    text.page_offsets, text.page_addresses = [0], [0]
+    text.sites.append(TextSite(64, 5, 16, 24, [(0, 0)]))
+    sound = [encode_header(text), bytes(2 * PAGE_BYTES)]
+    programs: list[tuple[bytes, list[bytes], int]] = [
+        (b"patched.so.1", sound, 0o644), (b"bare.so", [], 0o644), (b"program", sound, 0o755), (b"other", sound, 0o644)
+    ]  # fmt: skip
+    base = rig.ro if index == RO else rig.rw
+    for name, chunks, mode in programs:
+        path = base / name.decode()
+        path.write_bytes(b"\x7fELF" + bytes(8192))
+        path.chmod(mode)
+        store(cache, cache_name(path.stat()), chunks)
+    os.close(cache)
+    view = rig.view(index)
+    for name, chunks, _mode in programs:
+        inode = view.lookup(b"/" + name)
+        assert isinstance(inode, GoferInode)
+        inode.fd_to_map()
+        before = rig.client.calls
+        for _again in range(2):
+            assert (inode.patched_text() is None) == (not chunks)
+        # "other" is neither named as a library nor can it be executed
+        assert rig.client.calls == before + (name == b"other")
+    changed = base / "patched.so.2"
+    changed.write_bytes(b"\x7fELF" + bytes(8192))
+    store_again = open_cache()
+    store(store_again, cache_name(changed.stat()), sound)
+    os.close(store_again)
+    inode = view.lookup(b"/patched.so.2")
+    assert isinstance(inode, GoferInode)
+    inode.fd_to_map()
+    changed.write_bytes(b"\x7fELF" + bytes(9000))
+    before = rig.client.calls
+    assert inode.patched_text() is None
+    assert rig.client.calls == before + 1  # what came was of another state of the file
+    rig.client.close()
+    assert os.waitpid(rig.process.pid, 0)[1] == 0
+    ours.close()
+    theirs.close()
 
 
 def test_many_names_fetch_the_directory_once(rig: Rig) -> None:

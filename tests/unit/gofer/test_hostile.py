@@ -273,8 +273,9 @@ def test_unknown_operations(rig: Rig) -> None:
 def test_writes_only_through_what_was_opened_to_write(rig: Rig) -> None:
     (rig.writable / "f").write_bytes(b"x")
     client = rig.client
-    fd, _attr, pin = client.open_pinned(rig.rw, b"f", os.O_RDWR, 0, 0)
-    os.close(fd)
+    opened = client.open_file(rig.rw, b"f", os.O_RDWR, 0, 0, wants_pin=True)
+    pin = opened.pin
+    os.close(opened.fd)
     for fid in (rig.ro, rig.rw, 12345):
         assert errno_of(lambda fid=fid: client.write(fid, 0, b"y", is_at_end=False)) == errno.EBADF
         assert errno_of(client.allocate, fid, 0, 0, 1) == errno.EBADF
