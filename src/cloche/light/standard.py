@@ -3,10 +3,12 @@ modules.
 """
 
 import sys
-from importlib import import_module
-from types import ModuleType
 
-_found: dict[str, ModuleType] = {}
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import ModuleType
+
+_found: "dict[str, ModuleType]" = {}  # the package importlib is imported where it is used: not all processes need it
 
 
 def standard(module: str, name: str) -> object:
@@ -14,6 +16,8 @@ def standard(module: str, name: str) -> object:
     if name.startswith("__"):  # the import system asks for these
         raise AttributeError(name)
     if module not in _found:
+        from importlib import import_module
+
         light, here = sys.modules.pop(module, None), __file__.rpartition("/")[0]
         path = sys.path[:]
         sys.path[:] = [each for each in path if each != here]
@@ -32,6 +36,8 @@ def leave() -> None:
     The standard modules take the places of the light ones at once: compiled modules look there for what others have
     imported, and import nothing that has been imported by one of them.
     """
+    from importlib import import_module
+
     here = __file__.rpartition("/")[0]
     sys.path[:] = [each for each in sys.path if each != here]
     names: list[str] = []

@@ -5,7 +5,6 @@ engines call verbs often. Anything unusual, errors included, is left to the modu
 """
 
 import _json
-from types import SimpleNamespace
 from typing import Any, Final
 
 __all__ = ["dump", "dumps", "loads"]
@@ -20,13 +19,17 @@ def _constant(name: str) -> float:
 
 
 # The attributes of a decoder that the C scanner reads (json.decoder.JSONDecoder).
-_DECODER: Final[Any] = SimpleNamespace(
-    strict=True,
-    object_hook=None,
-    object_pairs_hook=None,
-    parse_float=float,
-    parse_int=int,
-    parse_constant=_constant,
+_DECODER: Final[Any] = type(
+    "Decoder",
+    (),
+    {
+        "strict": True,
+        "object_hook": None,
+        "object_pairs_hook": None,
+        "parse_float": float,
+        "parse_int": int,
+        "parse_constant": staticmethod(_constant),
+    },
 )
 _scan: Final = _json.make_scanner(_DECODER)
 

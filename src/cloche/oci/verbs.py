@@ -15,6 +15,8 @@ from cloche.oci.records import CREATED, PAUSED, RUNNING, STOPPED, Record, load, 
 
 _STATUSES: Final = {CREATED: "created", RUNNING: "running", PAUSED: "paused", STOPPED: "stopped"}
 
+_ASKING: Final = ("start", "kill", "ps", "pause", "resume")  # the monitor, with nothing of the sentry
+
 
 def one_id(words: list[str], verb: str, most: int = 1) -> str:
     """The container that is named.  Raises OciError."""
@@ -27,6 +29,10 @@ def one_id(words: list[str], verb: str, most: int = 1) -> str:
 
 def run_simple(verb: str, root: str, options: Options, words: list[str]) -> int:
     """Carry out a simple verb. Raises OciError."""
+    if verb in _ASKING:
+        from cloche.oci.wire import interpret
+
+        interpret()
     if verb == "state":
         _print(shown_state(load(root, one_id(words, verb))))
     elif verb == "list":

@@ -1,10 +1,14 @@
 """What the short verbs import: engines call them for every container, and modules are most of what they cost."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
-from cloche.oci.records import Record
+import pytest
+
+import cloche.light
+from cloche.oci.records import Record, start_time
 
 _CODE = (
     "import sys; from cloche.oci.main import main; print(main(sys.argv[1:]), *sys.modules, file=sys.stderr)"
@@ -16,6 +20,9 @@ _SPARED = {
     "cloche.oci.monitor",
     "cloche.oci.members",
 }
+
+# As csrc/launcher starts it.
+_LIGHT = f"import sys; sys.path[:0] = {[*cloche.light.__path__, *filter(None, sys.path)]!r}; "
 
 
 def _stopped(root: Path) -> Record:
@@ -56,3 +63,33 @@ def test_delete_runs_the_hooks_that_there_are(tmp_path: Path) -> None:
     assert status == 0 and "cloche.oci.hooks" in modules
     assert '"stopped"' in mark.read_text()
     assert not Path(record.path).exists()
+
+
+def _run_launched(root: Path, code: str, *words: str) -> list[str]:
+    words = (sys.executable, "-I", "-S", "-c", _LIGHT + code, "--root", str(root), *words)
+    return subprocess.run(words, capture_output=True, text=True, check=True).stderr.splitlines()[-1].split()
+
+
+def test_what_looks_at_files_alone_imports_no_sockets(tmp_path: Path) -> None:
+    _stopped(tmp_path)
+    status, *modules = _run_launched(tmp_path, _CODE, "state", "ended")
+    assert status == "0"
+    assert not {"socket", "_socket", "array", "select", "importlib", "types"} & set(modules)
+
+
+@pytest.mark.parametrize("verb", ["start", "kill", "pause", "resume", "ps"])
+def test_what_asks_the_monitor_imports_source_files(tmp_path: Path, verb: str) -> None:
+    """A compiled build has all of the sentry in one library, which would come with the first of its modules."""
+    record = Record(str(tmp_path), "alone")  # without a monitor
+    record.make()
+    record.pid, record.pid_start = os.getpid(), start_time(os.getpid())
+    record.is_made = True
+    record.save()
+    record.mark("paused", is_set=verb == "resume")
+    files = "[m.__file__ for n, m in sys.modules.items() if n.startswith('cloche.')]"
+    code = f"from cloche.oci.main import main; print(main(sys.argv[1:]), *{files}, file=sys.stderr)"
+    words = [verb, "alone"] + (["STOP"] if verb == "kill" else [])
+    status, *paths = _run_launched(tmp_path, code, *words)
+    assert status == "1"  # container not running
+    assert any(path.endswith("/wire/control_client.py") for path in paths)
+    assert [path for path in paths if not path.endswith(".py")] == []
