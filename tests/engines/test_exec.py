@@ -92,6 +92,16 @@ def test_the_root_after_chroot(runtime: Runtime, tmp_path: Path, root: Path) -> 
     assert (done.status, done.out) == (0, "outer"), done
 
 
+def test_ended_by_a_signal(runtime: Runtime, tmp_path: Path, root: Path) -> None:
+    """What `exec` says that waits for a program."""
+    name = own("signalled")
+    runtime.make(name, make_bundle(tmp_path / "b", root, "sleep", "100000"))
+    assert runtime("start", name).status == 0
+    for signo in (15, 9, 34):
+        done = runtime("exec", name, "sh", "-c", f"kill -{signo} $$")
+        assert done.status == 128 + signo, (signo, done)
+
+
 def test_before_the_start(runtime: Runtime, tmp_path: Path, root: Path) -> None:
     """A command in a container that was only created; its first program is pid 1 nevertheless."""
     name = own("early")

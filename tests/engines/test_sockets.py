@@ -273,27 +273,68 @@ def test_queue(runtime: Runtime, tmp_path: Path, root: Path, volume: Path) -> No
     assert (done.status, done.err) == (0, ""), done
 
 
-@pytest.mark.parametrize("server", RUNTIMES)
-@pytest.mark.parametrize("client", RUNTIMES)
-def test_two_containers(tmp_path: Path, root: Path, volume: Path, server: str, client: str) -> None:
-    """A server in one container, a client in another that has the same volume, whose author says so."""
+def two_runtimes(folder: Path, server: str, client: str) -> tuple[Runtime, Runtime]:
     need("runc")
     paths = {"runc": shutil.which("runc", path="/usr/bin:/usr/sbin:/sbin"), "cloche-oci": None}
-    one = Runtime(paths[server] or RUNTIME, tmp_path / "one")
-    two = Runtime(paths[client] or RUNTIME, tmp_path / "two")
+    one = Runtime(paths[server] or RUNTIME, folder / "one")
+    two = Runtime(paths[client] or RUNTIME, folder / "two")
     for each in (one, two):
         each.folder.mkdir()
+    return one, two
+
+
+@pytest.mark.parametrize("kind", ["stream", "seqpacket"])
+@pytest.mark.parametrize("server", RUNTIMES)
+@pytest.mark.parametrize("client", RUNTIMES)
+def test_two_containers(
+    tmp_path: Path, root: Path, volume: Path, server: str, client: str, kind: str
+) -> None:
+    """A server in one container, a client in another that has the same volume, whose author says so."""
+    one, two = two_runtimes(tmp_path, server, client)
     names = own("server"), own("client")
     try:
-        one.make(
-            names[0], bundle_of(tmp_path / "b1", root, volume, "/tmp/probe", "serve", "stream", "/tmp/s")
-        )
+        one.make(names[0], bundle_of(tmp_path / "b1", root, volume, "/tmp/probe", "serve", kind, "/tmp/s"))
         assert one("start", names[0]).status == 0
         until(lambda: "bound" in one.output(names[0]), "it listens")
         two.make(names[1], bundle_of(tmp_path / "b2", root, volume, "sleep", "1000", shown="/tmp"))
         assert two("start", names[1]).status == 0
-        done = two("exec", names[1], "/tmp/probe", "connect", "stream", "/tmp/s")
+        done = two("exec", names[1], "/tmp/probe", "connect", kind, "/tmp/s")
         assert done.out == "hello by 0\n", done
+    finally:
+        for runtime_, name in ((one, names[0]), (two, names[1])):
+            runtime_("delete", "--force", name)
+
+
+@pytest.mark.parametrize("both", RUNTIMES)
+def test_datagrams_and_fifos_of_two_containers(tmp_path: Path, root: Path, volume: Path, both: str) -> None:
+    """Both see the names, of runc they are one; with cloche-oci each container has what its own programs bind or open."""
+    one, two = two_runtimes(tmp_path, both, both)
+    names = own("first"), own("second")
+    is_runc = both == "runc"
+    try:
+        words = ("sh", "-c", "mkfifo /tmp/f; /tmp/probe receive dgram /tmp/d; exec sleep 1000")
+        one.make(names[0], bundle_of(tmp_path / "b1", root, volume, *words, shown="/tmp"))
+        two.make(names[1], bundle_of(tmp_path / "b2", root, volume, "sleep", "1000", shown="/tmp"))
+        assert one("start", names[0]).status == two("start", names[1]).status == 0
+        until(lambda: "bound" in one.output(names[0]), "it is bound")
+        kinds = two("exec", names[1], "sh", "-c", "test -S /tmp/d && test -p /tmp/f && echo both")
+        assert kinds.out == "both\n", kinds
+        sent = two("exec", names[1], "/tmp/probe", "send", "dgram", "/tmp/d")
+        assert sent.out == ("" if is_runc else "send: Connection refused\n"), sent
+        if not is_runc:
+            assert one("exec", names[0], "/tmp/probe", "send", "dgram", "/tmp/d").status == 0
+        until(lambda: "hello" in one.output(names[0]), "it came")
+        for each, name, script in (
+            (one, names[0], "cat /tmp/f > /tmp/got"),
+            (two, names[1], "echo other > /tmp/f"),
+        ):
+            begun = [each.path, "--root", str(each.root), "exec", "-d", name, "sh", "-c", script]
+            nothing = subprocess.DEVNULL
+            subprocess.run(begun, stdin=nothing, stdout=nothing, timeout=WAIT_S, check=True)
+        if not is_runc:  # what the second one opened waits for a reader of its own
+            assert one("exec", names[0], "sh", "-c", "echo own > /tmp/f").status == 0
+        expected = "other\n" if is_runc else "own\n"
+        until(lambda: (volume / "got").exists() and (volume / "got").read_text() == expected, "it is read")
     finally:
         for runtime_, name in ((one, names[0]), (two, names[1])):
             runtime_("delete", "--force", name)

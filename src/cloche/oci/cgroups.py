@@ -8,7 +8,7 @@ here are those plus what the parts take themselves (`OVERHEAD_BYTES`, `OVERHEAD_
 
 import os
 import time
-from errno import EACCES, EPERM, EROFS
+from errno import EACCES, EINVAL, EPERM, EROFS
 from typing import Any, Final
 
 from cloche.oci.errors import OciError
@@ -24,6 +24,8 @@ _V1: Final = (
     *("net_prio", "perf_event", "systemd"),
 )
 _END_S: Final = 10.0
+_PERIOD: Final = "cpu.cfs_period_us"
+_QUOTA: Final = "cpu.cfs_quota_us"
 
 
 def is_unified(mount: str = MOUNT) -> bool:
@@ -232,9 +234,9 @@ def _rows(resources: dict[str, Any], *, is_v2: bool) -> list[tuple[str, str, str
         if shares:
             rows.append(("cpu", "cpu.shares", str(shares)))
         if period:
-            rows.append(("cpu", "cpu.cfs_period_us", str(period)))
+            rows.append(("cpu", _PERIOD, str(period)))
         if quota:
-            rows.append(("cpu", "cpu.cfs_quota_us", str(quota)))
+            rows.append(("cpu", _QUOTA, str(quota)))
     for key, name in (("cpus", "cpuset.cpus"), ("mems", "cpuset.mems")):
         if cpu.get(key):
             rows.append(("cpuset", name, str(cpu[key])))
@@ -284,7 +286,9 @@ def limit(groups: list[str], resources: dict[str, Any], mount: str = MOUNT) -> N
     is_v2 = is_unified(mount)
     if resources.get("unified") and not is_v2:
         raise OciError("invalid configuration: linux.resources.unified needs control groups of version 2")
-    for controller, name, text in _rows(resources, is_v2=is_v2):
+    rows = _rows(resources, is_v2=is_v2)
+    is_put_off = False
+    for controller, name, text in rows:  # which may grow
         path = group_of(groups, controller, mount)
         if not path:
             continue
@@ -293,6 +297,16 @@ def limit(groups: list[str], resources: dict[str, Any], mount: str = MOUNT) -> N
         except FileNotFoundError:
             continue  # a controller that was not delegated to this user
         except OSError as error:
+            if (
+                error.errno == EINVAL
+                and name == _PERIOD
+                and any(row[1] == _QUOTA for row in rows)
+                and not is_put_off
+            ):
+                # With the quota that is in force it would be more than a group above has: once more after the new one.
+                is_put_off = True
+                rows.append((controller, name, text))
+                continue
             raise OciError(f"cannot write {text} to {name}: {error.strerror}") from None
 
 

@@ -17,8 +17,8 @@ _SIGNALS: Final = (
 
 
 def follow(pid: int, master: int = -1) -> int:
-    """Wait until the child `pid` ends; returns its exit status. `master` is that of its terminal, -1 if it has none
-    here.
+    """Wait until the child `pid` ends; returns its exit status, 128 + N if signal N ended it. `master` is that of its
+    terminal, -1 if it has none here.
     """
     wake_read = note_signals(_SIGNALS)
     watch = os.pidfd_open(pid)
@@ -31,7 +31,8 @@ def follow(pid: int, master: int = -1) -> int:
     finally:
         if saved is not None:
             termios.tcsetattr(0, termios.TCSADRAIN, saved)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) % 256
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return code if code >= 0 else 128 - code  # of a signal, as a shell says it
 
 
 def _enter_raw() -> list[Any] | None:
