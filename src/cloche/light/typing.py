@@ -2,6 +2,8 @@
 
 from cloche.light.standard import standard
 
+TYPE_CHECKING = False
+
 
 class _Form:
     """What can stand in an annotation, by itself, with a subscript or in a union."""

@@ -41,7 +41,9 @@ def in_light(code: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("module", ["boot.keeper", "boot.sentry", "gofer.launch", "boot.broker"])
+@pytest.mark.parametrize(
+    "module", ["boot.keeper", "boot.sentry", "gofer.launch", "boot.broker", "oci.running"]
+)
 def test_a_part_imports_nothing_heavy(module: str) -> None:
     loaded = in_light(f"import cloche.{module}\nprint(*sys.modules)").split()
     assert f"cloche.{module}" in loaded
@@ -49,7 +51,7 @@ def test_a_part_imports_nothing_heavy(module: str) -> None:
 
 
 def test_no_part_asks_a_light_module_for_what_it_lacks_while_it_is_imported() -> None:
-    code = "import cloche.boot.keeper, cloche.boot.sentry, cloche.gofer.launch, cloche.boot.broker\n"
+    code = "import cloche.boot.keeper, cloche.boot.sentry, cloche.gofer.launch, cloche.boot.broker, cloche.oci.running\n"
     assert in_light(code + "print(list(sys.modules['cloche.light.standard']._found))").strip() == "[]"
 
 
