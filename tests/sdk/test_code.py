@@ -9,6 +9,7 @@ import pytest
 from cloche import AsyncSandbox, Sandbox
 from cloche.sdk import CodeError, InvalidArgument, Result
 from cloche.sdk.code import Scanner
+from cloche.sdk.effects import drive_async
 from tests.cli.harness import wait_until
 
 PYTHON = shutil.which("python3", path="/usr/local/bin:/usr/bin:/bin")
@@ -206,3 +207,15 @@ def test_marks_are_found_however_they_are_cut() -> None:
                 else:
                     found.append((kind or "text", payload))
         assert found == expected, size
+
+
+def test_first_cells_at_once_have_one_context(root: str) -> None:
+    """Whoever starts an interpreter while another does so too takes the one that was there first."""
+
+    async def main() -> None:
+        async with await AsyncSandbox.create(root=root) as box:
+            starts = [box._contexts.get("python") for _task in range(3)]
+            found = await asyncio.gather(*[drive_async(start) for start in starts])
+            assert found[0] is found[1] is found[2]
+
+    asyncio.run(main())

@@ -4,11 +4,13 @@ import asyncio
 import os
 import signal
 import threading
+from collections.abc import Callable
 
 import pytest
 
 from cloche import AsyncSandbox, Sandbox
 from cloche.sdk import CommandError, InvalidArgument, SandboxError, SandboxTimeout
+from cloche.sdk.commands import Command
 from tests.cli.harness import wait_until
 
 
@@ -211,6 +213,46 @@ def test_it_ends_although_a_fork_has_its_connection(shared: Sandbox) -> None:
     wait_until(lambda: handle.pid not in runs(shared), "it is gone")
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
+
+
+def test_a_handle_is_not_its_forks(shared: Sandbox) -> None:
+    """A fork that took messages, or input, would take them from the parent, which would wait for ever."""
+    handle = shared.commands.run("cat", background=True, stdin=True)
+    shared.run_code("mine = 1")
+    context = shared.create_code_context()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            calls: list[Callable[[], object]] = [
+                handle.kill,
+                handle.wait,
+                lambda: list(handle),
+                lambda: handle.send_stdin("of the fork"),
+                context.interrupt,
+                lambda: shared.run_code("1", context=context),
+            ]
+            for call in calls:
+                with pytest.raises(SandboxError, match="fork"):
+                    call()
+            error = shared.run_code("mine").error  # an interpreter of its own
+            assert error is not None and error.name == "NameError"
+            assert shared.commands.run("echo fork").stdout == "fork\n"
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitpid(child, 0)[1] == 0
+    assert shared.run_code("mine").text == "1"
+    context.close()
+    handle.send_stdin("of the parent")
+    handle.close_stdin()
+    assert handle.wait(60).stdout == "of the parent"
+
+
+def test_one_that_is_only_half_made_is_forgotten(capsys: pytest.CaptureFixture[str]) -> None:
+    """An interrupt may come in the middle of anything."""
+    Command.__new__(Command).__del__()
+    assert capsys.readouterr().err == ""
 
 
 def test_many_threads(shared: Sandbox) -> None:

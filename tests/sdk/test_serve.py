@@ -283,6 +283,24 @@ def test_life(box: Sandbox, server: Server) -> None:
         short.commands.run("true")
 
 
+def test_without_a_timeout(server: Server) -> None:
+    """The package leaves it to the endpoint then: five minutes, also for one that was paused."""
+    made = Sandbox.create(**options(server))
+    try:
+        info = made.get_info()
+        assert 290 <= (info.end_at - info.started_at).total_seconds() <= 310
+        made.pause()
+        again = made.connect()
+        assert again.get_info().end_at >= info.end_at
+        assert again.commands.run("echo again").stdout == "again\n"
+        made.set_timeout(3000)
+        ends = made.get_info().end_at
+        Sandbox.connect(made.sandbox_id, **options(server))
+        assert made.get_info().end_at == ends
+    finally:
+        made.kill()
+
+
 def test_who_sees_what(box: Sandbox, server: Server) -> None:
     bob = options(server, "bob")
     assert [row.sandbox_id for row in Sandbox.list(**bob).next_items()] == []

@@ -14,6 +14,7 @@ but lies only about its own results: lengths are limited, and so is what is kept
 
 import base64
 import json
+import os
 import signal
 import time
 from collections.abc import Callable, Mapping
@@ -262,7 +263,7 @@ class Context:
 
     def is_alive(self) -> bool:
         """Whether it can run cells."""
-        return not self.command.poll()
+        return self.command.owner_pid == os.getpid() and not self.command.poll()
 
     def await_ready(self) -> Steps[None]:
         """Wait until the interpreter can be interrupted without harm. Raises CodeError, SandboxError."""
@@ -298,6 +299,7 @@ class Context:
         if not isinstance(text, str):
             raise InvalidArgument(f"code: {type(text).__name__}: text")
         command = self.command
+        command.check_owner()
         if command.is_followed:
             raise CodeError(
                 "this context runs a cell already; wait for it, or use create_code_context() for another"
@@ -415,8 +417,12 @@ class Contexts:
         name = language_of(language)
         found = self.by_language.get(name)
         if found is None or not found.is_alive():
-            found = yield from start(self.core, name, cwd=None, env=None, user=None)
-            self.by_language[name] = found
+            made = yield from start(self.core, name, cwd=None, env=None, user=None)
+            found = self.by_language.get(name)
+            if found is not None and found.is_alive():
+                made.close()  # another caller was faster: the state of the cells that follow is kept there
+            else:
+                found = self.by_language[name] = made
         return found
 
     def close(self) -> None:

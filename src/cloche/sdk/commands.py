@@ -126,6 +126,8 @@ class Stream:
 class Command:
     """A command that runs, or has run."""
 
+    is_closed: bool = True  # until it is made: an interrupt may come in the middle
+
     def __init__(self, core: SandboxCore, link: Link, limit: int) -> None:
         self.core: SandboxCore = core
         self.link: Link = link
@@ -140,7 +142,6 @@ class Command:
         self._lock: Final = threading.RLock()
         self._bells: Final[set[int]] = set()  # eventfds of those that wait
         self._changes: int = 0  # of what those wait for: they look again
-        self.is_closed: bool = False
         self.pending: memoryview = memoryview(b"")  # input that is yet to be written
         self.closes_stdin: bool = False  # after that
         self.deadline_s: float | None = None
@@ -151,6 +152,7 @@ class Command:
         self.error: str = ""
         self.failure: SandboxError | None = None
         self.result: CommandResult | None = None
+        self.is_closed = False
 
     # -- starting ----------------------------------------------------------------------------------------
     def start(self, request: ExecRequest, stdin: bytes | None, *, has_stdin: bool) -> Steps[None]:
@@ -209,6 +211,14 @@ class Command:
                     "the command did not start in time; the sandbox may be overloaded: kill() ends it"
                 )
             yield from wait([self.link.fileno()], self.link.wants(), deadline_s)
+
+    def check_owner(self) -> None:
+        """Raises SandboxError in a fork, which would take the messages and the output that the parent waits for."""
+        if os.getpid() != self.owner_pid:
+            raise SandboxError(
+                "this handle belongs to the process that has started the command, of which this one is a fork; "
+                "start another command"
+            )
 
     def is_over(self) -> bool:
         """Whether it is known how it ended."""
@@ -307,8 +317,9 @@ class Command:
 
     def next_output(self, deadline_s: float | None = None) -> Steps[list[Output] | None]:
         """The next pieces of output; None once the command has ended and all its output was returned. An empty list:
-        `deadline_s` has come.
+        `deadline_s` has come.  Raises SandboxError.
         """
+        self.check_owner()
         while True:
             changes = self._changes
             self._take_messages()
@@ -346,6 +357,7 @@ class Command:
 
     def begin_following(self) -> None:
         """Only one at a time may read.  Raises SandboxError."""
+        self.check_owner()
         with self._lock:
             if self.is_followed:
                 raise SandboxError("somebody else waits for this command already; wait in one place only")
@@ -428,7 +440,10 @@ class Command:
 
     # -- while it runs -----------------------------------------------------------------------------------
     def send_signal(self, signo: int, scope: str = requests.SESSION) -> None:
-        """Signal the command and every process that it has started and that is still in its session. Does not wait."""
+        """Signal the command and every process that it has started and that is still in its session. Does not wait.
+        Raises SandboxError.
+        """
+        self.check_owner()
         if not self.is_over():
             self.link.ask(requests.SIGNAL, {"exec": self.ident, "signal": signo, "scope": scope})
 
@@ -436,6 +451,7 @@ class Command:
         """Write input, waiting while the command does not take it.  Raises SandboxError if it takes no more:
         SandboxEnded if that is why; SandboxTimeout when `timeout` or the time of the command is over.
         """
+        self.check_owner()
         deadline_s = deadline_of(timeout)
         if self.pending:
             raise SandboxError("the input that run() was given is not taken yet; wait() for the command")
@@ -485,7 +501,8 @@ class Command:
             self._close_stdin()
 
     def resize(self, rows: int, columns: int) -> None:
-        """Its terminal has another size."""
+        """Its terminal has another size.  Raises SandboxError."""
+        self.check_owner()
         if not self.is_over():
             self.link.ask(requests.RESIZE, {"exec": self.ident, "rows": rows, "columns": columns})
 
@@ -516,7 +533,8 @@ class Command:
         self.link.close()
 
     def __del__(self) -> None:
-        self.close()
+        if not self.is_closed:
+            self.close()
 
 
 class StillRuns(SandboxTimeout):

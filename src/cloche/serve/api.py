@@ -14,7 +14,7 @@ from cloche.serve import ENVD_VERSION
 from cloche.serve.connect import parsed
 from cloche.serve.entry import Entry, ServeError
 from cloche.serve.files import when
-from cloche.serve.registry import Registry, timeout_of
+from cloche.serve.registry import DEFAULT_TIMEOUT_S, Registry, timeout_of
 
 TESTED: Final = "e2b 2.63, e2b-code-interpreter 2.11"
 _MAX_BODY: Final = 1 << 20
@@ -154,8 +154,8 @@ class Api:
     async def connect(self, request: Request, owner: str, ident: str) -> Response:
         entry = self.registry.find(ident, owner)
         fields = await body_of(request)
-        seconds = timeout_of(fields, 0)
         was_paused = entry.is_paused
+        seconds = timeout_of(fields, DEFAULT_TIMEOUT_S if was_paused else 0)
         if was_paused and fields.get("memory") is False:
             raise ServeError(400, "memory: a paused sandbox is in memory here, and goes on from there")
         await self.registry.resume(entry)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from cloche.serve.pods import Pods
 
 MAX_TIMEOUT_S: Final = 86_400
-DEFAULT_TIMEOUT_S: Final = 15  # the API's default for requests without a timeout
+DEFAULT_TIMEOUT_S: Final = 300  # for requests without a timeout (e2b.dev/docs/sandbox: five minutes)
 
 
 @dataclass(frozen=True)
