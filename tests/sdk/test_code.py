@@ -143,6 +143,9 @@ def test_a_cell_that_lies(shared: Sandbox) -> None:
         "os.write(1, b'\\x1e' * 100)\n'true'"
     )
     assert execution.text == "'true'" and len(execution.results) == 1
+    odd = Result({"image/png": "5", "application/json": "[" * 100_000})
+    assert odd.png_bytes is None and odd.json is None
+    assert Result({"image/png": "é", "application/json": "no"}).png_bytes is None
 
 
 def test_bash(shared: Sandbox) -> None:

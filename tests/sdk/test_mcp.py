@@ -57,6 +57,12 @@ def test_tools(root: str, tmp_path: Path) -> None:
             assert text_of(shown).split() == ["hi", "40"]
             broken = await call("run_code", {"code": "1/0"})
             assert "ZeroDivisionError" in text_of(broken) and not broken.is_error
+            liar = "class P:\n    def _repr_png_(self): return 5\nP()"
+            assert "cannot be decoded" in text_of(await call("run_code", {"code": liar}))
+            flood = "for n in range(500): display('x' * 20_000)\n'the end'"
+            shown = await call("run_code", {"code": flood})
+            assert len(text_of(shown)) < 100_000 and "results were left out" in text_of(shown)
+            assert "the end" in shown.content[-1].text
             await call("write_file", {"path": "/work/a/b", "content": "é" * 10})
             assert text_of(await call("read_file", {"path": "/work/a/b", "offset": 8})) == "éé"
             assert "/work/a/b" in text_of(await call("list_files", {"path": "/work", "depth": 2}))

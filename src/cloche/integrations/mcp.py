@@ -6,7 +6,6 @@ started.
 """
 
 import asyncio
-import base64
 import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -17,10 +16,11 @@ from mcp.server.mcpserver.exceptions import ResourceError, ToolError
 
 from cloche import __version__
 from cloche.integrations.tools import SHOWN_CHARACTERS, listed, shortened
-from cloche.sdk import AsyncCommandHandle, AsyncSandbox, SandboxEnded, SandboxError
+from cloche.sdk import AsyncCommandHandle, AsyncSandbox, Result, SandboxEnded, SandboxError
 
 JOB_CHARACTERS: Final = 1 << 20  # of a job's latest output that are kept
 MAX_JOBS: Final = 32
+MAX_RESULTS: Final = 50  # of a cell, to a model
 MAX_SECONDS: Final = 3600.0
 _PROGRESS_S: Final = 0.5
 
@@ -154,6 +154,30 @@ class Progress:
             await self.context.report_progress(self.count, None, lines[-1][:200] if lines else None)
 
 
+def shown_results(results: Sequence[Result]) -> list[str | Image]:
+    """The first results, as many as a model can take, and the last, which is the value of the last expression if there
+    is one. The program inside has chosen what they hold, and how many there are.
+    """
+    parts: list[str | Image] = []
+    size = left_out = 0
+    for result in results:
+        if result is not results[-1] and (len(parts) >= MAX_RESULTS or size >= SHOWN_CHARACTERS):
+            left_out += 1
+            continue
+        if left_out:
+            parts.append(f"[… {left_out} results were left out]")
+        if result.png is not None:
+            picture = result.png_bytes
+            if picture is None:
+                parts.append("[a picture that cannot be decoded]")
+            else:
+                parts.append(Image(data=picture, format="png"))
+        elif result.text is not None:
+            parts.append(shortened(result.text))
+            size += min(len(result.text), SHOWN_CHARACTERS)
+    return parts
+
+
 def make_server(options: Sequence[str] = (), root: str = "") -> MCPServer:
     """A server; `options` are those of `cloche run`."""
     box = Box(options, root)
@@ -221,11 +245,7 @@ def make_server(options: Sequence[str] = (), root: str = "") -> MCPServer:
         for text in (execution.logs.stdout, execution.logs.stderr):
             if text:
                 parts.append(shortened(text))
-        for result in execution.results:
-            if result.png is not None:
-                parts.append(Image(data=base64.b64decode(result.png), format="png"))
-            elif result.text is not None:
-                parts.append(shortened(result.text))
+        parts += shown_results(execution.results)
         if execution.error is not None:
             parts.append(shortened(execution.error.traceback or str(execution.error)))
             if execution.timed_out:

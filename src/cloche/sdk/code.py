@@ -83,8 +83,11 @@ class Result:
 
     @property
     def png_bytes(self) -> bytes | None:
-        """As a PNG picture, decoded."""
-        return base64.b64decode(self.formats["image/png"]) if "image/png" in self.formats else None
+        """As a PNG picture, decoded; None, too, if the program inside has given what is not Base64."""
+        try:
+            return base64.b64decode(self.formats["image/png"]) if "image/png" in self.formats else None
+        except ValueError:
+            return None
 
     @property
     def svg(self) -> str | None:
@@ -93,8 +96,13 @@ class Result:
 
     @property
     def json(self) -> Any:
-        """As decoded JSON; None if the value has no such form."""
-        return json.loads(self.formats["application/json"]) if "application/json" in self.formats else None
+        """As decoded JSON; None if the value has no such form, or the program inside has given what is no JSON."""
+        try:
+            return (
+                json.loads(self.formats["application/json"]) if "application/json" in self.formats else None
+            )
+        except (ValueError, RecursionError):
+            return None
 
 
 @dataclass(frozen=True)
