@@ -4,7 +4,7 @@ The permission checks are in `vfs.namei`.
 """
 
 from cloche.abi.capability import CAP_DAC_READ_SEARCH, CAP_SYS_CHROOT
-from cloche.abi.errno import EINVAL, ENOENT, ENOTDIR, EPERM, ERANGE
+from cloche.abi.errno import EINVAL, ENAMETOOLONG, ENOENT, ENOTDIR, EPERM, ERANGE
 from cloche.abi.fcntl import (
     AT_EMPTY_PATH,
     AT_FDCWD,
@@ -14,6 +14,7 @@ from cloche.abi.fcntl import (
     RENAME_NOREPLACE,
     RENAME_WHITEOUT,
 )
+from cloche.abi.limits import PATH_MAX
 from cloche.kernel.args import Args, to_i32, to_u32, to_u64
 from cloche.kernel.task import Task
 from cloche.syscalls.args import any_file, path_arg, path_of_file, start_of
@@ -218,6 +219,8 @@ def sys_chroot(task: Task, args: Args) -> int:
 def sys_getcwd(task: Task, args: Args) -> int:
     """getcwd(2): the length with the terminating NUL."""
     text = getcwd(task) + b"\0"
+    if len(text) > PATH_MAX:
+        return -ENAMETOOLONG
     if len(text) > to_u64(args.a1):
         return -ERANGE
     task.user_memory().write(to_u64(args.a0), text)
