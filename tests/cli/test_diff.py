@@ -263,3 +263,22 @@ def test_very_many_names(changed: Changed) -> None:
 def test_mistakes_are_told_in_one_line(changed: Changed, words: tuple[str, ...]) -> None:
     done = changed("diff", *words)
     assert done.status == 125 and is_one_line(done.err), done
+
+
+def test_a_tree_that_is_too_deep(changed: Changed, tmp_path: Path) -> None:
+    """All the paths of 4,000 directories would take gigabytes: of the sentry's memory, too, which ended the sandbox."""
+    changed.start()
+    changed.sh("touch after; mkdir deep")
+    program = "import os; os.chdir('deep')\nfor _ in range(500): os.mkdir('n' * 255); os.chdir('n' * 255)"
+    made = changed("exec", "-w", str(changed.project), "box", "--", "python3", "-c", program)
+    assert made.status == 0, made
+    (tmp_path / "out").mkdir()
+    for words in (("diff", "--name-only", "box"), ("cp", f"box:{changed.project}", str(tmp_path / "out"))):
+        done = changed(*words)
+        assert done.status == 1 and done.err.endswith("File name too long\n") and is_one_line(done.err)
+    assert (tmp_path / "out" / changed.project.name / "after").exists()
+    refused = changed("apply", "box")
+    assert refused.status == 125 and is_one_line(refused.err)
+    assert changed("apply", "box", "after").status == 0 and (changed.project / "after").exists()
+    assert changed.sh("echo alive") == "alive\n"
+    subprocess.run(["rm", "-rf", str(tmp_path / "out")], check=True)  # rmtree would call itself

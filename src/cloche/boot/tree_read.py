@@ -5,6 +5,7 @@ from typing import Final
 
 from cloche.abi.errno import (
     EAGAIN,
+    ENAMETOOLONG,
     ENODATA,
     EOPNOTSUPP,
     LinuxError,
@@ -12,7 +13,7 @@ from cloche.abi.errno import (
 from cloche.abi.fcntl import O_DIRECTORY
 from cloche.abi.fs import SEEK_DATA
 from cloche.abi.stat import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG
-from cloche.fs.changes import Change, Changes, open_inode
+from cloche.fs.changes import MAX_WAY_BYTES, Change, Changes, open_inode
 from cloche.fs.tmpfs_inode import TmpfsInode
 from cloche.kernel.patience import Patience
 from cloche.vfs.dcache import lookup_child
@@ -123,14 +124,22 @@ def change_records(
     for layer in layers:
         yield wire.pack([wire.LAYER, layer.place or b"/"])
         try:
-            for change in Changes(ctx, layer, wanted, patience).walk():
+            changes = Changes(ctx, layer, wanted, patience)
+            for change in changes.walk():
+                yield from _too_deep(changes)
                 if change is None:
                     yield b""
                 else:
                     yield from _change(ctx, patience, layer, change, limit)
+            yield from _too_deep(changes)
         except LinuxError as error:
             yield wire.pack_error(layer.place or b"/", error.errno)
     yield wire.pack([wire.DONE])
+
+
+def _too_deep(changes: Changes) -> Generator[bytes, None, None]:
+    while changes.too_deep:
+        yield wire.pack_error(changes.too_deep.pop(), ENAMETOOLONG)
 
 
 def _change(
@@ -212,6 +221,7 @@ class Walker:
         self.has_xattrs: bool = take_bool(fields, "xattrs")
         self.links: dict[Inode, bytes] = {}
         self.levels: list[_Level] = []
+        self.way_bytes: int = 0  # names of `levels`
 
     def records(self) -> Generator[bytes, None, None]:
         """Yield all records; an empty one after a piece of work that gave none."""
@@ -230,6 +240,7 @@ class Walker:
             finally:
                 while self.levels:
                     self.levels.pop().file.put()
+                self.way_bytes = 0
         yield wire.pack([wire.DONE])
 
     def _look_up(self, path: bytes) -> Generator[bytes, None, Path]:
@@ -256,7 +267,11 @@ class Walker:
             return
         if kind == S_IFDIR:
             yield wire.pack(entry.to_list())
-            if file is not None:
+            if file is not None and self.way_bytes + len(name) > MAX_WAY_BYTES:
+                file.put()
+                yield wire.pack_error(name, ENAMETOOLONG)
+            elif file is not None:
+                self.way_bytes += len(name)
                 self.levels.append(_Level(place, name, file))
             return
         if earlier is not None and self.depth:
@@ -281,6 +296,7 @@ class Walker:
             level.is_over = not names.names or result < 0
             if level.is_over:
                 self.levels.pop()
+                self.way_bytes -= len(level.name)
                 level.file.put()
             yield wire.pack_error(level.name, -result) if result < 0 else b""
             return

@@ -404,7 +404,7 @@ class Applier:
         for step in steps:
             if step.item.is_dir() and step.item.kind == files.ADDED:
                 self._do(step, self._make_directory)
-        is_gone = False
+        is_gone = has_data = False
         step_now: Step | None = None
         made: NewFile | None = None
         try:

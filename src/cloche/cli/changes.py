@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 RENAMED: Final = "R"
 MAX_CHANGES: Final = 1_000_000
+_MAX_PATH_BYTES: Final = 256 << 20  # of all changes together
 CONTENT_LIMIT: Final = 8 << 20  # bytes of a file that are compared line by line
 
 
@@ -155,10 +156,13 @@ class Collector:
         """All changes, without contents.  Raises ControlError."""
         pending: list[Item] = []
         place: Place | None = None
+        path_bytes = 0
         for record in self.client.changes(self.wanted):
             place = self._take(record, place, pending)
-            if len(self.items) > MAX_CHANGES:
-                raise ControlError(f"more than {MAX_CHANGES} changes; name a PATH")
+            path_bytes += len(record.entry.path if record.entry is not None else record.data)
+            if len(self.items) > MAX_CHANGES or path_bytes > _MAX_PATH_BYTES:
+                most = f"{MAX_CHANGES} changes, or {_MAX_PATH_BYTES >> 20} MiB of paths"
+                raise ControlError(f"more than {most}; name a PATH")
         self._pair_renames()
         for item in self.items:
             _compare_with_host(item)

@@ -32,6 +32,7 @@ ADDED: Final = "A"
 CHANGED: Final = "M"
 DELETED: Final = "D"
 KNOWN_BYTES: Final = 1 << 16  # of a file made by the start, up to which its contents are remembered
+MAX_WAY_BYTES: Final = 16 << 20  # all paths from the top down to a directory together: who walks holds each
 _BREATH: Final = 64  # names between two pauses
 
 
@@ -105,6 +106,8 @@ class Changes:
         self.wanted: list[bytes] = wanted
         self.seen: set[bytes] = set()  # known paths that still exist
         self.stack: list[_Frame] = []
+        self.way_bytes: int = 0  # paths of `stack`
+        self.too_deep: list[bytes] = []  # not looked into; the caller reports and removes them
         self.linked: dict[int, Inode] | None = None  # changed files of several names, by number
 
     def walk(self) -> Iterator[Change | None]:
@@ -118,7 +121,7 @@ class Changes:
         base = root.backing
         if base is not None and self._is_wanted(place):
             yield from self._compare(place or b"/", root, base)
-        self.stack.append(_Frame(place, root, [], is_in_place=True))
+        self._push(_Frame(place, root, [], is_in_place=True))
         while self.stack:
             yield from self._step(self.stack[-1])
         for path, known in self.layer.known.items():
@@ -171,6 +174,15 @@ class Changes:
         return False
 
     # -- the walk --------------------------------------------------------------------------------------------
+    def _push(self, frame: _Frame) -> bool:
+        """Look into a directory next; False: a guest has put it too deep."""
+        if self.way_bytes + len(frame.path) > MAX_WAY_BYTES:
+            self.too_deep.append(frame.path)
+            return False
+        self.way_bytes += len(frame.path)
+        self.stack.append(frame)
+        return True
+
     def _names(self, frame: _Frame) -> list[bytes]:
         """The names of both sides, sorted the other way round."""
         ctx = self.ctx
@@ -211,6 +223,7 @@ class Changes:
                 left = _BREATH
                 yield None
         self.stack.pop()
+        self.way_bytes -= len(frame.path)
         last = frame.last
         if last is not None:
             yield last
@@ -245,7 +258,7 @@ class Changes:
             if base is not None and above.is_changed and self._is_wanted(path):
                 yield from self._compare(path, above, base)
             if isinstance(above, TmpfsDir):
-                self.stack.append(_Frame(path, above, [], is_in_place=True))
+                self._push(_Frame(path, above, [], is_in_place=True))
             return
         yield from self._differ(path, above, below)
 
@@ -287,7 +300,8 @@ class Changes:
             upper = above if isinstance(above, TmpfsDir) else None
             frame = _Frame(path, upper, hidden, is_in_place=False)
             frame.last = last
-            self.stack.append(frame)
+            if not self._push(frame) and last is not None:
+                yield last
 
     def _compare(self, path: bytes, inode: Inode, base: Inode) -> Iterator[Change | None]:
         """Compare files of the same type on both sides."""
