@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -11,7 +12,7 @@ pytest.importorskip("e2b_code_interpreter")
 
 from e2b_code_interpreter import Sandbox
 
-from tests.sdk.test_serve import KEYS, Server, options
+from tests.sdk.test_serve import KEYS, WAIT_S, Server, options
 
 ENVD = "49983"
 CODE = "49999"
@@ -115,6 +116,34 @@ def test_a_traffic_token_runs_nothing(server: Server, ann: Sandbox) -> None:
     host = f"{CODE}-{ann.sandbox_id}.boxes.test"
     assert server.request("GET", "/contexts", Host=host, E2b_Traffic_Access_Token=token)[0] == 200
     assert ann.run_code("6 * 7").text == "42"
+
+
+ECHO = """
+import http.server
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        said = repr(self.headers.get_all("X-API-Key")).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(said)))
+        self.end_headers()
+        self.wfile.write(said)
+http.server.HTTPServer(("0.0.0.0", 8080), Handler).serve_forever()
+"""
+
+
+def test_keys_reach_no_program(server: Server, bob: Sandbox) -> None:
+    bob.files.write("/tmp/echo.py", ECHO)
+    bob.commands.run("python3 /tmp/echo.py", background=True)
+    host = bob.get_host(8080)
+    deadline = time.monotonic() + WAIT_S
+    while server.request("GET", "/", Host=host)[0] != 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    by_id = {"E2b_Sandbox_Id": bob.sandbox_id, "E2b_Sandbox_Port": "8080"}
+    for where in ({"Host": host}, by_id):
+        for key in KEYS.values():
+            assert server.request("GET", "/", X_API_Key=key, **where) == (200, b"None")
+        assert server.request("GET", "/", X_API_Key="the program's", **where) == (200, b'["the program\'s"]')
 
 
 def test_odd_names(server: Server, ann: Sandbox) -> None:

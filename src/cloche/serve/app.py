@@ -114,6 +114,7 @@ class App:
         if where is None:
             return await self.api(request)
         port, entry = where
+        self._hide_keys(request)
         if port not in (ENVD_PORT, CODE_PORT):
             ports.check(request.headers, entry)
             return await ports.forward(request, entry, *entry.way(port))
@@ -141,6 +142,16 @@ class App:
         given = request.headers.get("x-access-token", "")
         return compare_digest(given.encode(), self.registry.settings.pod_token.encode())
 
+    def _hide_keys(self, asked: HTTPConnection) -> None:
+        """Let no program of a sandbox see a key of this endpoint's, which a client sends along; others are its own."""
+        keys = [key.encode() for key in self.registry.settings.tokens]
+        headers = asked.headers.raw
+        asked.scope["headers"][:] = [  # in place: `headers` has the same list
+            (name, value)
+            for name, value in headers
+            if name != b"x-api-key" or not any(compare_digest(key, value) for key in keys)
+        ]
+
     async def _pod(self, request: Request, entry: PodEntry, port: int) -> Response:
         """A request for the daemon of a pod.  Raises ServeError, SandboxError."""
         path = _path_of(request)
@@ -158,6 +169,7 @@ class App:
             where = await self._target(asked)
             if where is None or where[0] in (ENVD_PORT, CODE_PORT):
                 raise ServeError(403, "there are no WebSockets here")
+            self._hide_keys(asked)
             ports.check(asked.headers, where[1])
             await ports.websocket(scope, receive, send, where[1], *where[1].way(where[0]))
         except (ServeError, SandboxError, WebSocketError, ConnectionError, TimeoutError):
