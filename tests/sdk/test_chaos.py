@@ -55,6 +55,12 @@ async def use(root: str, chance: random.Random, seen: set[int]) -> list[str]:
     mine = {pid, *descendants(pid)}
     seen |= mine
     victims = [each for each in mine if Path(f"/proc/{each}/comm").exists()]
+    turn_of_cells = asyncio.Lock()  # the interpreter refuses a cell while it runs another
+
+    async def cell() -> Execution:
+        async with turn_of_cells:
+            return await sandbox.run_code("sum(range(1000))")
+
     calls = [
         lambda: sandbox.commands.run("echo $((6 * 7))"),
         lambda: sandbox.commands.run("cat", stdin=b"x" * 300_000),
@@ -62,7 +68,7 @@ async def use(root: str, chance: random.Random, seen: set[int]) -> list[str]:
         lambda: sandbox.files.write("/tmp/a/b", b"y" * 500_000),
         lambda: sandbox.files.read("/tmp/a/b", format="bytes"),
         lambda: sandbox.files.list("/usr", depth=2),
-        lambda: sandbox.run_code("sum(range(1000))"),
+        cell,
         lambda: sandbox.get_metrics(),
     ]
 
