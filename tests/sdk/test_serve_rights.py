@@ -1,9 +1,11 @@
 """What `cloche serve` gives to those with another's key, with another's tokens, with a traffic token, and to nonsense."""
 
+import asyncio
 import json
 import struct
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -11,7 +13,10 @@ pytest.importorskip("hypercorn")
 pytest.importorskip("e2b_code_interpreter")
 
 from e2b_code_interpreter import Sandbox
+from starlette.requests import Request
 
+from cloche.serve.app import bounded
+from cloche.serve.entry import ServeError
 from tests.sdk.test_serve import KEYS, WAIT_S, Server, options
 
 ENVD = "49983"
@@ -144,6 +149,23 @@ def test_keys_reach_no_program(server: Server, bob: Sandbox) -> None:
         for key in KEYS.values():
             assert server.request("GET", "/", X_API_Key=key, **where) == (200, b"None")
         assert server.request("GET", "/", X_API_Key="the program's", **where) == (200, b'["the program\'s"]')
+
+
+def test_a_form_is_bounded() -> None:
+    pieces = [b"--x\r\nContent-Disposition: form-data; name=file; filename=a\r\n\r\n", *[bytes(1000)] * 100]
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": pieces.pop(0), "more_body": True}
+
+    kind = (b"content-type", b"multipart/form-data; boundary=x")
+    request = Request({"type": "http", "headers": [kind]}, bounded(receive, 50_000))
+
+    async def read() -> None:
+        await request.form()
+
+    with pytest.raises(ServeError, match="more than"):
+        asyncio.run(read())
+    assert len(pieces) == 50
 
 
 def test_odd_names(server: Server, ann: Sandbox) -> None:

@@ -388,7 +388,7 @@ class App:
         kind = request.headers.get("content-type", "").partition(";")[0].strip()
         if kind == "multipart/form-data":
             try:
-                form = await request.form(max_files=1000)
+                form = await Request(request.scope, bounded(request.receive, MAX_UPLOAD)).form(max_files=1000)
             except MultiPartException:
                 raise ServeError(400, "the body is no form in parts") from None
             try:
@@ -431,6 +431,21 @@ async def _receive(request: Request, out: BinaryIO) -> None:
         if size > MAX_UPLOAD:
             raise ServeError(413, f"a file of more than {MAX_UPLOAD >> 30} GiB")
         await asyncio.to_thread(out.write, data)
+
+
+def bounded(receive: Receive, limit: int) -> Receive:
+    """`receive` of a request whose body has at most `limit` bytes: ServeError if it has more."""
+    size = 0
+
+    async def counted() -> Message:
+        nonlocal size
+        message = await receive()
+        size += len(message.get("body", b""))
+        if size > limit:
+            raise ServeError(413, f"a body of more than {limit >> 30} GiB")
+        return message
+
+    return counted
 
 
 def _path_of(request: Request) -> str:
