@@ -1,7 +1,6 @@
 """`cloche import`: an image of one layer out of a root file system, a tar archive or a directory."""
 
 import argparse
-import errno
 import os
 import shlex
 import stat
@@ -18,7 +17,7 @@ from cloche.images.reference import parse_reference
 from cloche.images.store import Store
 from cloche.images.streams import LayerStream
 from cloche.images.unpack import clean_path
-from cloche.runtime.hosttree import HostTree
+from cloche.runtime.hosttree import HostTree, pieces_of
 from cloche.wire import files
 from cloche.wire.files import FileEntry, Record
 
@@ -94,20 +93,10 @@ class _Packer:
 
 def _contents(fd: int, size_bytes: int) -> Iterator[Record]:
     """So much as the header says, or less, where it was cut off meanwhile."""
-    offset = 0
-    while offset < size_bytes:
-        try:
-            offset = os.lseek(fd, offset, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno == errno.ENXIO:
-                break  # a hole up to the end
-        data = os.pread(fd, min(files.CHUNK_BYTES, size_bytes - offset), offset)
-        if not data:
-            break
+    for offset, data in pieces_of(fd, size_bytes):
         record = Record(files.DATA)
         record.offset, record.data = offset, data
         yield record
-        offset += len(data)
     yield Record(files.END)
 
 

@@ -4,12 +4,19 @@ records.
 For `cloche cp` and the SDK. A file that is left out is reported, and the copy goes on.
 """
 
-import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
 
-from cloche.runtime.hosttree import HostTree, NewFile, Policy, Unwanted, finish_directory, make_directory
+from cloche.runtime.hosttree import (
+    HostTree,
+    NewFile,
+    Policy,
+    Unwanted,
+    finish_directory,
+    make_directory,
+    pieces_of,
+)
 from cloche.wire import files
 from cloche.wire.files import FileEntry, Record
 
@@ -107,19 +114,9 @@ class Reader:
 
     def _contents(self, fd: int) -> Iterator[bytes]:
         size = os.fstat(fd).st_size
-        offset = 0
-        while offset < size:
-            try:
-                offset = os.lseek(fd, offset, os.SEEK_DATA)
-            except OSError as error:
-                if error.errno == errno.ENXIO:
-                    break
-            data = os.pread(fd, files.CHUNK_BYTES, offset)
-            if not data:
-                break
+        for offset, data in pieces_of(fd, size):
             yield files.pack_data(offset, data)
-            offset += len(data)
-        yield files.pack_end(max(size, offset))
+        yield files.pack_end(size)
 
 
 class Writer:

@@ -10,10 +10,11 @@ devices and owners are left out unless `Policy` says otherwise.
 import errno
 import os
 import stat
+from collections.abc import Iterator
 from typing import Final
 
 from cloche.platform import hostsys
-from cloche.wire.files import KEEP_NS, FileEntry, is_clean
+from cloche.wire.files import CHUNK_BYTES, KEEP_NS, FileEntry, is_clean
 
 _BENEATH: Final = 0x08 | 0x04 | 0x02  # RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, RESOLVE_NO_MAGICLINKS
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -133,6 +134,24 @@ class HostTree:
 USER: Final = "user."
 # They speak for the contents, which are others now; the kernel, too, takes capabilities off a file that is written to.
 _OF_CONTENTS: Final = ("security.capability", "security.ima", "security.evm")
+
+
+def pieces_of(fd: int, size_bytes: int) -> Iterator[tuple[int, bytes]]:
+    """Yield what the first `size_bytes` of a file have between holes, with the offset; less, where it was cut off
+    meanwhile.  Raises OSError.
+    """
+    offset = 0
+    while offset < size_bytes:
+        try:
+            offset = os.lseek(fd, offset, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return  # a hole up to the end
+        data = os.pread(fd, min(CHUNK_BYTES, size_bytes - offset), offset) if offset < size_bytes else b""
+        if not data:
+            return
+        yield offset, data
+        offset += len(data)
 
 
 def attributes_of(fd: int) -> dict[str, bytes]:

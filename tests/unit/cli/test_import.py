@@ -10,20 +10,13 @@ import pytest
 
 from cloche.cli.import_ import pack
 from cloche.images.errors import ImageError
-
-SECRET = b"secret of the host"
+from tests.unit.runtime.places import SECRET, shared_place
 
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     """A directory that becomes an image, beside one that must not."""
-    made = tmp_path / "shared"
-    (made / "sub").mkdir(parents=True)
-    (made / "sub" / "key").write_bytes(b"harmless")
-    (made / "zz").write_bytes(b"harmless")
-    (tmp_path / "private").mkdir()
-    (tmp_path / "private" / "key").write_bytes(SECRET)
-    return made
+    return shared_place(tmp_path)
 
 
 def members(data: bytes) -> dict[str, tarfile.TarInfo]:

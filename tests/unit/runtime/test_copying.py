@@ -9,8 +9,7 @@ from cloche.runtime.copying import Reader, Writer
 from cloche.runtime.hosttree import HostTree, NewFile, Policy
 from cloche.wire import files
 from cloche.wire.files import FileEntry, Record
-
-SECRET = b"secret of the host"
+from tests.unit.runtime.places import SECRET, shared_place
 
 
 def complain(path: bytes, text: str) -> None:
@@ -20,13 +19,7 @@ def complain(path: bytes, text: str) -> None:
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     """A directory that is copied, beside one that is not."""
-    made = tmp_path / "shared"
-    (made / "sub").mkdir(parents=True)
-    (made / "sub" / "key").write_bytes(b"harmless")
-    (made / "zz").write_bytes(b"harmless")
-    (tmp_path / "private").mkdir()
-    (tmp_path / "private" / "key").write_bytes(SECRET)
-    return made
+    return shared_place(tmp_path)
 
 
 @pytest.mark.parametrize("follow", [False, True])
