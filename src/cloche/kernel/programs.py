@@ -37,8 +37,11 @@ class Program:
         # Those that are complete: a text is mapped after its file, and so may become hot after it.
         self._whole: set[Inode] = set()
 
-    def note(self, platform: Platform, mapping: FileMapping, family: int) -> None:
-        """A process of this program, of a family (`Platform.new_family`), has mapped a file privately."""
+    def note(self, platform: Platform, mapping: FileMapping, family: int, *, is_patching: bool) -> None:
+        """A process of this program, of a family (`Platform.new_family`), has mapped a file privately.
+
+        `is_patching`: programs of this kernel get patched text, where a file has some.
+        """
         inode = mapping.file.inode
         if inode in self._whole or mapping.host_fd < 0:
             return
@@ -49,7 +52,7 @@ class Program:
         if known is not None:
             identities += known
         is_whole = known is not None
-        text = mapping.map_text()
+        text = mapping.map_text() if is_patching else None
         if text is not None:
             of_text = text_identity(platform, text, family)
             identities += of_text

@@ -179,7 +179,8 @@ def sys_mmap(task: Task, args: Args) -> int:
         limit_growth(task)
     program = task.group.exe.program
     if mapping is not None and program is not None and kind == MAP_PRIVATE:
-        program.note(task.kernel.platform, mapping, task.group.container.family[0])
+        kernel = task.kernel
+        program.note(kernel.platform, mapping, task.group.container.family[0], is_patching=kernel.is_patching)
     return at
 
 

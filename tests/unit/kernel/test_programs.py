@@ -33,8 +33,10 @@ class FakeMapping:
         self.file = FakeFile(inode)
         self.host_fd = FILE_FD
         self.text = FakeText() if has_text else None
+        self.questions = 0
 
     def map_text(self) -> FakeText | None:
+        self.questions += 1
         return self.text
 
 
@@ -57,9 +59,11 @@ def program() -> Program:
     return Program()
 
 
-def note(program: Program, platform: FakePlatform, mapping: FakeMapping) -> list[int]:
+def note(
+    program: Program, platform: FakePlatform, mapping: FakeMapping, *, is_patching: bool = True
+) -> list[int]:
     """One more mapping -> what a new process may have."""
-    program.note(platform, mapping, 0)  # type: ignore[arg-type]
+    program.note(platform, mapping, 0, is_patching=is_patching)  # type: ignore[arg-type]
     return program.identities(None)  # type: ignore[arg-type]
 
 
@@ -90,3 +94,10 @@ def test_what_may_not_be_read_any_more_is_left_out(program: Program) -> None:
     assert note(program, platform, FakeMapping(inode)) == [*OF_FILE, *OF_TEXT]
     inode.is_readable = False
     assert program.identities(None) == []  # type: ignore[arg-type]
+
+
+def test_a_kernel_that_patches_nothing_asks_for_no_text(program: Program) -> None:
+    platform, mapping = FakePlatform(), FakeMapping(FakeInode())
+    platform.hot = {FILE_FD: OF_FILE, TEXT_FD: OF_TEXT}
+    assert note(program, platform, mapping, is_patching=False) == [*OF_FILE]
+    assert mapping.questions == 0
