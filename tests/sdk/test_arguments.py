@@ -29,6 +29,10 @@ CREATE: list[tuple[dict[str, Any], str]] = [
     ({"metadata": {"a": 1}}, "metadata: 'a'"),
     ({"metadata": {"a": HALF}}, "metadata"),
     ({"name": 5}, "name: 5"),
+    *[
+        ({"name": name}, "^name: .* is not a name: letters")
+        for name in ("", ".", "..", "a/b", "/", "a\nb", "a\n", "a\0b", "-a", "a b", "é", HALF, "x" * 65)
+    ],
     ({"template": 5}, "template: 5"),
     ({"leash": None}, "leash: None"),
     ({"root": 5}, "root: 5"),
@@ -44,6 +48,11 @@ CALLS: list[tuple[str, Callable[[Any], object]]] = [
     ("timeout", lambda box: box.commands.run("true", timeout=math.nan)),
     ("cwd", lambda box: box.commands.run("true", cwd=5)),
     ("cwd", lambda box: box.commands.run("true", cwd=HALF)),
+    ("cwd: .*/none: No such file.*make it first", lambda box: box.commands.run("true", cwd="/none")),
+    ("cwd: .*/none", lambda box: box.commands.run("true", cwd="/none", background=True)),
+    ("cwd: .*/none", lambda box: box.pty.create(["true"], cwd="/none")),
+    ("cwd: .*/none", lambda box: box.create_code_context(cwd="/none")),
+    ("cwd: .*/passwd: Not a directory", lambda box: box.commands.run("true", cwd="/etc/passwd")),
     ("env", lambda box: box.commands.run("true", env="A=1")),
     ("env", lambda box: box.commands.run("true", env={"A": HALF})),
     ("stdin", lambda box: box.commands.run("cat", stdin=5)),

@@ -30,6 +30,7 @@ from e2b import PtySize
 from e2b.exceptions import (
     AuthenticationException,
     FileNotFoundException,
+    InvalidArgumentException,
     NotFoundException,
     SandboxException,
     TimeoutException,
@@ -119,6 +120,9 @@ def test_commands(box: Sandbox) -> None:
     assert "".join(seen) == "1\n2\n"
     with pytest.raises(TimeoutException):
         box.commands.run("sleep 600", timeout=1)
+    for in_background in (False, True):
+        with pytest.raises(InvalidArgumentException, match="cwd: .*/none"):
+            box.commands.run("true", background=in_background, cwd="/none")
 
 
 def test_background_commands(box: Sandbox) -> None:

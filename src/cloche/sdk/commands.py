@@ -242,6 +242,10 @@ class Command:
     def _refused(self, error: SandboxError) -> None:
         if isinstance(error, Refused) and error.status != EXIT_INTERNAL:
             self.exit_code, self.error = error.status, str(error)  # there is no such command
+        elif isinstance(error, Refused) and str(error).startswith(requests.NO_DIRECTORY):
+            self.failure = InvalidArgument(
+                f"cwd: {error}; make it first, or start in a directory that is there"
+            )
         else:
             self.failure = error
 

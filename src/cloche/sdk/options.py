@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypedDict
 
+from cloche.runtime.records import RecordError, check_name
 from cloche.sdk.arguments import check_callable, encoded, items_of, pairs_of
 from cloche.sdk.errors import InvalidArgument
 from cloche.sdk.network import Approval, NetRule, NetSecret, document
@@ -164,6 +165,12 @@ def _check_kinds(given: CreateOptions) -> None:
     for what, each in texts:
         if each is not None and not isinstance(each, str):
             raise InvalidArgument(f"{what}: {each!r}: text")
+    name = given.get("name")
+    if name is not None:
+        try:
+            check_name(name)
+        except RecordError as error:
+            raise InvalidArgument(f"name: {error}; without one it gets a name") from None
     paths: list[tuple[str, object]] = [("root", given.get("root")), ("rootfs", given.get("rootfs"))]
     for what, path in paths:
         if path is not None and (not isinstance(path, (str, os.PathLike)) or "\0" in str(path)):

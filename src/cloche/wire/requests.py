@@ -49,6 +49,7 @@ MAIN: Final = "main"
 MAX_STRINGS: Final = 65536
 STATUS_ENDED: Final = 137  # exit status of a command whose sandbox has ended
 STATUS_REFUSED: Final = 111  # as ECONNREFUSED: of a connection to a port at which nobody listens
+NO_DIRECTORY: Final = "working directory "  # begins the text of a failure to start a command in one
 MAX_BODY_BYTES: Final = 4 << 20  # of arguments and environment
 MAX_TIMEOUT_MS: Final = 1 << 40  # 34 years
 
