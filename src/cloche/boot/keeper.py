@@ -633,6 +633,20 @@ def has_data(sock: socket.socket) -> bool:
         return False
 
 
+def hear(tell: socket.socket) -> tuple[bytes, list[tuple[int, int, bytes]]]:
+    """The keeper's next message and what came with it; b"": the keeper has ended.
+
+    One that ends before it has read what was said to it resets the connection (unix(7): ECONNRESET).
+    """
+    try:
+        packet, ancillary, _flags, _address = tell.recvmsg(
+            1024, socket.CMSG_SPACE(4 * (_MAX_FDS + 4)), socket.MSG_CMSG_CLOEXEC
+        )
+    except ConnectionResetError:
+        return b"", []
+    return packet, ancillary
+
+
 def _read_request(fd: int) -> dict[str, Any]:
     request: dict[str, Any] = marshal.loads(os.pread(fd, os.fstat(fd).st_size, 0))
     return request
@@ -652,20 +666,21 @@ def _middle(tell: socket.socket, *, is_ahead: bool) -> int:
     confine.detach_from_terminal()
     report = confine.Report()
     confine.set_limits(report)
-    confine.enter_user_namespace(report, tell)
-    confine.enter_namespaces(report, confine.SENTRY_NAMESPACES)
-    sentry = os.fork()
-    if sentry:
-        tell.send(b"%d" % sentry)
-        return 0
+    try:
+        confine.enter_user_namespace(report, tell)
+        confine.enter_namespaces(report, confine.SENTRY_NAMESPACES)
+        sentry = os.fork()
+        if sentry:
+            tell.send(b"%d" % sentry)
+            return 0
+    except (BrokenPipeError, ConnectionResetError):
+        return 0  # the keeper has died
     facts = begin_sentry(report)
     timing.mark("sentry: waits for its work")
-    if tell.recv(1) != b"A":
+    if hear(tell)[0] != b"A":
         return 0  # the keeper has died
     begun = begin_ahead(report, tell, facts, stubs) if is_ahead else None
-    packet, ancillary, _flags, _address = tell.recvmsg(
-        1024, socket.CMSG_SPACE(4 * (_MAX_FDS + 4)), socket.MSG_CMSG_CLOEXEC
-    )
+    packet, ancillary = hear(tell)
     if not packet:
         return 0  # the fork has failed, and has reported why
     numbers = array("i")
