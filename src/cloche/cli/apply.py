@@ -335,15 +335,19 @@ class Applier:
         try:
             added = {(step.target.top, step.name) for step in steps if step.item.kind != files.DELETED}
             gone = [step for step in reversed(steps) if step.item.kind == files.DELETED]
+            known: dict[tuple[bytes, bytes], bool] = {}
+            first = {id(step) for step in gone if _is_in_the_way(step, added, known)}
+            for target in {id(step.target): step.target for step in steps}.values():
+                target.tree.forget()  # the user may have thought about it for long
             for step in gone:
-                if _is_in_the_way(step, added):
+                if id(step) in first:
                     self._do(step, self._remove)
             self._make(steps)
             for step in steps:
                 if step.item.kind == RENAMED and step.is_chosen:
                     self._do(step, self._remove_old)
             for step in gone:  # directories after what was renamed out of them
-                if not _is_in_the_way(step, added):
+                if id(step) not in first:
                     self._do(step, self._remove)
             for step in reversed(steps):
                 if step.item.is_dir() and step.item.kind != files.DELETED:
@@ -584,14 +588,25 @@ def _host_attributes(tree: HostTree, name: bytes, found: os.stat_result | None) 
         os.close(fd)
 
 
-def _is_in_the_way(step: Step, added: set[tuple[bytes, bytes]]) -> bool:
-    """Whether another change is to put something at this path, or above it."""
-    name = step.name
+def _is_in_the_way(
+    step: Step, added: set[tuple[bytes, bytes]], known: dict[tuple[bytes, bytes], bool]
+) -> bool:
+    """Whether another change is to put something at this path, or above it. `known`: the answers so far."""
+    top, name = step.target.top, step.name
+    way: list[tuple[bytes, bytes]] = []
+    found = False
     while name:
-        if (step.target.top, name) in added:
-            return True
+        if (top, name) in known:
+            found = known[top, name]
+            break
+        way.append((top, name))
+        if (top, name) in added:
+            found = True
+            break
         name = name.rpartition(b"/")[0]
-    return False
+    for each in way:
+        known[each] = found
+    return found
 
 
 def _answers() -> Iterator[str]:

@@ -1,10 +1,10 @@
 """Writing files that a sandbox names below a directory of the host, and nowhere else.
 
-Names, types and modes come from a guest.  A parent is opened below the directory by openat2(2) with RESOLVE_BENEATH
-and RESOLVE_NO_SYMLINKS (where the host has no openat2: a component at a time, none of them a link), so that neither
-`..` nor a link, even one that the stream has made itself, leads out. A file is written under another name and renamed
-when it is complete: at any moment either the old file is there or the new one. Set-user-ID and set-group-ID bits,
-devices and owners are left out unless `Policy` says otherwise.
+Names, types and modes come from a guest.  A parent is opened below the directory a component at a time, none of them
+`..` or a link, so that none, even one that the stream has made itself, leads out. The directories on the way to the
+last one stay open, so a walk over a tree, however deep, opens each about once. A file is written under another name
+and renamed when it is complete: at any moment either the old file is there or the new one. Set-user-ID and
+set-group-ID bits, devices and owners are left out unless `Policy` says otherwise.
 """
 
 import errno
@@ -13,12 +13,13 @@ import stat
 from collections.abc import Iterator
 from typing import Final
 
-from cloche.platform import hostsys
 from cloche.wire.files import CHUNK_BYTES, KEEP_NS, FileEntry, is_clean
 
-_BENEATH: Final = 0x08 | 0x04 | 0x02  # RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, RESOLVE_NO_MAGICLINKS
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_PATH_MAX: Final = 4000
+# Directories on the way: what may be searched need not be readable.
+_WAY: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEAR: Final = 64  # directories on the way that stay open; above them, each 64th, down to depth _FAR
+_FAR: Final = 64 * 64
 _NEW: Final = b".cloche-new-"
 
 
@@ -43,67 +44,92 @@ def check(path: bytes) -> None:
         raise OSError(errno.EINVAL, "a path that leads elsewhere")
 
 
+def _open_below(at: int, name: bytes, *, flags: int = _WAY, make: bool = False) -> int:
+    """A directory in another one, never what a link leads to.  Raises OSError."""
+    try:
+        return os.open(name, flags, dir_fd=at)
+    except FileNotFoundError:
+        if not make:
+            raise
+    except NotADirectoryError:
+        if stat.S_ISLNK(os.stat(name, dir_fd=at, follow_symlinks=False).st_mode):
+            raise OSError(errno.ELOOP, "a symbolic link is on the way") from None
+        raise
+    os.mkdir(name, 0o755, dir_fd=at)
+    return os.open(name, flags, dir_fd=at)
+
+
 class HostTree:
-    """A directory of the host, held by a descriptor."""
+    """A directory of the host, held by a descriptor, and a stack of those on the way to the one that was used last."""
 
     def __init__(self, path: bytes, *, follow: bool = True) -> None:
         """`follow`: the path itself may be a link.  Raises OSError."""
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
         self.fd: int = os.open(path, flags if follow else flags | os.O_NOFOLLOW)
-        self._parent: bytes = b""  # path of the parent directory that was used last
-        self._parent_fd: int = -1
+        self._parent: bytes | None = b""  # directory that was used last; None: see `_names`
+        self._names: list[bytes] = []  # its components
+        self._fds: list[int] = []  # for each of them a descriptor; -1: let go of, see `_thin`
 
     def close(self) -> None:
         """Let go."""
-        self._forget()
+        self.forget()
         os.close(self.fd)
 
-    def _forget(self) -> None:
-        if self._parent_fd >= 0:
-            os.close(self._parent_fd)
-        self._parent_fd = -1
+    def forget(self) -> None:
+        """Look all directories up anew: somebody may have moved them since."""
+        self._leave(0)
 
-    def open_directory(self, path: bytes, *, make: bool = False) -> int:
-        """A descriptor of a directory below (empty: this one); missing ones are made if asked for.  Raises OSError."""
+    def _leave(self, depth: int) -> None:
+        """Let go of the directories that are deeper."""
+        self._parent = None
+        for fd in self._fds[depth:]:
+            if fd >= 0:
+                os.close(fd)
+        del self._fds[depth:], self._names[depth:]
+
+    def _enter(self, path: bytes, *, make: bool = False) -> int:
+        """A directory below; its descriptor (O_PATH) stays this object's.  Raises OSError."""
+        if path != self._parent:
+            parts = path.split(b"/") if path else []
+            names = self._names
+            depth, most = 0, min(len(parts), len(names))
+            while depth < most and parts[depth] == names[depth]:
+                depth += 1
+            self._leave(depth)
+            while depth > 0 and self._fds[depth - 1] < 0:
+                depth -= 1
+            for part in parts[depth:]:
+                fd = _open_below(self._fds[depth - 1] if depth else self.fd, part, make=make)
+                if depth < len(names):
+                    self._fds[depth] = fd
+                else:
+                    names.append(part)
+                    self._fds.append(fd)
+                depth += 1
+                self._thin(depth - _NEAR)
+            self._parent = path
+        return self._fds[-1] if self._fds else self.fd
+
+    def _thin(self, depth: int) -> None:
+        """Let go of a directory, now that it is far above; of one in `_NEAR` there keep some."""
+        if depth > 0 and (depth % _NEAR or depth > _FAR) and self._fds[depth - 1] >= 0:
+            os.close(self._fds[depth - 1])
+            self._fds[depth - 1] = -1
+
+    def open_directory(self, path: bytes) -> int:
+        """A descriptor of a directory below (empty: this one), to read.  Raises OSError."""
         if not path:
             return os.dup(self.fd)
-        check(path)
-        if len(path) < _PATH_MAX:
-            try:
-                return hostsys.openat2(self.fd, path, _DIRECTORY, 0, _BENEATH)
-            except OSError as error:
-                if error.errno == errno.ELOOP:
-                    raise OSError(errno.ELOOP, "a symbolic link is on the way") from None
-                if error.errno not in (errno.ENOSYS, errno.EPERM, errno.ENOENT):
-                    raise
-        at = os.dup(self.fd)
-        try:
-            for part in path.split(b"/"):
-                try:
-                    below = os.open(part, _DIRECTORY, dir_fd=at)
-                except FileNotFoundError:
-                    if not make:
-                        raise
-                    os.mkdir(part, 0o755, dir_fd=at)
-                    below = os.open(part, _DIRECTORY, dir_fd=at)
-                at, below = below, at
-                os.close(below)
-        except OSError:
-            os.close(at)
-            raise
-        return at
+        fd, name = self.parent(path)
+        return _open_below(fd, name, flags=_DIRECTORY)
 
     def parent(self, path: bytes, *, make: bool = False) -> tuple[int, bytes]:
-        """The directory and the last component of a path. The descriptor of the directory stays this object's. Raises
-        OSError.
+        """The directory and the last component of a path; missing directories are made if asked for. The descriptor
+        (O_PATH) stays this object's, until the next path is used. Raises OSError.
         """
         check(path)
         above, _slash, name = path.rpartition(b"/")
-        if self._parent_fd < 0 or above != self._parent:
-            self._forget()
-            self._parent_fd = self.open_directory(above, make=make)
-            self._parent = above
-        return self._parent_fd, name
+        return self._enter(above, make=make), name
 
     def lstat(self, path: bytes) -> os.stat_result:
         """lstat(2).  Raises OSError."""
@@ -233,21 +259,23 @@ class NewFile:
 
     def link_to(self, target: bytes) -> None:
         """Make it another name (hard link) of a file below the same directory. Raises OSError."""
-        other = HostTree.open_directory(self.tree, target.rpartition(b"/")[0])
-        try:
-            os.link(
-                target.rpartition(b"/")[2],
-                self.temporary,
-                src_dir_fd=other,
-                dst_dir_fd=self.parent_fd,
-                follow_symlinks=False,
-            )
-        finally:
-            os.close(other)
+        other, name = self.tree.parent(target)
+        os.link(name, self.temporary, src_dir_fd=other, dst_dir_fd=self.parent_fd, follow_symlinks=False)
         self.is_there = True
 
     def commit(self, entry: FileEntry, policy: Policy) -> None:
         """Set its attributes, and rename it to its final name. Raises OSError."""
+        sync_fd = os.open(b".", _DIRECTORY, dir_fd=self.parent_fd) if policy.is_durable else -1
+        try:
+            self._commit(entry, policy)
+            if sync_fd >= 0:
+                os.fsync(sync_fd)
+        finally:
+            if sync_fd >= 0:
+                os.close(sync_fd)
+        self.discard()
+
+    def _commit(self, entry: FileEntry, policy: Policy) -> None:
         name, fd = self.temporary, self.parent_fd
         if entry.is_link:
             pass
@@ -274,9 +302,6 @@ class NewFile:
             except FileNotFoundError:
                 pass
         self.is_there = False
-        if policy.is_durable:
-            os.fsync(fd)
-        self.discard()
 
     def _set_mode(self, entry: FileEntry, mode: int) -> None:
         """Set the mode of a FIFO or a device, and of no other file that a sandbox may have given its name to. Raises
