@@ -141,6 +141,36 @@ def test_the_handle_is_closed(box: Sandbox) -> None:
         assert len(errors) == 1 and not isinstance(errors[0], SandboxEnded)
 
 
+class Follower(threading.Thread):
+    """A thread that reads output, and what became of it."""
+
+    def __init__(self, handle: CommandHandle) -> None:
+        super().__init__(daemon=True)
+        self.handle = handle
+        self.has_output = threading.Event()
+        self.error: Exception | None = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self.handle.wait(on_stdout=lambda _text: self.has_output.set())
+        except Exception as error:
+            self.error = error
+
+
+def test_the_handle_is_closed_amid_output(box: Sandbox) -> None:
+    """Another thread reads then: never from a descriptor that is closed, or is something else by now."""
+    with box:
+        for _ in range(30):
+            handle = box.commands.run("while :; do echo out; done", background=True, max_output=10)
+            follower = Follower(handle)
+            assert follower.has_output.wait(SOON_S)
+            with handle:
+                pass
+            follower.join(SOON_S)
+            assert type(follower.error) is SandboxError
+
+
 async def until(condition: Callable[[], bool]) -> None:
     """`wait_until`, while other tasks go on."""
     async with asyncio.timeout(SOON_S):

@@ -330,10 +330,10 @@ class Command:
             was_over = self.is_over()  # before the pipes are read: then nothing is left in them
             found: list[Output] = []
             for stream in self.streams:
-                if stream.fd >= 0:
-                    data = stream.read()
-                    if data:
-                        found.append(Output(stream.name, data))
+                with self._lock:  # another thread may close the handle
+                    data = stream.read() if stream.fd >= 0 else b""
+                if data:
+                    found.append(Output(stream.name, data))
             if found:
                 return found
             if was_over:
