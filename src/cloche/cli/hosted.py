@@ -3,7 +3,7 @@
 It forks at once, and the first process ends, so that its starter has no child to wait for. Over a socket it gets
 options of `cloche run`, so the SDK can ask for what that verb can, and is refused the same. The sandbox has no first
 program, only commands from outside. The socket is then its leash: when the other end is closed, because the program
-has ended or closed it, the sandbox ends.
+has ended or closed it, the sandbox ends, unless the program has released it.
 
 Order: fork, start the keeper (it gets ready meanwhile), read the request, start the sandbox, answer, supervise. The
 keeper is started before the request is read, because the request brings the caller's environment into this process.
@@ -21,7 +21,7 @@ from cloche.boot.launch import LaunchError
 from cloche.boot.orphans import end_orphans
 from cloche.boot.spawn import HOST_FD, KeeperProcess, spawn_keeper
 from cloche.boot.spec import SandboxSpec
-from cloche.cli.monitor import Monitor
+from cloche.cli.monitor import GONE, HELD, RELEASED, Monitor
 from cloche.cli.options import UsageError
 from cloche.cli.plain import PlainParser
 from cloche.platform import hostsys
@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 # none); to a fork of the template process also environment and directory, and the caller's standard error.
 LAUNCH: Final = "launch"
 SOFTWARE: Final = "cloche monitor"
+# From the starter of a sandbox that has no leash, when it has the answer: up to then the sandbox ends with it.
+RELEASE: Final = "release"
 _MAX_WORDS: Final = 65536
 _MAX_METADATA: Final = 256
 _MAX_METADATA_BYTES: Final = 4096
@@ -330,13 +332,21 @@ def _run(
         record.save()
         answer: Fields = {"name": state.name, "pid": state.pid, "cwd": spec.cwd}
         channel.send(protocol.reply(ident, answer))
-        if not is_leashed:
-            channel.flush_all(_FAREWELL_S)
-            channel.close()
+
+    def heard() -> int:
+        try:
+            found = channel.receive()
+        except ProtocolError:
+            found = None
+        if found is None:
+            return GONE
+        if is_leashed or not any(each.kind == protocol.REQUEST and each.name == RELEASE for each in found):
+            return HELD
+        channel.close()
+        return RELEASED
 
     monitor.on_started = started
-    if is_leashed:
-        monitor.leash = channel.sock
+    monitor.leash, monitor.on_leash = channel.sock, heard
     status = monitor.supervise(sandbox)
     if not is_told:
         raise Refusal(monitor.error or "the sandbox did not start", status)

@@ -44,6 +44,10 @@ if TYPE_CHECKING:
 EXIT_TIMEOUT: Final = 124
 EXIT_KILLED: Final = 137
 DEFAULT_TASKS: Final = 4096
+# What has become of a leash.
+HELD: Final = 0
+RELEASED: Final = 1
+GONE: Final = 2
 _PUMP_BYTES: Final = 65536
 _KEEPING_S: Final = 600.0  # at most, for a sentry that makes progress to write its kept layers
 _GONE_S: Final = 2.0  # for a program to end by itself when its terminal is gone
@@ -69,6 +73,7 @@ class Monitor:
         # called in this process when the program has started
         self.on_started: Callable[[], None] | None = None
         self.leash: socket.socket | None = None  # when its other end is closed, the sandbox ends
+        self.on_leash: Callable[[], int] | None = None  # reads what came on it -> HELD, RELEASED, GONE
         self.error: str = ""  # why cloche itself ended the sandbox
         self.ending: int = -1  # the exit status, once the sentry was asked to end
         self.group: Group | None = None  # control groups of the guests
@@ -260,7 +265,6 @@ class Monitor:
         spec = self.spec
         limit = time.monotonic() + spec.timeout_s if spec.timeout_s else -1.0
         over_at = -1.0  # the deadline for the sentry to write kept layers
-        leash = self.leash.fileno() if self.leash is not None else -1
         control, link = sandbox.channel.fileno(), sandbox.link.fileno()
         if self.early:
             self.on_signals(sandbox, bytes(self.early))
@@ -313,8 +317,13 @@ class Monitor:
                     self._pump(fd)
                 elif self.health is not None and fd == self.health.pipe:
                     self.health.read()
-                elif fd == leash:
+                elif self.leash is not None and fd == self.leash.fileno():
+                    hold = self.on_leash() if self.on_leash is not None else GONE
+                    if hold == HELD:
+                        continue
                     self.leash = None
+                    if hold == RELEASED:
+                        continue
                     self._complain("whoever started the sandbox has let it go")
                     if self._end_now(sandbox, EXIT_KILLED):
                         return EXIT_KILLED

@@ -31,6 +31,7 @@ from cloche.wire.protocol import Fields, ProtocolError, take_bytes, take_int, ta
 START_S: Final = 60.0  # storage may be slow
 _TEMPLATE_S: Final = 20.0  # for the template to start, or start again, and to fork
 _LAUNCH: Final = "launch"
+_RELEASE: Final = "release"
 _USAGE: Final = 2  # EXIT_USAGE of `cli.hosted`: what was asked for makes no sense
 _MAX: Final = 1 << 62
 
@@ -288,7 +289,10 @@ def create(options: Options) -> Steps[SandboxCore]:
     if options.is_leashed:
         core.hold(link.channel.sock)
     else:
-        link.close()
+        try:
+            link.ask(_RELEASE, {})
+        finally:
+            link.close()
     return core
 
 
