@@ -38,6 +38,7 @@ class Events(Source[SandboxEvent]):
             self.is_over = name == requests.ENDED
 
     def next_event(self, deadline_s: float | None) -> Steps[SandboxEvent | None]:
+        self.link.check_owner()
         while True:
             if not self.found and not self.is_over:
                 self._take()

@@ -192,6 +192,7 @@ class Stream:
 
     def look(self, deadline_s: float | None) -> Steps[Record | None]:
         """The next record of a stream that has no end; None: nothing came.  Raises FileError, SandboxError."""
+        self.link.check_owner()
         while not self.found:
             fd = self.sock.fileno()
             if not (yield from wait([fd], self.link.wants(), deadline_s)):
@@ -219,6 +220,7 @@ class Stream:
 
     def next_record(self) -> Steps[Record | None]:
         """The next record; None after the last. Raises FileError, SandboxError."""
+        self.link.check_owner()
         while not self.found:
             if self.decoder.is_done:
                 yield from self.answer()
@@ -249,6 +251,7 @@ class Stream:
         """Send all records; returns how many files the sandbox has made. Raises FileError, SandboxError, and what
         `records` raises.
         """
+        self.link.check_owner()
         out = bytearray()
         rows = iter(records)
         is_over = False

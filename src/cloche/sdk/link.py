@@ -60,6 +60,13 @@ class Link:
         with self._lock:  # nobody may send to a descriptor that is something else by then
             self.channel.close()
 
+    def check_owner(self) -> None:
+        """Raises SandboxError in a fork, which would take the messages that the parent waits for."""
+        if os.getpid() != self._owner_pid:
+            raise SandboxError(
+                "this handle belongs to the process that has made it, of which this one is a fork; make another one"
+            )
+
     # -- without waiting ---------------------------------------------------------------------------------
     def ask(self, method: str, fields: Fields, fds: list[int] | None = None) -> int:
         """Send a request, with copies of `fds`; its id.  Raises InvalidArgument for one that is too long."""
