@@ -1,5 +1,6 @@
 """Images: `run --image`, `load`, `save`, `images`, `inspect`, `rmi`, `prune`."""
 
+import hashlib
 import json
 import os
 import pwd
@@ -12,6 +13,10 @@ import pytest
 
 from tests.cli.harness import CLOCHE, IS_ROOT, USER, is_one_line, run_words
 from tests.cli.images import Images, LayerTar, Maker, busybox_layer
+
+CAPABILITY = bytes.fromhex(
+    "0100000200040000000000000000000000000000"
+)  # cap_net_bind_service=ep, of version 2
 
 
 def test_an_oci_layout_runs(images: Images, layout: Maker) -> None:
@@ -321,6 +326,57 @@ def test_a_root_file_system_becomes_an_image(images: Images, layout: Maker, root
         images("rm", "-f", "source")
     assert images("import", "root.tar", "copy:1").status == 0
     assert images.run("copy:1", "--", "/bin/cat", "/made") == "x\n"
+
+
+def test_attributes_and_holes_of_a_root_file_system_are_imported(
+    images: Images, rootfs: Path, tmp_path: Path
+) -> None:
+    """As the host shows them; access lists and labels are the host's own."""
+    top = tmp_path / "root"
+    shutil.copytree(rootfs, top, symlinks=True)
+    with open(top / "sparse", "wb") as file:
+        file.write(os.urandom(4096))
+        file.seek(1 << 20)
+        file.write(os.urandom(5000))
+        file.truncate(3 << 20)
+    (top / "dense").write_bytes(os.urandom(3 * 4096))
+    with open(top / "hole", "wb") as file:
+        file.truncate(100_000)
+    try:
+        os.setxattr(top / "dense", "user.text", b"value")
+        os.setxattr(top / "dense", "user.raw", b"\0\xff\n=")
+        os.setxattr(top / "home", "user.of-directory", b"1")
+        if IS_ROOT:
+            os.setxattr(top / "bin" / "dynamic", "security.capability", CAPABILITY)
+    except OSError:
+        pytest.skip("the file system has no extended attributes")
+    assert images("import", str(top), "root:1").status == 0
+    names = ["sparse", "dense", "hole"]
+    shown = images.run("root:1", "--", "/bin/stat", "-c", "%s %b", *(f"/{name}" for name in names))
+    on_host = [(top / name).stat() for name in names]
+    assert shown.splitlines() == [f"{st.st_size} {st.st_blocks}" for st in on_host]
+    sums = images.run("root:1", "--", "/bin/busybox", "sha256sum", *(f"/{name}" for name in names))
+    assert [line.split()[0] for line in sums.splitlines()] == [
+        hashlib.sha256((top / name).read_bytes()).hexdigest() for name in names
+    ]
+    assert (
+        images("run", "-d", "--name", "x", "--image", "root:1", "--", "/bin/busybox", "sleep", "1000").status
+        == 0
+    )
+    try:
+        assert images("export", "-o", "root.tar", "x").status == 0
+    finally:
+        images("rm", "-f", "x")
+    with tarfile.open(tmp_path / "root.tar", encoding="utf-8", errors="surrogateescape") as tar:
+        members = {os.path.normpath(info.name): info.pax_headers for info in tar}
+    for name in ("dense", "home", "bin/dynamic"):
+        has = {
+            key.removeprefix("SCHILY.xattr."): value.encode(errors="surrogateescape")
+            for key, value in members[name].items()
+            if key.startswith("SCHILY.xattr.")
+        }
+        wanted = [each for each in os.listxattr(top / name) if each.startswith(("user.", "security.cap"))]
+        assert has == {each: os.getxattr(top / name, each) for each in wanted}
 
 
 def test_the_stop_signal_is_the_image_s(images: Images, layout: Maker) -> None:

@@ -1,6 +1,7 @@
 """`cloche import`: an image of one layer out of a root file system, a tar archive or a directory."""
 
 import argparse
+import errno
 import os
 import shlex
 import stat
@@ -17,7 +18,7 @@ from cloche.images.reference import parse_reference
 from cloche.images.store import Store
 from cloche.images.streams import LayerStream
 from cloche.images.unpack import clean_path
-from cloche.runtime.hosttree import HostTree, pieces_of
+from cloche.runtime.hosttree import USER, HostTree, pieces_of
 from cloche.wire import files
 from cloche.wire.files import FileEntry, Record
 
@@ -46,7 +47,7 @@ class _Packer:
         """Directories before what is in them.  Raises OSError, with the path, ImageError."""
         stack = [b""]
         while stack:
-            path = clean_path(stack.pop())  # no image may be deeper, and each level is opened again
+            path = clean_path(stack.pop())  # no image may be deeper
             try:
                 yield from self._file(path, stack)
             except OSError as error:
@@ -69,7 +70,7 @@ class _Packer:
                 names = sorted(map(os.fsencode, os.listdir(fd)), reverse=True)
                 stack += [path + b"/" + name if path else name for name in names]
             record = Record(files.ENTRY)
-            record.entry = self._entry(path, st)
+            record.entry = self._entry(path, st, fd)
             yield record
             if stat.S_ISREG(st.st_mode) and not record.entry.is_link:
                 yield from _contents(fd, st.st_size)
@@ -77,7 +78,7 @@ class _Packer:
             if fd >= 0:
                 os.close(fd)
 
-    def _entry(self, path: bytes, st: os.stat_result) -> FileEntry:
+    def _entry(self, path: bytes, st: os.stat_result, fd: int) -> FileEntry:
         entry = FileEntry(path, st.st_mode)
         entry.uid, entry.gid, entry.size, entry.mtime_ns = st.st_uid, st.st_gid, st.st_size, st.st_mtime_ns
         entry.rdev = st.st_rdev
@@ -88,7 +89,22 @@ class _Packer:
             first = self.links.setdefault((st.st_dev, st.st_ino), path)
             if first != path:
                 entry.target, entry.is_link = first, True
+        if fd >= 0 and not entry.is_link:
+            entry.xattrs = _attributes(fd)
         return entry
+
+
+def _attributes(fd: int) -> list[tuple[bytes, bytes]]:
+    """What engines keep in layers, too: the user's and capabilities; labels and access lists are this host's."""
+    found: list[tuple[bytes, bytes]] = []
+    try:
+        for name in sorted(os.listxattr(fd)):
+            if name.startswith(USER) or name == "security.capability":
+                found.append((os.fsencode(name), os.getxattr(fd, name)))
+    except OSError as error:
+        if error.errno not in (errno.ENOTSUP, errno.ENODATA):  # ENODATA: removed meanwhile
+            raise
+    return found
 
 
 def _contents(fd: int, size_bytes: int) -> Iterator[Record]:

@@ -100,7 +100,7 @@ class ImageInode(Inode):
         self.nlink = row.nlink
         self.rdev = row.rdev
         self.size = len(row.target) if self.is_symlink() else row.size
-        self.blocks = (row.size + 511) // 512
+        self.blocks = row.blocks if row.blocks >= 0 else (row.size + 511) // 512
         self.atime_ns = self.mtime_ns = self.ctime_ns = self.btime_ns = row.mtime_ns
 
     def readlink(self, ctx: Context) -> bytes:

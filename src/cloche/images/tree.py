@@ -230,6 +230,8 @@ def _tree_row(row: list[object], layer: int) -> TreeRow:
     assert isinstance(target, bytes) and isinstance(xattrs, list)
     made.target = target
     made.xattrs = [(name, value) for name, value in xattrs]
+    if len(row) > 11:
+        made.blocks = _number(row, 11)
     return made
 
 

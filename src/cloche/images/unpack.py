@@ -5,6 +5,7 @@ links, devices, owners and modes are never made. So `..`, absolute links, or a f
 have no effect on the host. A name that would make no sense inside either is refused.
 
     row = u32 length, CBOR [kind, path, mode, uid, gid, mtime_ns, size, number, target, rdev, [[name, value] …]]
+          of a file with holes one more: its blocks of 512 bytes
 
 `kind`: ENTRY; LINK, another name of `target`; WHITEOUT, `path` is gone; OPAQUE, what layers below have in `path` is
 gone.
@@ -36,7 +37,9 @@ _MAX_HEADER: Final = 1 << 20  # bytes of an extended header
 _MAX_DEPTH: Final = 512
 _MAX_PATH: Final = 1 << 15
 _MAX_XATTRS: Final = 1 << 17
-_CHUNK: Final = 1 << 18
+_CHUNK: Final = 1 << 18  # whole pages, as the reader of a tar stream gives all that is asked for
+PAGE: Final = 4096
+_ZERO: Final = bytes(PAGE)
 _HEAD: Final = struct.Struct("<I")
 _XATTR: Final = "SCHILY.xattr."
 _PREFIX: Final = b".wh."
@@ -168,6 +171,7 @@ class Unpacker:
         mode = kind | info.mode & 0o7777
         target = b""
         rdev = size = number = 0
+        blocks = -1
         if kind == stat.S_IFLNK:
             target = info.linkname.encode(errors="surrogateescape")
             if not 0 < len(target) < 4096:
@@ -179,40 +183,58 @@ class Unpacker:
             rdev = (minor & 0xFF) | major << 8 | (minor & ~0xFF) << 12
         elif is_file:
             size = info.size
-            number = self._contents(tar, info)
+            number, blocks = self._contents(tar, info)
         if not 0 <= info.uid < 0xFFFFFFFF or not 0 <= info.gid < 0xFFFFFFFF:
             raise ImageError("a layer has an owner that nobody can be")
         return [
             *(ENTRY, path, mode, info.uid, info.gid, mtime_of(info), size, number, target, rdev),
             xattrs_of(info),
+            *([blocks] if blocks >= 0 else []),
         ]
 
-    def _contents(self, tar: tarfile.TarFile, info: tarfile.TarInfo) -> int:
-        """The contents of a file, holes left out; their number."""
+    def _contents(self, tar: tarfile.TarFile, info: tarfile.TarInfo) -> tuple[int, int]:
+        """The contents of a file, holes left out: their number, and with holes the blocks that they take, else -1."""
         self.logical += info.size
         # A sparse file claims more bytes than the stream holds.
         if self.logical > FREE_BYTES + MAX_RATIO * self.stream.taken + self.stream.given:
             raise ImageError(f"a layer has files of {self.logical} bytes: that is taken for an attack")
         if info.size == 0:
-            return EMPTY
+            return EMPTY, -1
         source = tar.extractfile(info)
         if source is None:
-            return EMPTY
+            return EMPTY, -1
         self.number += 1
         with open(self._create(self.number), "wb", buffering=0) as out:
-            done = 0
+            done = pages = 0
             while done < info.size:
                 data = source.read(_CHUNK)
                 if not data:
                     raise ImageError("a layer is cut off")
+                for start, end in pages_of(data):
+                    out.seek(done + start)
+                    _write_all(out, data[start:end])
+                    self.written += end - start
+                    pages += (end - start + PAGE - 1) // PAGE
                 done += len(data)
-                if len(data) >= 4096 and data.count(0) == len(data):
-                    out.seek(done)
-                else:
-                    _write_all(out, data)
-                    self.written += len(data)
             out.truncate(info.size)
-        return self.number
+        return self.number, pages * (PAGE // 512) if pages < (info.size + PAGE - 1) // PAGE else -1
+
+
+def pages_of(data: bytes) -> Iterator[tuple[int, int]]:
+    """Yield where pages begin and end that are not zeros only."""
+    if data.count(0) == len(data) and len(data) >= PAGE:
+        return
+    if _ZERO not in data:
+        yield 0, len(data)
+        return
+    begin = -1
+    for at in range(0, len(data), PAGE):
+        is_hole = data.startswith(_ZERO, at)
+        if is_hole and begin >= 0:
+            yield begin, at
+        begin = -1 if is_hole else at if begin < 0 else begin
+    if begin >= 0:
+        yield begin, len(data)
 
 
 def _write_all(out: IO[bytes], data: bytes) -> None:

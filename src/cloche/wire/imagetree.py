@@ -10,7 +10,8 @@ else is in this file.
           | [1, [[first name, offset, length] …]]   blocks of the first kind, for larger ones
     ROW   = [name, mode, uid, gid, mtime_ns, size, nlink, ino, what, [[name, value] …] or null]
 
-all in the encoding of `wire.cbor`.  `what` is, by the type in `mode`, [index of the layer, number] of a regular file,
+all in the encoding of `wire.cbor`.  `what` is, by the type in `mode`, [index of the layer, number] of a regular file
+(and of one with holes its blocks of 512 bytes),
 [offset, length] of a directory's block, the target of a symbolic link, the number of a device, or null.  A block lies
 before every block that refers to it, so no file can have circles; readers check that, and each row.
 """
@@ -49,6 +50,7 @@ class TreeRow:
         self.ino: int = 0
         self.layer: int = 0  # of a regular file
         self.number: int = 0
+        self.blocks: int = -1  # of 512 bytes; -1: it has no holes
         self.offset: int = 0  # of a directory's block
         self.length: int = 0
         self.target: bytes = b""
@@ -60,7 +62,7 @@ class TreeRow:
         what: object = None
         kind = self.mode & S_IFMT
         if kind == S_IFREG:
-            what = [self.layer, self.number]
+            what = [self.layer, self.number, self.blocks] if self.blocks >= 0 else [self.layer, self.number]
         elif kind == S_IFDIR:
             what = [self.offset, self.length]
         elif kind == S_IFLNK:
@@ -104,6 +106,8 @@ def row_from(found: object, limit: int) -> TreeRow:
     if row.size < 0 or row.nlink < 1 or not 0 < row.ino < 1 << 48:
         raise _bad()
     kind = row.mode & S_IFMT
+    if kind == S_IFREG and isinstance(what, list) and len(what) == 3:
+        row.blocks = _blocks(what.pop(), row.size)
     if kind == S_IFREG or kind == S_IFDIR:
         first, second = _pair(what)
         if kind == S_IFREG:
@@ -132,6 +136,12 @@ def _pair(found: object) -> tuple[int, int]:
     if not isinstance(first, int) or not isinstance(second, int) or first < 0 or second < 0:
         raise _bad()
     return first, second
+
+
+def _blocks(found: object, size: int) -> int:
+    if not isinstance(found, int) or isinstance(found, bool) or not 0 <= found <= (size + 4095) // 4096 * 8:
+        raise _bad()
+    return found
 
 
 def _take_xattrs(row: TreeRow, pairs: object) -> None:
