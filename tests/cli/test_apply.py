@@ -133,6 +133,45 @@ def test_all_is_applied_and_all_is_undone(changed: Applied) -> None:
     assert done.status == 125 and is_one_line(done.err), done
 
 
+def test_files_and_directories_that_take_each_other_s_place(changed: Applied, tmp_path: Path) -> None:
+    project = changed.project
+    for name in ("to-file", "to-link", "moved"):
+        (project / name / "deep").mkdir(parents=True)
+        (project / name / "deep" / "x").write_text(f"{name}\n")
+    for name in ("to-directory", "later"):
+        (project / name).write_text(f"{name}\n")
+    (project / "link").symlink_to("to-link")
+    before = snapshot(project)
+    copy = tmp_path / "copy"
+    shutil.copytree(project, copy, symlinks=True)
+    changed.start()
+    changed.sh(
+        "rm -r to-file to-link; echo file >to-file; ln -s file to-link; rm to-directory link later;"
+        "mkdir to-directory link later; echo new >to-directory/x; echo new >link/x"
+    )
+    (project / "later").write_text("by the host\n")
+    done = changed("apply", "box")
+    assert done.status == 1, done
+    assert len(done.err.splitlines()) == 2 and done.err.count("/later: the host has changed it, too") == 2, (
+        done
+    )
+    assert (project / "later").read_text() == "by the host\n"
+    after = snapshot(project)
+    assert after["to-file"][1] == b"file\n" and after["to-link"][1] == b"file"
+    assert after["to-directory/x"][1] == after["link/x"][1] == b"new\n"
+    assert {row["path"] for row in changed.json()} == {f"{project}/later"}
+    done = changed("apply", "--undo", "box")
+    assert done.status == 0, done
+    (project / "later").write_text("later\n")
+    assert snapshot(project) == before
+    done = changed("apply", "--to", str(copy), "box")
+    assert done.status == 0, done
+    (project / "later").unlink()
+    assert (copy / "later").is_dir() and snapshot(copy).items() >= {
+        k: after[k] for k in after if k != "later"
+    }.items()
+
+
 def test_chosen_paths_and_another_directory(changed: Applied, tmp_path: Path) -> None:
     project = changed.project
     (project / "other").write_text("host\n")

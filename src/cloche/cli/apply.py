@@ -19,6 +19,7 @@ from cloche.cli.changes import (
     old_content,
     open_old,
     read_host,
+    takes_the_place,
     wanted_paths,
     with_contents,
 )
@@ -131,6 +132,7 @@ class Applier:
         self.policy.keeps_attributes = options.attributes
         self.targets: dict[Place, Target] = {}
         self.steps: list[Step] = []
+        self.gone: dict[tuple[bytes, bytes], Step] = {}  # those that delete, by directory and name
         self.journal: Journal | None = None
         self.failed: int = 0
 
@@ -150,8 +152,13 @@ class Applier:
                 outside += 1
                 continue
             step = Step(item, target, name, old_name)
-            step.refusal = self._refusal(step)
             self.steps.append(step)
+            if item.kind == files.DELETED:
+                step.refusal = self._refusal(step)
+                self.gone[target.top, name] = step
+        for step in self.steps:
+            if step.item.kind != files.DELETED:
+                step.refusal = self._refusal(step)
         if outside and not self.steps:
             raise UsageError(
                 "nothing that can be applied: what has changed belongs to no directory of yours; use --to DIR"
@@ -204,8 +211,12 @@ class Applier:
         item = step.item
         found = step.target.tree.stat(step.old_name)
         if item.kind == files.ADDED:
-            is_fine = found is None or (item.is_dir() and stat.S_ISDIR(found.st_mode))
-            return "" if is_fine else "something of that name is there"
+            if found is None or (item.is_dir() and stat.S_ISDIR(found.st_mode)):
+                return ""
+            replaced = self.gone.get((step.target.top, step.name))
+            if replaced is not None and takes_the_place(item):
+                return replaced.refusal
+            return "something of that name is there"
         if found is None:
             return "" if item.kind == files.DELETED else "it is not there"
         if item.is_dir():
@@ -442,7 +453,10 @@ class Applier:
 
     def _make_directory(self, step: Step) -> None:
         tree, name = step.target.tree, step.name
-        if tree.stat(name) is None:
+        found = tree.stat(name)
+        if found is not None and not stat.S_ISDIR(found.st_mode):
+            raise OSError(errno.EEXIST, "something of that name is there")
+        if found is None:
             self._begin(CREATE, step, name)
             make_directory(tree, name)
             self._done(step, name)

@@ -164,8 +164,12 @@ class Collector:
                 most = f"{MAX_CHANGES} changes, or {_MAX_PATH_BYTES >> 20} MiB of paths"
                 raise ControlError(f"more than {most}; name a PATH")
         self._pair_renames()
+        gone = {item.path: item for item in self.items if item.kind == files.DELETED}
+        for item in gone.values():
+            _compare_with_host(item, None)
         for item in self.items:
-            _compare_with_host(item)
+            if item.kind != files.DELETED:
+                _compare_with_host(item, gone.get(item.path))
         if self.drops_applied:
             self._drop_applied()
         self._hide_directories()
@@ -226,7 +230,12 @@ class Collector:
                 if new is not None and new == _host_content(item):
                     there.append(item)
         gone = set(map(id, there))
-        self.items = [item for item in self.items if id(item) not in gone]
+        made = {item.path for item in there if item.kind == files.ADDED}
+        self.items = [
+            item
+            for item in self.items
+            if id(item) not in gone and not (item.kind == files.DELETED and item.path in made)
+        ]
 
     def _hide_directories(self) -> None:
         """Show a directory that was made or removed only if nothing in it is shown."""
@@ -237,8 +246,15 @@ class Collector:
             after = item.path
 
 
-def _compare_with_host(item: Item) -> None:
-    """Look at the host's file, and find out whether there is a conflict."""
+def takes_the_place(item: Item) -> bool:
+    """Whether this can be made when something of another type at its path has been removed: its contents, if it has
+    any, are the sandbox's own, and not those of a file of the host that was moved.
+    """
+    return item.kind == files.ADDED and (item.is_dir() or not item.origin)
+
+
+def _compare_with_host(item: Item, replaced: Item | None) -> None:
+    """Look at the host's file, and find out whether there is a conflict. `replaced`: what is deleted at its path."""
     place = item.place
     if place is None:
         return
@@ -257,7 +273,10 @@ def _compare_with_host(item: Item) -> None:
     base = item.base
     if item.kind == files.ADDED:
         if found is not None and not (item.is_dir() and stat.S_ISDIR(found.st_mode)):
-            item.conflict = "something of that name is on the host by now"
+            if replaced is not None and takes_the_place(item):
+                item.conflict = replaced.conflict
+            else:
+                item.conflict = "something of that name is on the host by now"
     elif item.old is not None:
         item.conflict = "the sandbox was started with a file of its own there"
     elif found is None:
@@ -299,7 +318,7 @@ def _may_be_there(item: Item) -> bool:
         return False
     if item.is_dir():
         return found.st_mode == item.entry.mode
-    if not item.conflict and item.kind != RENAMED:
+    if not item.conflict and item.kind == files.CHANGED:
         return False  # it is still as the sandbox first saw it
     if not _has_content(item):
         return found.st_mode == item.entry.mode and found.st_rdev == item.entry.rdev
