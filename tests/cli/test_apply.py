@@ -172,6 +172,19 @@ def test_files_and_directories_that_take_each_other_s_place(changed: Applied, tm
     }.items()
 
 
+def test_what_the_host_has_in_place_of_a_deleted_file_stays(changed: Applied) -> None:
+    project = changed.project
+    (project / "gone").write_text("x")
+    changed.start()
+    changed.sh("rm gone")
+    assert changed("stop", "box").status == 0
+    (project / "gone").unlink()
+    (project / "gone").mkdir()
+    done = changed("apply", "box")
+    assert done.status == 1 and is_one_line(done.err) and "the host has changed it, too" in done.err, done
+    assert (project / "gone").is_dir()
+
+
 def test_chosen_paths_and_another_directory(changed: Applied, tmp_path: Path) -> None:
     project = changed.project
     (project / "other").write_text("host\n")

@@ -154,7 +154,7 @@ def _change(
         old = known.data
     elif below is not None:
         first = layer.firsts.get(change.path)
-        if first is not None and first.mode & S_IFMT == below.mode & S_IFMT:
+        if first is not None:
             base = Base(first.mode, first.uid, first.gid, first.size, first.mtime_ns, first.ctime_ns)
         else:
             base = Base(below.mode, below.uid, below.gid, below.size, below.mtime_ns, below.ctime_ns)
