@@ -24,6 +24,8 @@ _V1: Final = (
     *("net_prio", "perf_event", "systemd"),
 )
 _END_S: Final = 10.0
+_FIRST_PAUSE_S: Final = 0.001  # mostly enough for a process that has just been waited for
+_LAST_PAUSE_S: Final = 0.01
 _PERIOD: Final = "cpu.cfs_period_us"
 _QUOTA: Final = "cpu.cfs_quota_us"
 
@@ -167,6 +169,7 @@ def processes(groups: list[str]) -> list[int]:
 def remove(groups: list[str]) -> None:
     """Remove the groups, waiting for processes that are about to end."""
     deadline = time.monotonic() + _END_S
+    pause_s = _FIRST_PAUSE_S
     for path in reversed(groups):
         while True:
             try:
@@ -175,7 +178,8 @@ def remove(groups: list[str]) -> None:
                 pass
             except OSError:
                 if time.monotonic() < deadline and not _remove_below(path):
-                    time.sleep(0.01)
+                    time.sleep(pause_s)
+                    pause_s = min(2 * pause_s, _LAST_PAUSE_S)
                     continue
             break
 
