@@ -22,6 +22,7 @@ from cloche.abi.ioctl import (
 )
 from cloche.abi.magic import NSFS_MAGIC
 from cloche.abi.stat import S_IFREG
+from cloche.kernel.access import task_of
 from cloche.kernel.ipc.namespace import IpcNamespace
 from cloche.kernel.namespaces import CgroupNamespace, NetNamespace, UtsNamespace
 from cloche.kernel.pid_namespace import FIRST_PID_INO, PidNamespace, pid_from, pid_in
@@ -168,7 +169,7 @@ def _translate(task: Task, inode: NamespaceInode, command: int, arg: int) -> int
     there = inode.held if isinstance(inode.held, PidNamespace) else None
     is_in = command >= NS_GET_PID_IN_PIDNS
     pid = arg & 0x7FFFFFFF
-    found = task.kernel.tasks.get(pid_from(task.pid_ns if is_in else there, pid))
+    found = task_of(task.kernel, pid_from(task.pid_ns if is_in else there, pid))
     if found is None:
         return -ESRCH
     wants_tgid = command in (NS_GET_TGID_FROM_PIDNS, NS_GET_TGID_IN_PIDNS)

@@ -34,12 +34,26 @@ class PidFile(AnonFile):
         if group.end.is_reaped:
             return POLLIN | POLLRDNORM | POLLHUP
         thread = self.thread
-        if group.end.is_zombie or (thread is not None and thread.is_exited):
-            return POLLIN | POLLRDNORM
-        return 0
+        if thread is not None and thread is not group.leader:
+            if not thread.is_exited:
+                return 0
+            return POLLIN | POLLRDNORM | (POLLHUP if self.is_released(thread) else 0)
+        # A leader is not reported before its threads.
+        return POLLIN | POLLRDNORM if group.end.is_zombie else 0
 
     def wait_queue(self) -> WaitQueue | None:
         return self.group.exit_wait
+
+    def is_released(self, thread: Task) -> bool:
+        """Whether a thread that is not the leader has ended, and its tracer, if it had one, has waited for it."""
+        return thread.is_exited and thread.kernel.traced_zombies.get(thread.tid) is not thread
+
+    def target(self) -> Task | None:
+        """The thread that it means, or the process's leader: living, or a zombie; None once it is released."""
+        thread = self.thread if self.thread is not None else self.group.leader
+        if thread is None or self.group.end.is_reaped:
+            return None
+        return None if thread is not self.group.leader and self.is_released(thread) else thread
 
     def pid(self) -> int:
         """The kernel pid of its process or thread, -1 once reaped."""

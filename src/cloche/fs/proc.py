@@ -17,6 +17,7 @@ from cloche.fs.proc_ipc import sysvipc_dir
 from cloche.fs.proc_pid import ProcFs, parse_name
 from cloche.fs.proc_sys import ProcSys
 from cloche.fs.proc_task import task_ino
+from cloche.kernel.access import task_of
 from cloche.kernel.pid_namespace import PidNamespace, pid_from
 from cloche.kernel.task import Container, Kernel, Task, container_of
 from cloche.vfs.locks import proc_locks_parts
@@ -97,10 +98,7 @@ class ProcRoot(StaticDir):
             return None
         pid = pid_from(self.proc.pid_ns, pid)
         kernel = self.proc.kernel
-        task = kernel.tasks.get(pid)
-        if task is None:
-            group = kernel.groups.get(pid)
-            task = group.leader if group is not None else None
+        task = task_of(kernel, pid)
         return self.proc.pid_dir(task) if task is not None else None
 
     def entries(self, ctx: Context, start: int) -> list[DirEntry]:

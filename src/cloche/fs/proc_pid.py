@@ -37,7 +37,7 @@ from cloche.fs.proc_table import (
     no_text,
 )
 from cloche.fs.proc_task import is_present, note_names, own_by_task, reader_of, task_ino
-from cloche.kernel.access import may_access
+from cloche.kernel.access import may_access, thread_count, threads_of
 from cloche.kernel.accounting import space_of
 from cloche.kernel.births import birth_queue
 from cloche.kernel.parts import TaskNames
@@ -578,17 +578,11 @@ class ThreadsDir(TaskDir):
 
     def refresh(self, ctx: Context) -> None:
         super().refresh(ctx)
-        self.nlink = 2 + max(len(self.task.group.tasks), 1)
-
-    def _threads(self) -> list[Task]:
-        group = self.task.group
-        if group.tasks:
-            return group.tasks
-        return [group.leader] if group.leader is not None and not group.end.is_reaped else []
+        self.nlink = 2 + thread_count(self.task.group)
 
     def lookup(self, ctx: Context, name: bytes) -> Inode | None:
         tid = parse_name(name)
-        for thread in self._threads():
+        for thread in threads_of(self.task.group):
             if pid_in(self.proc.pid_ns, thread.tid) == tid:
                 known = self._dirs.get(tid)
                 if known is None or known.task is not thread:
@@ -605,7 +599,7 @@ class ThreadsDir(TaskDir):
         self._dirs.pop(int(name), None)
 
     def entries(self, ctx: Context, start: int) -> list[DirEntry]:
-        threads = self._threads()
+        threads = threads_of(self.task.group)
         if not threads:
             raise LinuxError(ENOENT)
         view = self.proc.pid_ns

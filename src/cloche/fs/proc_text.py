@@ -10,7 +10,7 @@ from typing import Final
 
 from cloche.abi.mman import PROT_EXEC, PROT_READ, PROT_WRITE
 from cloche.abi.stat import major, minor
-from cloche.kernel.access import may_access
+from cloche.kernel.access import may_access, thread_count
 from cloche.kernel.accounting import (
     MemoryFigures,
     group_cpu_ns,
@@ -118,7 +118,7 @@ def stat_text(reader: Task, task: Task, *, is_thread: bool) -> bytes:
     tty_number, foreground = _tty_of(group.session())
     policy = policy_of(task)
     priority = -1 - task.sched.priority if is_realtime(policy) else task.sched.nice
-    threads = len(group.tasks) if group.tasks else 1
+    threads = thread_count(group)
     flags = _PF_RANDOMIZE | (0 if group.exe.has_execed else _PF_FORKNOEXEC)
     vsize = rss = 0
     marks = [0] * 7
@@ -317,7 +317,7 @@ def status_text(reader: Task, task: Task) -> bytes:
     cpus = kernel.cpu_count
     nodes = ",".join(["00000000"] * 31 + ["00000001"])
     tail = (
-        f"Threads:\t{max(len(group.tasks), 1)}\n"
+        f"Threads:\t{thread_count(group)}\n"
         f"SigQ:\t{queued}/{limit if limit >= 0 else 0xFFFFFFFFFFFFFFFF}\n"
         f"SigPnd:\t{task.pending.mask:016x}\nShdPnd:\t{group.pending.mask:016x}\n"
         f"SigBlk:\t{task.sigmask.now:016x}\nSigIgn:\t{ignored:016x}\nSigCgt:\t{caught:016x}\n"
@@ -672,7 +672,7 @@ def sched_text(reader: Task, task: Task) -> bytes:
     priority = 99 - task.sched.priority if is_realtime(policy) else 120 + task.sched.nice
     title = task.comm.decode("utf-8", "surrogateescape")
     lines = [
-        f"{title} ({pid_in(reader.proc_view, task.tid)}, #threads: {max(len(task.group.tasks), 1)})",
+        f"{title} ({pid_in(reader.proc_view, task.tid)}, #threads: {thread_count(task.group)})",
         "-" * 67,
         f"{'se.sum_exec_runtime':<45}:{runtime:21.6f}",
         f"{'nr_switches':<45}:{0:21d}",

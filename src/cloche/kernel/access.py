@@ -6,7 +6,7 @@ the host (I2).
 
 from cloche.abi.capability import CAP_SYS_PTRACE
 from cloche.kernel.pid_namespace import pid_from
-from cloche.kernel.task import Task
+from cloche.kernel.task import Kernel, Task, ThreadGroup
 
 
 def may_access(caller: Task, target: Task, *, uses_real_ids: bool) -> bool:
@@ -36,7 +36,35 @@ def may_access(caller: Task, target: Task, *, uses_real_ids: bool) -> bool:
 
 
 def find_task(caller: Task, tid: int) -> Task | None:
-    """The living task with that tid in the caller's pid namespace; 0 is the caller itself."""
+    """The task with that tid in the caller's pid namespace, as `task_of` says; 0 is the caller itself."""
     if tid == 0:
         return caller
-    return caller.kernel.tasks.get(pid_from(caller.pid_ns, tid))
+    return task_of(caller.kernel, pid_from(caller.pid_ns, tid))
+
+
+def task_of(kernel: Kernel, pid: int) -> Task | None:
+    """The task with a kernel pid: one that lives, a thread whose death its tracer has not seen, or the leader of a
+    process that has not been reaped (find_task_by_pid_ns).
+    """
+    found = kernel.tasks.get(pid)
+    if found is not None:
+        return found
+    found = kernel.traced_zombies.get(pid)
+    if found is not None:
+        return found
+    group = kernel.groups.get(pid)
+    return group.leader if group is not None else None
+
+
+def threads_of(group: ThreadGroup) -> list[Task]:
+    """The threads of a process; its leader counts until the process is reaped (for_each_thread)."""
+    leader = group.leader
+    if leader is None or not leader.is_exited or group.end.is_reaped:
+        return group.tasks
+    return [leader, *group.tasks]
+
+
+def thread_count(group: ThreadGroup) -> int:
+    """get_nr_threads: the threads that `threads_of` lists."""
+    leader = group.leader
+    return len(group.tasks) + (leader is not None and leader.is_exited and not group.end.is_reaped)

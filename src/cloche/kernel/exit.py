@@ -189,6 +189,7 @@ def _take_out(task: Task) -> None:
     kernel.remove_task(task)
     if task is not task.group.leader:
         _leave_namespaces(task)
+        task.group.exit_wait.wake()  # pidfds of the thread
 
 
 def drop_names(task: Task) -> None:

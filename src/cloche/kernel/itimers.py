@@ -44,6 +44,7 @@ from cloche.abi.time import (
     ITIMER_PROF,
     ITIMER_REAL,
 )
+from cloche.kernel.access import task_of
 from cloche.kernel.accounting import group_cpu_ns, task_cpu_ns
 from cloche.kernel.parts import IntervalTimer, ProcessorTimers
 from cloche.kernel.pid_namespace import pid_from
@@ -105,7 +106,7 @@ def cpu_clock(task: Task, clockid: int) -> CpuClock | None:
         raise LinuxError(EINVAL)  # a clock of a device (CLOCKFD): there is none
     pid = ~(clockid >> 3)
     if clockid & 4:
-        other = task if pid == 0 else task.kernel.tasks.get(pid_from(task.pid_ns, pid))
+        other = task if pid == 0 else task_of(task.kernel, pid_from(task.pid_ns, pid))
         if other is None or other.group is not task.group:
             raise LinuxError(EINVAL)
         return CpuClock(other.group, other, kind)

@@ -39,16 +39,16 @@ def sys_kcmp(task: Task, args: Args) -> int:
             return -EPERM
     kind = to_i32(args.a2)
     if kind == kcmp.KCMP_FILE:
-        one, two = first.files.find(_fd(args.a3)), second.files.find(_fd(args.a4))
+        one, two = _file_of(first, args.a3), _file_of(second, args.a4)
         if one is None or two is None:
             return -EBADF
         return _order(one, two)
     if kind == kcmp.KCMP_VM:
-        return _order(first.mm, second.mm)
+        return _order(_kept(first, first.mm), _kept(second, second.mm))
     if kind == kcmp.KCMP_FILES:
-        return _order(first.files, second.files)
+        return _order(_kept(first, first.files), _kept(second, second.files))
     if kind == kcmp.KCMP_FS:
-        return _order(first.fs, second.fs)
+        return _order(_kept(first, first.fs), _kept(second, second.fs))
     if kind == kcmp.KCMP_SIGHAND:
         return _order(first.group.handlers, second.group.handlers)
     if kind == kcmp.KCMP_IO:
@@ -62,8 +62,8 @@ def _epoll_target(task: Task, args: Args, first: Task, second: Task) -> int:
     """KCMP_EPOLL_TFD: a file against what an epoll watches under a number (struct kcmp_epoll_slot)."""
     raw = task.user_memory().read(to_u64(args.a4), _SLOT.size)
     epoll_fd, fd, skipped = _SLOT.unpack(raw)
-    file = first.files.find(_fd(args.a3))
-    epoll = second.files.find(_fd(epoll_fd))
+    file = _file_of(first, args.a3)
+    epoll = _file_of(second, epoll_fd)
     if file is None or epoll is None:
         return -EBADF
     if not isinstance(epoll, EpollFile):
@@ -93,8 +93,13 @@ class _EpollSearch(Blocked):
         return next_slice(task, self) if end < len(self.epoll.items) else -ENOENT
 
 
-def _fd(value: int) -> int:
-    return value if 0 <= value < 1 << 31 else -1
+def _file_of(task: Task, fd: int) -> FileDescription | None:
+    return task.files.find(fd) if 0 <= fd < 1 << 31 and not task.is_exited else None
+
+
+def _kept(task: Task, held: object) -> object:
+    """What a task shares with others; a dead one has let go of it."""
+    return None if task.is_exited else held
 
 
 def _order(one: object, two: object) -> int:

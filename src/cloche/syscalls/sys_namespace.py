@@ -60,11 +60,13 @@ def _join_process(task: Task, file: PidFile, kinds: int) -> int:
     """All namespaces of some kinds of a process at once (validate_nsset)."""
     if not kinds or kinds & ~NAMESPACES:
         return -EINVAL
-    if not file.group.tasks:
+    target = file.target()
+    if target is None:
         return -ESRCH
-    target = file.group.tasks[0]
     if not may_access(task, target, uses_real_ids=True):
         return -EPERM
+    if target.is_exited:
+        return -ESRCH
     wanted = Wanted(task)
     if kinds & CLONE_NEWUSER:
         wanted.add(CLONE_NEWUSER, target.creds.user_ns)

@@ -9,7 +9,7 @@ from cloche.abi.signal_structs import siginfo_head
 from cloche.abi.wait import PIDFD_NONBLOCK, PIDFD_THREAD
 from cloche.fs.pidfd import PidFile
 from cloche.fs.proc_pid import PidDir
-from cloche.kernel.access import may_access
+from cloche.kernel.access import may_access, task_of
 from cloche.kernel.args import Args, to_i32, to_u32, to_u64
 from cloche.kernel.killing import signal_group_checked, signal_pgrp, signal_thread
 from cloche.kernel.pid_namespace import pid_from
@@ -30,8 +30,8 @@ def sys_pidfd_open(task: Task, args: Args) -> int:
     pid = pid_from(task.pid_ns, pid)
     thread: Task | None = None
     if flags & PIDFD_THREAD:
-        thread = kernel.tasks.get(pid)
-        group = thread.group if thread is not None else kernel.groups.get(pid)
+        thread = task_of(kernel, pid)
+        group = thread.group if thread is not None else None
     else:
         group = kernel.groups.get(pid)
         if group is None and pid in kernel.tasks:
@@ -99,12 +99,12 @@ def sys_pidfd_getfd(task: Task, args: Args) -> int:
     file = _pid_file(task, to_i32(args.a0))
     if file is None:
         return -EBADF
-    target = file.thread
-    if target is None or target.is_exited:
-        target = file.group.tasks[0] if file.group.tasks else None
+    target = file.target()
     if target is None:
         return -ESRCH
     if not may_access(task, target, uses_real_ids=True):
         return -EPERM
+    if target.is_exited:
+        return -ESRCH
     wanted = target.files.get(to_i32(args.a1))
     return task.files.install(wanted, task.nofile_limit(), is_cloexec=True)

@@ -15,13 +15,14 @@ from cloche.syscalls.long_mm import Advice, Changes
 
 
 def _target(task: Task, fd: int) -> Task:
-    """A living task of the process of a pidfd.  Raises LinuxError(EBADF, ESRCH)."""
+    """The task of a pidfd, which may have ended (pidfd_get_task).  Raises LinuxError(EBADF, ESRCH)."""
     file = task.files.get(to_i32(fd))
     if not isinstance(file, PidFile) or file.flags & O_PATH:
         raise LinuxError(EBADF)
-    if not file.group.tasks:
+    target = file.target()
+    if target is None:
         raise LinuxError(ESRCH)
-    return file.group.tasks[0]
+    return target
 
 
 class ProcessAdvice(Advice):
@@ -70,6 +71,8 @@ def sys_process_madvise(task: Task, args: Args) -> int:
         return -EINVAL
     if not may_access(task, target, uses_real_ids=False):
         return -EPERM
+    if target.is_exited:
+        return -ESRCH
     if target.mm is not task.mm and not task.creds.capable(CAP_SYS_NICE):
         return -EPERM
     if target.mm is not task.mm and advice == MADV_COLLAPSE:
@@ -81,8 +84,10 @@ def sys_process_mrelease(task: Task, args: Args) -> int:
     """process_mrelease(2): a process's memory is freed when it dies, so only the errors matter."""
     if to_u32(args.a1):
         return -EINVAL
-    target = _target(task, args.a0)
-    return 0 if target.group.end.is_begun or target.group.end.fatal_status >= 0 else -EINVAL
+    group = _target(task, args.a0).group
+    if not group.tasks:
+        return -ESRCH
+    return 0 if group.end.is_begun or group.end.fatal_status >= 0 else -EINVAL
 
 
 class Seal(AreaChange):

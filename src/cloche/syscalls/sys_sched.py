@@ -25,7 +25,7 @@ from cloche.abi.sched import (
 )
 from cloche.abi.structs import pack_timespec
 from cloche.kernel import sched
-from cloche.kernel.access import find_task
+from cloche.kernel.access import find_task, threads_of
 from cloche.kernel.args import Args, to_i32, to_u32, to_u64
 from cloche.kernel.pid_namespace import pid_from
 from cloche.kernel.task import Task
@@ -209,9 +209,11 @@ def _chosen(task: Task, kind: int, who: int) -> list[Task]:
         group = kernel.process_groups.get(pid_from(task.pid_ns, who)) if who else own
         if group is None:
             return []
-        return [member for members in group.members for member in members.tasks]
+        return [member for members in group.members for member in threads_of(members)]
     uid = map_uid(task.creds.user_ns, who) if who else task.creds.uid
-    return [member for member in kernel.tasks.values() if member.creds.uid == uid and not member.is_exited]
+    return [
+        member for group in kernel.groups.values() for member in threads_of(group) if member.creds.uid == uid
+    ]
 
 
 def sys_getpriority(task: Task, args: Args) -> int:

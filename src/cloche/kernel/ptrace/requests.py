@@ -14,6 +14,7 @@ from cloche.abi.prctl import ARCH_GET_FS, ARCH_GET_GS, ARCH_SET_FS, ARCH_SET_GS
 from cloche.abi.signal import ALL_SIGNALS, NSIG, SIGTRAP, UNBLOCKABLE
 from cloche.arch import user
 from cloche.arch.machine import AUDIT_ARCH
+from cloche.kernel.access import task_of
 from cloche.kernel.blocking import BLOCKED, Blocked, TaskBase, block_on
 from cloche.kernel.pid_namespace import pid_from
 from cloche.kernel.ptrace import attach, memory, regs
@@ -102,12 +103,7 @@ def ptrace(task: Task, request: int, pid: int, addr: int, data: int) -> int:
     if request == pt.PTRACE_TRACEME:
         return attach.traceme(task)
     pid = pid_from(task.pid_ns, pid)
-    target = task.kernel.tasks.get(pid)
-    if target is None:
-        target = task.kernel.traced_zombies.get(pid)
-        if target is None:
-            group = task.kernel.groups.get(pid)
-            target = group.leader if group is not None else None
+    target = task_of(task.kernel, pid)
     if target is None:
         return -ESRCH
     if request in (pt.PTRACE_ATTACH, pt.PTRACE_SEIZE):
