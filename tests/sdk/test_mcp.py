@@ -1,6 +1,7 @@
 """`cloche mcp`, driven by a client of the official SDK."""
 
 import asyncio
+import base64
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from cloche import Sandbox
+from cloche.sdk import Result
 from tests.cli.harness import environment, run_words, wait_until
 
 pytest.importorskip("mcp.server.mcpserver", reason="the package mcp (2.0 or later) is not installed")
@@ -78,6 +80,100 @@ def test_tools(root: str, tmp_path: Path) -> None:
 
     asyncio.run(main())
     wait_until(lambda: not Sandbox.list(root=root), "the sandbox has ended with the server")
+
+
+# What a client of the server does not have.
+SDK_WORDS = (
+    "format=",
+    "max_bytes",
+    "max_entries",
+    "kill()",
+    "create_code_context",
+    "rootfs",
+    "data:",
+    "make another",
+)
+
+
+def test_errors_name_what_the_tools_have(root: str) -> None:
+    """Each says what happened, and a remedy only if it is one of the tools'."""
+
+    async def main() -> None:
+        async with client(root) as server:
+
+            async def refused(tool: str, **arguments: Any) -> str:
+                result = await server.call_tool(tool, arguments)
+                assert result.is_error
+                text = text_of(result)
+                assert not [word for word in SDK_WORDS if word in text]
+                return text
+
+            prepared = (
+                "printf '\\377' > /tmp/latin; truncate -s 300M /tmp/large; mkdir /tmp/many; cd /tmp/many"
+            )
+            await server.call_tool("run_command", {"command": prepared + "; seq 11000 | xargs touch"})
+            assert "not UTF-8 text" in (text := await refused("read_file", path="/tmp/latin"))
+            assert "run_command can show parts" in text
+            text = await refused("read_file", path="/tmp/large")
+            assert "more than 268435456 bytes; run_command" in text
+            text = await refused("list_files", path="/tmp/many")
+            assert "more than 10000 entries; give a smaller depth" in text
+            assert "Is a directory" in await refused("read_file", path="/tmp")
+            assert "cwd: " in await refused("run_command", command="true", cwd="/none")
+            assert "language: " in await refused("run_code", code="1", language="perl")
+
+            slow = "print('begun', flush=True)\nimport time; time.sleep(1000)"
+            begun = asyncio.Event()
+
+            async def progress(_count: float, _total: float | None, _message: str | None) -> None:
+                begun.set()
+
+            cell = asyncio.create_task(
+                server.call_tool("run_code", {"code": slow, "timeout": 1000}, progress_callback=progress)
+            )
+            await begun.wait()
+            assert "runs a cell already; wait for its end" in await refused("run_code", code="1")
+            cell.cancel()
+
+            job = (await server.call_tool("start_job", {"command": "sleep 1000"})).structured_content["job"]
+            for info in Sandbox.list(root=root):
+                Sandbox.connect(info.name, root=root).kill()
+            found = await server.call_tool("job_output", {"job": job, "wait_seconds": 60})
+            assert "the sandbox has ended" in found.structured_content["error"]
+            assert not [word for word in SDK_WORDS if word in found.structured_content["error"]]
+
+    asyncio.run(main())
+
+
+def test_pictures_have_a_limit() -> None:
+    """The first, and each that still has room."""
+    from cloche.integrations.mcp import MAX_PICTURE_BYTES, shown_results
+
+    def picture(size: int) -> Result:
+        return Result({"image/png": base64.b64encode(bytes(size)).decode()})
+
+    small = MAX_PICTURE_BYTES // 4
+    parts = shown_results([picture(small), picture(MAX_PICTURE_BYTES), picture(small), picture(3 * small)])
+    assert [type(part).__name__ for part in parts] == ["Image", "str", "Image", "str"]
+    assert f"a picture of {MAX_PICTURE_BYTES} bytes was left out" in str(parts[1])
+
+
+def test_a_character_that_no_file_can_have(root: str) -> None:
+    """A model is told by the name of its own parameter; so it is by the tools of LangChain and Pydantic AI."""
+    from cloche.integrations.tools import Tools
+
+    tools = Tools(None, 60, {"root": root})
+    try:
+        told = tools.write_file("/tmp/a", "\ud800")
+        assert told == "error: content: has a character that is half of a pair"
+        tools.run_command("printf '\\377' > /tmp/latin")
+        assert tools.read_file("/tmp/latin").endswith(
+            "; run_command can show parts of it, as by head, tail, sed or xxd"
+        )
+        tools.sandbox.kill()
+        assert tools.run_command("true").endswith("; the next call finds a new one")
+    finally:
+        tools.close()
 
 
 def test_jobs(root: str) -> None:

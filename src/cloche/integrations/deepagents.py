@@ -32,7 +32,7 @@ def _code(error: SandboxError) -> str:
     """The error's name in deepagents; an error that has none there keeps its text."""
     if isinstance(error, FileError) and error.errno in _CODES:
         return _CODES[error.errno]
-    return "invalid_path" if isinstance(error, InvalidArgument) else str(error)
+    return "invalid_path" if isinstance(error, InvalidArgument) else error.problem
 
 
 class ClocheSandbox(BaseSandbox):

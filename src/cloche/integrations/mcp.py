@@ -15,12 +15,30 @@ from mcp.server.mcpserver import Context, Image, MCPServer
 from mcp.server.mcpserver.exceptions import ResourceError, ToolError
 
 from cloche import __version__
-from cloche.integrations.tools import SHOWN_CHARACTERS, listed, shortened
-from cloche.sdk import AsyncCommandHandle, AsyncSandbox, Result, SandboxEnded, SandboxError
+from cloche.integrations.tools import (
+    FEWER,
+    MAX_ENTRIES,
+    NEXT,
+    PARTS,
+    SHOWN_CHARACTERS,
+    listed,
+    shortened,
+    told,
+)
+from cloche.sdk import (
+    AsyncCommandHandle,
+    AsyncSandbox,
+    Result,
+    SandboxEnded,
+    SandboxError,
+    SandboxTimeout,
+)
+from cloche.sdk.arguments import data_of
 
 JOB_CHARACTERS: Final = 1 << 20  # of a job's latest output that are kept
 MAX_JOBS: Final = 32
 MAX_RESULTS: Final = 50  # of a cell, to a model
+MAX_PICTURE_BYTES: Final = 2 << 20  # of all pictures of a cell; Base64 makes a third more of them
 MAX_SECONDS: Final = 3600.0
 _PROGRESS_S: Final = 0.5
 
@@ -54,7 +72,7 @@ class Job:
             result = await self.handle.wait()
             self.status, self.error = result.exit_code, result.error
         except SandboxError as error:
-            self.status, self.error = -1, str(error)
+            self.status, self.error = -1, told(error)
         finally:
             self.news.set()
 
@@ -100,7 +118,7 @@ class Box:
                         options=self.options, root=self.root, metadata={"made-by": "cloche mcp"}
                     )
                 except SandboxError as error:
-                    raise ToolError(str(error)) from None
+                    raise ToolError(told(error)) from None
             return self.sandbox
 
     async def _close(self) -> None:
@@ -124,10 +142,13 @@ class Box:
         return found
 
 
-def failure(error: SandboxError) -> ToolError:
-    """The error for the model."""
-    more = " The next call finds a new sandbox." if isinstance(error, SandboxEnded) else ""
-    return ToolError(f"{error}{more}")
+def failure(error: SandboxError, remedy: str = "") -> ToolError:
+    """The error for the model, with a remedy that it has."""
+    if isinstance(error, SandboxEnded):
+        remedy = NEXT
+    elif isinstance(error, SandboxTimeout):
+        remedy = "reset ends the sandbox"
+    return ToolError(told(error, remedy))
 
 
 def seconds(timeout: float) -> float:
@@ -159,7 +180,7 @@ def shown_results(results: Sequence[Result]) -> list[str | Image]:
     is one. The program inside has chosen what they hold, and how many there are.
     """
     parts: list[str | Image] = []
-    size = left_out = 0
+    size = left_out = picture_bytes = 0
     for result in results:
         if result is not results[-1] and (len(parts) >= MAX_RESULTS or size >= SHOWN_CHARACTERS):
             left_out += 1
@@ -170,7 +191,14 @@ def shown_results(results: Sequence[Result]) -> list[str | Image]:
             picture = result.png_bytes
             if picture is None:
                 parts.append("[a picture that cannot be decoded]")
+            elif picture_bytes + len(picture) > MAX_PICTURE_BYTES:
+                limit = f"{MAX_PICTURE_BYTES >> 20} MiB"
+                parts.append(
+                    f"[a picture of {len(picture)} bytes was left out: of the pictures of a call {limit} are shown;"
+                    " draw it smaller, or save it to a file]"
+                )
             else:
+                picture_bytes += len(picture)
                 parts.append(Image(data=picture, format="png"))
         elif result.text is not None:
             parts.append(shortened(result.text))
@@ -261,7 +289,7 @@ def make_server(options: Sequence[str] = (), root: str = "") -> MCPServer:
         try:
             text = await sandbox.files.read(path)
         except SandboxError as error:
-            raise failure(error) from None
+            raise failure(error, PARTS) from None
         rest = len(text) - offset - limit
         return text[offset : offset + limit] + (f"\n[… {rest} characters more]" if rest > 0 else "")
 
@@ -270,7 +298,7 @@ def make_server(options: Sequence[str] = (), root: str = "") -> MCPServer:
         """Write a text file of the sandbox; directories above it are made."""
         sandbox = await box.get()
         try:
-            info = await sandbox.files.write(path, content)
+            info = await sandbox.files.write(path, data_of("content", content))
         except SandboxError as error:
             raise failure(error) from None
         return f"{info.path}: {info.size} bytes"
@@ -280,9 +308,9 @@ def make_server(options: Sequence[str] = (), root: str = "") -> MCPServer:
         """List a directory of the sandbox, and with `depth` those in it: kind, size and path of each."""
         sandbox = await box.get()
         try:
-            found = await sandbox.files.list(path, depth=depth, max_entries=10_000)
+            found = await sandbox.files.list(path, depth=depth, max_entries=MAX_ENTRIES)
         except SandboxError as error:
-            raise failure(error) from None
+            raise failure(error, FEWER) from None
         return listed(found)
 
     @server.tool()
@@ -338,7 +366,7 @@ def make_server(options: Sequence[str] = (), root: str = "") -> MCPServer:
         try:
             data = await sandbox.files.read("/" + path.lstrip("/"), format="bytes", max_bytes=8 << 20)
         except SandboxError as error:
-            raise ResourceError(str(error)) from None
+            raise ResourceError(told(error)) from None
         text = data.decode(errors="replace")
         return text if not re.search("[\0\ufffd]", text) else data
 

@@ -10,10 +10,15 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from cloche.sdk import Sandbox, SandboxEnded, SandboxError, StartError
+from cloche.sdk.arguments import data_of
 
 TIMEOUT_S: Final = 60.0
 SHOWN_CHARACTERS: Final = 30_000  # of output, to a model
-_MAX_ENTRIES: Final = 10_000
+MAX_ENTRIES: Final = 10_000  # of a listing
+# What a model can do about it.
+NEXT: Final = "the next call finds a new one"
+PARTS: Final = "run_command can show parts of it, as by head, tail, sed or xxd"
+FEWER: Final = "give a smaller depth, or look by run_command, as with find or head"
 
 
 def shortened(text: str, limit: int = SHOWN_CHARACTERS) -> str:
@@ -28,6 +33,11 @@ def listed(found: list[Any]) -> str:
     """Kind, size and path of files, a line each."""
     lines = [f"{each.kind:9} {each.size:>10} {each.path}{'/' if each.is_dir else ''}" for each in found]
     return shortened("\n".join(lines)) or "(empty)"
+
+
+def told(error: SandboxError, remedy: str = "") -> str:
+    """An error as a model is told it, with a remedy of the tools', if any: those of the SDK it does not have."""
+    return f"{error.problem}; {remedy}" if remedy and error.remedy else error.problem
 
 
 class Tools:
@@ -64,7 +74,7 @@ class Tools:
         """All of them."""
         return [self.run_command, self.run_code, self.read_file, self.write_file, self.list_files]
 
-    def _guarded(self, work: Callable[[Sandbox], str]) -> str:
+    def _guarded(self, work: Callable[[Sandbox], str], remedy: str = "") -> str:
         try:
             return work(self.sandbox)
         except StartError:
@@ -72,8 +82,8 @@ class Tools:
         except SandboxError as error:
             if isinstance(error, SandboxEnded) and self.is_ours:
                 self.close()
-                return f"error: {error}. The next call finds a new sandbox."
-            return f"error: {error}"
+                return f"error: {told(error, NEXT)}"
+            return f"error: {told(error, remedy)}"
 
     def run_command(self, command: str, cwd: str = "", stdin: str = "") -> str:
         """Run a shell command in the sandbox and wait for its end: its output, its errors and its exit status.
@@ -114,13 +124,13 @@ class Tools:
 
     def read_file(self, path: str) -> str:
         """Read a text file of the sandbox; of a long one the beginning and the end."""
-        return self._guarded(lambda sandbox: shortened(sandbox.files.read(path)))
+        return self._guarded(lambda sandbox: shortened(sandbox.files.read(path)), PARTS)
 
     def write_file(self, path: str, content: str) -> str:
         """Write a text file of the sandbox; directories above it are made."""
 
         def work(sandbox: Sandbox) -> str:
-            info = sandbox.files.write(path, content)
+            info = sandbox.files.write(path, data_of("content", content))
             return f"{info.path}: {info.size} bytes"
 
         return self._guarded(work)
@@ -128,5 +138,5 @@ class Tools:
     def list_files(self, path: str, depth: int = 1) -> str:
         """List a directory of the sandbox, and with depth those in it: kind, size and path of each."""
         return self._guarded(
-            lambda sandbox: listed(sandbox.files.list(path, depth=depth, max_entries=_MAX_ENTRIES))
+            lambda sandbox: listed(sandbox.files.list(path, depth=depth, max_entries=MAX_ENTRIES)), FEWER
         )

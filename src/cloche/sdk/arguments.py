@@ -31,7 +31,9 @@ def data_of(what: str, given: object) -> bytes:
     try:
         return given.encode()
     except UnicodeEncodeError:
-        raise InvalidArgument(f"{what}: has a character that is half of a pair; encode it yourself") from None
+        raise InvalidArgument(
+            f"{what}: has a character that is half of a pair", "encode it yourself"
+        ) from None
 
 
 def items_of(what: str, given: Iterable[T]) -> list[T]:

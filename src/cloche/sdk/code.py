@@ -29,7 +29,7 @@ from cloche.sdk.commands import MAX_OUTPUT, STDERR, STDOUT, Command, Sink
 from cloche.sdk.core import SandboxCore
 from cloche.sdk.effects import Call, Steps, deadline_of
 from cloche.sdk.errors import CodeError, InvalidArgument, SandboxTimeout
-from cloche.sdk.link import PATIENCE_S
+from cloche.sdk.link import KILL, PATIENCE_S
 from cloche.wire import requests
 
 TIMEOUT_S: Final = 60.0
@@ -282,11 +282,9 @@ class Context:
             if found is None:
                 result = self.command.finish()
                 error = result.error or b"".join(told).decode(errors="replace").strip()[-500:]
-                raise CodeError(f"no {self.language} in the sandbox: {error}; use a rootfs that has it")
+                raise CodeError(f"no {self.language} in the sandbox: {error}", "use a rootfs that has it")
             if not found:
-                raise SandboxTimeout(
-                    f"{self.language} did not start in {PATIENCE_S:g} s; kill() ends the sandbox"
-                )
+                raise SandboxTimeout(f"{self.language} did not start in {PATIENCE_S:g} s", KILL)
             for piece in found:
                 for kind, payload in self.scanners[piece.stream].feed(piece.data):
                     if kind == "ready":
@@ -310,10 +308,11 @@ class Context:
         command.check_owner()
         if command.is_followed:
             raise CodeError(
-                "this context runs a cell already; wait for it, or use create_code_context() for another"
+                "this interpreter runs a cell already; wait for its end",
+                "or use create_code_context() for another",
             )
         if not self.is_alive():
-            raise CodeError("the context's interpreter has ended; use create_code_context() for another")
+            raise CodeError("the context's interpreter has ended", "use create_code_context() for another")
         command.begin_following()
         try:
             return (yield from self._run(text, timeout, listener))

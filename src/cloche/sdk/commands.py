@@ -28,7 +28,7 @@ from cloche.sdk.core import SandboxCore
 from cloche.sdk.effects import Call, Steps, deadline_of, wait
 from cloche.sdk.errors import CommandError, InvalidArgument, SandboxEnded, SandboxError, SandboxTimeout
 from cloche.sdk.files import inside, resolve_user
-from cloche.sdk.link import ENDED_TEXT, EXIT_INTERNAL, PATIENCE_S, Link, Refused, refusal
+from cloche.sdk.link import ANOTHER, ENDED_TEXT, EXIT_INTERNAL, KILL, PATIENCE_S, Link, Refused, refusal
 from cloche.sdk.options import env_items
 from cloche.sdk.results import CommandResult, Output
 from cloche.wire import protocol, requests
@@ -207,9 +207,7 @@ class Command:
                 return
             assert deadline_s is not None
             if time.monotonic() >= deadline_s:
-                raise SandboxTimeout(
-                    "the command did not start in time; the sandbox may be overloaded: kill() ends it"
-                )
+                raise SandboxTimeout("the command did not start in time; the sandbox may be overloaded", KILL)
             yield from wait([self.link.fileno()], self.link.wants(), deadline_s)
 
     def check_owner(self) -> None:
@@ -237,7 +235,7 @@ class Command:
             elif message.kind == protocol.ERROR:
                 self._refused(refusal(message))
         if self.link.is_over and not self.is_over():
-            self.failure = SandboxEnded(ENDED_TEXT)
+            self.failure = SandboxEnded(ENDED_TEXT, ANOTHER)
 
     def _refused(self, error: SandboxError) -> None:
         if isinstance(error, Refused) and error.status != EXIT_INTERNAL:
@@ -344,7 +342,7 @@ class Command:
             if self.deadline_s is not None and now >= self.deadline_s:
                 if self.timed_out:
                     self.failure = SandboxTimeout(
-                        "a command that was killed is not gone; the sandbox may be overloaded: kill() ends it"
+                        "a command that was killed is not gone; the sandbox may be overloaded", KILL
                     )
                     continue
                 self.timed_out = True
@@ -399,7 +397,7 @@ class Command:
                 if found is None:
                     break
                 if not found:
-                    raise StillRuns("the command still runs; wait() again, or kill() it")
+                    raise StillRuns("the command still runs", "wait() again, or kill() it")
                 self.keep(found)
                 for each in found:
                     yield from callbacks[each.stream].put(each.data)
@@ -458,16 +456,16 @@ class Command:
         self.check_owner()
         deadline_s = deadline_of(timeout)
         if self.pending:
-            raise SandboxError("the input that run() was given is not taken yet; wait() for the command")
+            raise SandboxError("the input that run() was given is not taken yet", "wait() for the command")
         rest = memoryview(data)
         while rest:
             changes = self._changes
             self._take_unfollowed()
             if isinstance(self.failure, SandboxEnded):
-                raise SandboxEnded(str(self.failure))
+                raise SandboxEnded(self.failure.problem, self.failure.remedy)
             if self.stdin < 0 or self.is_over():
                 raise SandboxError(
-                    "the command takes no input; start it with stdin=True, and before close_stdin()"
+                    "the command takes no input", "start it with stdin=True, and write before close_stdin()"
                 )
             try:
                 rest = rest[self._write_some(rest) :]
@@ -484,7 +482,7 @@ class Command:
         ends = [] if is_followed or self.deadline_s is None else [self.deadline_s]
         ends += [] if deadline_s is None else [deadline_s]
         if ends and time.monotonic() >= min(ends):
-            raise SandboxTimeout("the command does not read its input; kill() ends it")
+            raise SandboxTimeout("the command does not read its input", "kill() ends it")
         readers, writers = ([], []) if is_followed else ([self.link.fileno()], self.link.wants())
         yield from self._sleep(changes, readers, [self.stdin, *writers], min(ends, default=None))
 
@@ -600,7 +598,9 @@ def start(
     size = sum([len(each) for each in request.argv]) + sum([len(each) for each in request.env])
     if size > requests.MAX_BODY_BYTES:
         limit = requests.MAX_BODY_BYTES >> 20
-        raise InvalidArgument(f"command and env are longer than {limit} MiB; write a file, or pass stdin")
+        raise InvalidArgument(
+            f"command: longer than {limit} MiB, with its variables; write a file, or pass stdin"
+        )
     if request.cwd:
         request.cwd = os.fsencode(inside(core, request.cwd, "cwd"))
     request.uid, request.gid, home = yield from resolve_user(core, user)

@@ -21,7 +21,7 @@ from cloche.sdk.errors import (
     SandboxTimeout,
     StartError,
 )
-from cloche.sdk.link import PATIENCE_S, SOFTWARE, Link, Refused, call, connect
+from cloche.sdk.link import ANOTHER, PATIENCE_S, SOFTWARE, Link, Refused, call, connect
 from cloche.sdk.options import Options
 from cloche.sdk.results import Metrics, ProcessInfo, SandboxInfo
 from cloche.wire import requests
@@ -167,7 +167,7 @@ class SandboxCore:
         """The address and port of the host that lead to a port of the sandbox. Raises InvalidArgument, SandboxEnded."""
         found = _info(_find_state(self.root, self.name), "running", None).ports.get(port)
         if found is None:
-            raise InvalidArgument(f"port {port} is not published; make the sandbox with ports=[{port}]")
+            raise InvalidArgument(f"port {port} is not published", f"make the sandbox with ports=[{port}]")
         return found
 
     def dial(self, port: int) -> Steps[socket.socket]:
@@ -220,7 +220,7 @@ def _find_state(root: str, name: str) -> State:
     try:
         return Store(root).find(name)
     except RecordError as error:
-        raise SandboxEnded(f"{error}: the sandbox has ended") from None
+        raise SandboxEnded(f"{error}: the sandbox has ended", ANOTHER) from None
 
 
 def _info(state: State, status: str, seconds_left: float | None) -> SandboxInfo:
@@ -381,7 +381,7 @@ def find(name: str, root: str) -> Steps[SandboxCore]:
     try:
         state = Store(root).find(name)
     except RecordError as error:
-        raise NotFound(f"{error}; Sandbox.list() gives those that run") from None
+        raise NotFound(str(error), "Sandbox.list() gives those that run") from None
     link = connect(root, name, was_known=False)
     try:
         yield from link.call(requests.PING, {}, time.monotonic() + START_S)

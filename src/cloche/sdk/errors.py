@@ -23,7 +23,14 @@ if TYPE_CHECKING:
 
 
 class SandboxError(Exception):
-    """Anything that went wrong with a sandbox."""
+    """Anything that went wrong with a sandbox.  Its text is `problem`, then `remedy`: what a program can do about
+    it by functions and parameters of the SDK. Whoever is told by such a program, as a model, does not have those.
+    """
+
+    def __init__(self, problem: str = "", remedy: str = "") -> None:
+        super().__init__(f"{problem}; {remedy}" if remedy else problem)
+        self.problem: str = problem
+        self.remedy: str = remedy
 
 
 class InvalidArgument(SandboxError, ValueError):

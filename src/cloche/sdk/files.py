@@ -42,7 +42,7 @@ from cloche.sdk.errors import (
     SandboxTimeout,
     file_error,
 )
-from cloche.sdk.link import PATIENCE_S, Link
+from cloche.sdk.link import ANOTHER, KILL, PATIENCE_S, Link
 from cloche.sdk.options import PathLike
 from cloche.sdk.results import Change, FileEvent, FileInfo
 from cloche.wire import files as wire
@@ -65,7 +65,7 @@ _EVENTS: Final = (
     (IN_DELETE | IN_DELETE_SELF, "remove"),
     (IN_MOVED_FROM | IN_MOVE_SELF, "rename"),
 )
-_NONSENSE: Final = "the sandbox sends what it should not; kill() it"
+_NONSENSE: Final = "the sandbox sends what it should not"
 
 Data = str | bytes | bytearray | memoryview | BinaryIO
 
@@ -209,9 +209,7 @@ class Stream:
             deadline_of(PATIENCE_S),
         )
         if not ready:
-            raise SandboxTimeout(
-                f"{self.operation} {self.path}: nothing came in {PATIENCE_S:g} s; kill() ends the sandbox"
-            )
+            raise SandboxTimeout(f"{self.operation} {self.path}: nothing came in {PATIENCE_S:g} s", KILL)
 
     def answer(self) -> Steps[Fields]:
         """The answer at the end of the stream. Raises FileError, SandboxError."""
@@ -239,11 +237,11 @@ class Stream:
             return
         if not data:
             yield from self.answer()  # raises the reason
-            raise SandboxEnded(f"{self.operation} {self.path}: cut off; the sandbox may have ended")
+            raise SandboxEnded(f"{self.operation} {self.path}: cut off; the sandbox may have ended", ANOTHER)
         try:
             self.found += self.decoder.feed(data)
         except ProtocolError as error:
-            raise SandboxError(f"{self.operation} {self.path}: {error}: {_NONSENSE}") from None
+            raise SandboxError(f"{self.operation} {self.path}: {error}: {_NONSENSE}", KILL) from None
         if self.found and self.found[-1].kind == wire.DONE:
             self.found.pop()
 
@@ -321,7 +319,7 @@ class Contents:
                     )
             elif record.kind in (wire.DATA, wire.END):
                 if record.offset < self.at:
-                    raise SandboxError(f"read {self.path}: {_NONSENSE}")
+                    raise SandboxError(f"read {self.path}: {_NONSENSE}", KILL)
                 self.hole = record.offset - self.at
                 self.kept = record.data
                 self.at = record.offset + len(record.data)
@@ -345,8 +343,8 @@ def read(core: SandboxCore, path: PathLike, user: int | str | None, max_bytes: i
             size += len(data)
             if size > max_bytes:
                 raise SandboxError(
-                    f"read {contents.path}: more than {max_bytes} bytes; "
-                    "use stream() or download(), or a larger max_bytes"
+                    f"read {contents.path}: more than {max_bytes} bytes",
+                    "use stream() or download(), or a larger max_bytes",
                 )
             parts.append(data)
     finally:
@@ -359,7 +357,7 @@ def as_text(data: bytes, path: PathLike) -> str:
         return data.decode()
     except UnicodeDecodeError as error:
         raise InvalidArgument(
-            f'read {os.fsdecode(path)}: not UTF-8 text ({error.reason}); use format="bytes"'
+            f"read {os.fsdecode(path)}: not UTF-8 text ({error.reason})", 'use format="bytes"'
         ) from None
 
 
@@ -459,7 +457,7 @@ def get_info(core: SandboxCore, path: PathLike, user: int | str | None, *, follo
             return info_of(where, entry_from(found))
     except ProtocolError:
         pass
-    raise SandboxError(f"get_info {where}: {_NONSENSE}")
+    raise SandboxError(f"get_info {where}: {_NONSENSE}", KILL)
 
 
 def exists(core: SandboxCore, path: PathLike, user: int | str | None) -> Steps[bool]:
@@ -498,9 +496,11 @@ def listing(
                     raise file_error(errno.ENOTDIR, top, "list")
                 continue
             if not wire.is_clean(entry.path):
-                raise SandboxError(f"list {top}: {_NONSENSE}")
+                raise SandboxError(f"list {top}: {_NONSENSE}", KILL)
             if len(found) >= max_entries:
-                raise SandboxError(f"list {top}: more than {max_entries} entries; give a larger max_entries")
+                raise SandboxError(
+                    f"list {top}: more than {max_entries} entries", "give a larger max_entries"
+                )
             found.append(info_of(top.rstrip("/") + "/" + os.fsdecode(entry.path), entry))
     finally:
         stream.close()
@@ -525,7 +525,7 @@ def changes(core: SandboxCore, paths: Sequence[PathLike], max_entries: int) -> S
             elif record.entry is not None and kind:
                 if len(found) >= max_entries:
                     raise SandboxError(
-                        f"diff: more than {max_entries} changes; give paths, or a larger max_entries"
+                        f"diff: more than {max_entries} changes", "give paths, or a larger max_entries"
                     )
                 path = "/" + os.fsdecode(record.entry.path).lstrip("/")
                 found.append(Change(kind, info_of(path, record.entry)))
@@ -679,7 +679,7 @@ class Watch(Source[FileEvent]):
         if record.kind == wire.ERROR:
             return FileEvent("overflow", posixpath.join(self.path, os.fsdecode(record.data)), is_dir=True)
         if record.kind != wire.EVENT:
-            raise SandboxError(f"watch {self.path}: {_NONSENSE}")
+            raise SandboxError(f"watch {self.path}: {_NONSENSE}", KILL)
         for bit, kind in _EVENTS:
             if record.offset & bit:
                 path = posixpath.join(self.path, os.fsdecode(record.data)) if record.data else self.path

@@ -64,7 +64,8 @@ class Link:
         """Raises SandboxError in a fork, which would take the messages that the parent waits for."""
         if os.getpid() != self._owner_pid:
             raise SandboxError(
-                "this handle belongs to the process that has made it, of which this one is a fork; make another one"
+                "this handle belongs to the process that has made it, of which this one is a fork",
+                "make another one",
             )
 
     # -- without waiting ---------------------------------------------------------------------------------
@@ -75,7 +76,7 @@ class Link:
             frame = protocol.request(ident, method, fields, len(fds or []))
             self._send((frame, [os.dup(fd) for fd in fds or []]))
         except ProtocolError as error:
-            raise InvalidArgument(f"{method}: {error}; ask for less at once") from None
+            raise InvalidArgument(f"{method}: {error}", "ask for less at once") from None
         return ident
 
     def cancel(self, ident: int) -> None:
@@ -142,11 +143,9 @@ class Link:
                     self._messages = messages[index + 1 :] + self._messages
                     return message.fields
             if self.is_over:
-                raise SandboxEnded(ENDED_TEXT)
+                raise SandboxEnded(ENDED_TEXT, ANOTHER)
             if deadline_s is not None and time.monotonic() >= deadline_s:
-                raise SandboxTimeout(
-                    "the sandbox gave no answer in time; it may be overloaded: kill() ends it"
-                )
+                raise SandboxTimeout("the sandbox gave no answer in time; it may be overloaded", KILL)
             yield from wait([self.fileno()], self.wants(), deadline_s)
 
     def call(self, method: str, fields: Fields, deadline_s: float | None = None) -> Steps[Fields]:
@@ -156,15 +155,15 @@ class Link:
         return (yield from self.answer(ident, limit_s))
 
 
-ENDED_TEXT: Final = (
-    "the sandbox has ended: it was killed, its time was over, or whoever made it is gone; make another one"
-)
+ENDED_TEXT: Final = "the sandbox has ended: it was killed, its time was over, or whoever made it is gone"
+ANOTHER: Final = "make another sandbox"  # remedies
+KILL: Final = "kill() ends the sandbox"
 
 
 def refusal(message: Message) -> SandboxError:
     """The exception for an ERROR."""
     if message.number == requests.STATUS_ENDED:
-        return SandboxEnded(f"{message.name}; make another sandbox")
+        return SandboxEnded(message.name, ANOTHER)
     return Refused(message.name, message.number)
 
 
@@ -174,8 +173,8 @@ def connect(root: str, name: str, *, was_known: bool) -> Link:
         sock = Store(root).connect(name)
     except RecordError as error:
         if was_known:
-            raise SandboxEnded(f"{name}: {ENDED_TEXT}") from None
-        raise NotFound(f"{error}; Sandbox.list() gives those that run") from None
+            raise SandboxEnded(f"{name}: {ENDED_TEXT}", ANOTHER) from None
+        raise NotFound(str(error), "Sandbox.list() gives those that run") from None
     sock.setblocking(False)
     return Link(Channel(sock, SOFTWARE))
 
