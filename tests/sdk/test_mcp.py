@@ -171,7 +171,7 @@ def test_a_character_that_no_file_can_have(root: str) -> None:
             "; run_command can show parts of it, as by head, tail, sed or xxd"
         )
         tools.sandbox.kill()
-        assert tools.run_command("true").endswith("; the next call finds a new one")
+        assert tools.run_command("true").endswith("; the next call finds a new sandbox")
     finally:
         tools.close()
 

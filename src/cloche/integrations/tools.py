@@ -16,7 +16,7 @@ TIMEOUT_S: Final = 60.0
 SHOWN_CHARACTERS: Final = 30_000  # of output, to a model
 MAX_ENTRIES: Final = 10_000  # of a listing
 # What a model can do about it.
-NEXT: Final = "the next call finds a new one"
+NEXT: Final = "the next call finds a new sandbox"
 PARTS: Final = "run_command can show parts of it, as by head, tail, sed or xxd"
 FEWER: Final = "give a smaller depth, or look by run_command, as with find or head"
 
