@@ -62,6 +62,11 @@ CALLS: list[tuple[str, Callable[[Any], object]]] = [
     ("max_output", lambda box: box.commands.run("echo long", max_output=None)),
     ("on_stdout", lambda box: box.commands.run("true", on_stdout=5)),
     ("rows", lambda box: box.pty.create(["true"], rows="24")),
+    ("rows", lambda box: box.pty.create(["cat"]).resize(0, 80)),
+    *[
+        ("signal", lambda box, signal=signal: box.commands.run("true", background=True).kill(signal))
+        for signal in (0, -1, 65, "TERM", None)
+    ],
     ("path", lambda box: box.files.read(None)),
     ("path", lambda box: box.files.read(HALF)),
     ("data", lambda box: box.files.write("/tmp/a", None)),

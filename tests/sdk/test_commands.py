@@ -226,6 +226,7 @@ def test_a_handle_is_not_its_forks(shared: Sandbox) -> None:
         try:
             calls: list[Callable[[], object]] = [
                 handle.kill,
+                handle.close_stdin,
                 handle.wait,
                 lambda: list(handle),
                 lambda: handle.send_stdin("of the fork"),

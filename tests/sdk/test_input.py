@@ -2,6 +2,7 @@
 
 import asyncio
 import fcntl
+import signal
 import termios
 import threading
 from array import array
@@ -119,6 +120,27 @@ def test_the_sandbox_ends(box: Sandbox) -> None:
     assert isinstance(writer.end(), SandboxError)
     with pytest.raises(SandboxEnded):
         handle.send_stdin("late")
+
+
+def test_what_ends_a_command_does_no_harm_after_its_end(box: Sandbox) -> None:
+    """As for subprocess: `kill` and `close_stdin` have nothing to do, what asks for more says that it is gone."""
+    ended = box.commands.run("true", background=True, stdin=True)
+    assert ended.wait(SOON_S).ok
+    running = box.commands.run("cat", background=True, stdin=True)
+    terminal = box.pty.create(["cat"])
+    box.kill()
+    for handle in (ended, running, terminal):
+        for _ in range(2):  # the second time it is known how it ended
+            handle.kill()
+            handle.kill(signal.SIGTERM)
+            handle.close_stdin()
+            if handle is not ended:
+                with pytest.raises(SandboxEnded):
+                    handle.wait()
+                with pytest.raises(SandboxEnded):
+                    handle.send_stdin("late")
+    terminal.resize(25, 80)
+    assert ended.wait().ok
 
 
 def test_the_handle_is_closed(box: Sandbox) -> None:
@@ -239,8 +261,14 @@ def test_the_sandbox_ends_with_asyncio(box: Sandbox) -> None:
         with pytest.raises(SandboxError):
             async with asyncio.timeout(SOON_S):
                 await writer
-        with pytest.raises(SandboxEnded):
-            await handle.send_stdin("late")
+        for _ in range(2):
+            handle.kill()
+            handle.kill(signal.SIGTERM)
+            handle.close_stdin()
+            with pytest.raises(SandboxEnded):
+                await handle.send_stdin("late")
+            with pytest.raises(SandboxEnded):
+                await handle.wait()
 
     asyncio.run(main())
 

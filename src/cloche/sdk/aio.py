@@ -74,11 +74,15 @@ class AsyncCommandHandle:
         await drive_async(self._command.send_input(data_of("data", data), timeout))
 
     def close_stdin(self) -> None:
-        """Close the command's standard input: it reads the end of the file."""
+        """Close the command's standard input: it reads the end of the file. It does no harm if the command, or its
+        sandbox, has ended.
+        """
         self._command.close_stdin()
 
     def kill(self, signal: int = signals.SIGKILL) -> None:
-        """Send a signal to the command and to every process that it has started and that is still in its session."""
+        """Send a signal to the command and to every process that it has started and that is still in its session. It
+        does no harm if the command, or its sandbox, has ended: `wait()` tells how. Raises SandboxError.
+        """
         self._command.send_signal(signal)
 
     async def wait(

@@ -14,7 +14,6 @@ but lies only about its own results: lengths are limited, and so is what is kept
 
 import base64
 import json
-import os
 import signal
 import time
 from collections.abc import Callable, Mapping
@@ -271,7 +270,7 @@ class Context:
 
     def is_alive(self) -> bool:
         """Whether it can run cells."""
-        return self.command.owner_pid == os.getpid() and not self.command.poll()
+        return self.command.link.is_ours() and not self.command.poll()
 
     def await_ready(self) -> Steps[None]:
         """Wait until the interpreter can be interrupted without harm. Raises CodeError, SandboxError."""
@@ -305,7 +304,7 @@ class Context:
         if not isinstance(text, str):
             raise InvalidArgument(f"code: {type(text).__name__}: text")
         command = self.command
-        command.check_owner()
+        command.link.check_owner()
         if command.is_followed:
             raise CodeError(
                 "this interpreter runs a cell already; wait for its end",

@@ -44,6 +44,7 @@ _NAMES: Final = (STDOUT, STDERR)
 _READ_BYTES: Final = 1 << 16
 _PIPE_BYTES: Final = 1 << 20  # of a pipe: room for output that was not read yet
 _ROUNDS: Final = 64  # reads of one stream before others have their turn
+_MAX_SIGNAL: Final = 64  # SIGRTMAX
 _END_S: Final = 10.0  # for a command that was killed to be gone
 
 OnOutput = Callable[[Any], object]
@@ -132,7 +133,6 @@ class Command:
         self.core: SandboxCore = core
         self.link: Link = link
         self.limit: int = limit
-        self.owner_pid: int = os.getpid()
         self.ident: int = 0  # of the request
         self.pid: int = 0  # in the sandbox
         self.streams: list[Stream] = []
@@ -210,14 +210,6 @@ class Command:
                 raise SandboxTimeout("the command did not start in time; the sandbox may be overloaded", KILL)
             yield from wait([self.link.fileno()], self.link.wants(), deadline_s)
 
-    def check_owner(self) -> None:
-        """Raises SandboxError in a fork, which would take the messages and the output that the parent waits for."""
-        if os.getpid() != self.owner_pid:
-            raise SandboxError(
-                "this handle belongs to the process that has started the command, of which this one is a fork; "
-                "start another command"
-            )
-
     def is_over(self) -> bool:
         """Whether it is known how it ended."""
         return self.exit_code is not None or self.failure is not None
@@ -249,7 +241,7 @@ class Command:
 
     def _take_unfollowed(self) -> None:
         """Take messages, unless somebody follows: that one waits for them, and would not wake up."""
-        if os.getpid() != self.owner_pid:
+        if not self.link.is_ours():
             return  # in a fork, where a thread that does not exist may have the lock
         with self._lock:
             if not self.is_followed:
@@ -304,7 +296,7 @@ class Command:
 
     def _close_stdin(self) -> None:
         self.pending = memoryview(b"")
-        if os.getpid() != self.owner_pid:
+        if not self.link.is_ours():
             self._drop_stdin()  # in a fork, where a thread that does not exist may have the lock
             return
         with self._lock:
@@ -321,7 +313,7 @@ class Command:
         """The next pieces of output; None once the command has ended and all its output was returned. An empty list:
         `deadline_s` has come.  Raises SandboxError.
         """
-        self.check_owner()
+        self.link.check_owner()
         while True:
             changes = self._changes
             self._take_messages()
@@ -359,7 +351,7 @@ class Command:
 
     def begin_following(self) -> None:
         """Only one at a time may read.  Raises SandboxError."""
-        self.check_owner()
+        self.link.check_owner()
         with self._lock:
             if self.is_followed:
                 raise SandboxError("somebody else waits for this command already; wait in one place only")
@@ -367,7 +359,7 @@ class Command:
 
     def end_following(self) -> None:
         """Another may read."""
-        if os.getpid() != self.owner_pid:
+        if not self.link.is_ours():
             self.is_followed = False
             return
         with self._lock:
@@ -443,9 +435,11 @@ class Command:
     # -- while it runs -----------------------------------------------------------------------------------
     def send_signal(self, signo: int, scope: str = requests.SESSION) -> None:
         """Signal the command and every process that it has started and that is still in its session. Does not wait.
-        Raises SandboxError.
+        One that has ended, be it with its sandbox, is none the worse, as for subprocess. Raises SandboxError.
         """
-        self.check_owner()
+        if not is_whole(signo, 1, _MAX_SIGNAL):
+            raise InvalidArgument(f"signal: {signo!r}: a number from 1 to {_MAX_SIGNAL}, as signal.SIGTERM")
+        self.link.check_owner()
         if not self.is_over():
             self.link.ask(requests.SIGNAL, {"exec": self.ident, "signal": signo, "scope": scope})
 
@@ -453,7 +447,7 @@ class Command:
         """Write input, waiting while the command does not take it.  Raises SandboxError if it takes no more:
         SandboxEnded if that is why; SandboxTimeout when `timeout` or the time of the command is over.
         """
-        self.check_owner()
+        self.link.check_owner()
         deadline_s = deadline_of(timeout)
         if self.pending:
             raise SandboxError("the input that run() was given is not taken yet", "wait() for the command")
@@ -496,7 +490,8 @@ class Command:
         return self.is_over()
 
     def close_stdin(self) -> None:
-        """The command finds the end of its input."""
+        """The command finds the end of its input; one that has ended needs none.  Raises SandboxError."""
+        self.link.check_owner()
         if self.pending:
             self.closes_stdin = True
         else:
@@ -504,7 +499,8 @@ class Command:
 
     def resize(self, rows: int, columns: int) -> None:
         """Its terminal has another size.  Raises SandboxError."""
-        self.check_owner()
+        _check_size(rows, columns)
+        self.link.check_owner()
         if not self.is_over():
             self.link.ask(requests.RESIZE, {"exec": self.ident, "rows": rows, "columns": columns})
 
@@ -514,7 +510,7 @@ class Command:
         The end is requested explicitly, because a process that was forked from this one may still hold the connection
         open; that process requests nothing.
         """
-        if os.getpid() != self.owner_pid:
+        if not self.link.is_ours():
             self._drop()
             return
         with self._lock:
@@ -626,7 +622,7 @@ def start(
 def find(core: SandboxCore, pid: int) -> Command:
     """The command of this process that has this pid in the sandbox.  Raises SandboxError."""
     found = _RUNNING.get((core.root, core.name, pid))
-    if found is None or found.owner_pid != os.getpid():
+    if found is None or not found.link.is_ours():
         raise SandboxError(
             f"no command with pid {pid} was started by this process, or nobody has kept its handle; "
             "commands end with them"
@@ -673,10 +669,14 @@ def wait_for(
     return result
 
 
-def give_terminal(request: ExecRequest, rows: int, columns: int) -> None:
-    """The command has a terminal.  Raises InvalidArgument."""
+def _check_size(rows: int, columns: int) -> None:
     if not all(is_whole(each, 1, 0xFFFF) for each in (rows, columns)):
         raise InvalidArgument(f"rows, columns: {rows}, {columns}: from 1 to 65535")
+
+
+def give_terminal(request: ExecRequest, rows: int, columns: int) -> None:
+    """The command has a terminal.  Raises InvalidArgument."""
+    _check_size(rows, columns)
     request.has_terminal = True
     request.rows, request.columns = rows, columns
     if not any(item.startswith(b"TERM=") for item in request.env):

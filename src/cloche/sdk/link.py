@@ -54,15 +54,19 @@ class Link:
 
     def close(self) -> None:
         """Close the connection; the commands that were executed over it end."""
-        if os.getpid() != self._owner_pid:
+        if not self.is_ours():
             self.channel.close()  # in a fork, where a thread that does not exist may have the lock
             return
         with self._lock:  # nobody may send to a descriptor that is something else by then
             self.channel.close()
 
+    def is_ours(self) -> bool:
+        """Whether this process has made it, and is no fork of the one that has."""
+        return os.getpid() == self._owner_pid
+
     def check_owner(self) -> None:
-        """Raises SandboxError in a fork, which would take the messages that the parent waits for."""
-        if os.getpid() != self._owner_pid:
+        """Raises SandboxError in a fork, which would take the messages and the output that the parent waits for."""
+        if not self.is_ours():
             raise SandboxError(
                 "this handle belongs to the process that has made it, of which this one is a fork",
                 "make another one",
