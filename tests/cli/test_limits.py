@@ -221,3 +221,57 @@ def host_threads(top: int) -> int:
         except FileNotFoundError:
             pass
     return found
+
+
+# The leader of a process ends, another of its threads makes processes as long as it may.
+LEADER = """
+import ctypes, os, threading, time
+def others():
+    while "(zombie)" not in open(f"/proc/self/task/{os.getpid()}/status").read(): pass
+    made = 0
+    while made < 20:
+        try:
+            if os.fork() == 0: time.sleep(100000)
+        except BlockingIOError: break
+        made += 1
+    print(made, flush=True)
+    os._exit(0)
+threading.Thread(target=others).start()
+ctypes.CDLL(None).syscall(60, 0)
+"""
+# A traced thread ends; its tracer, which has not waited for it, makes processes as long as it may.
+TRACED = """
+import ctypes, os, signal, threading, time
+libc = ctypes.CDLL(None)
+tell, told = os.pipe(), os.pipe()
+traced = os.fork()
+if traced == 0:
+    def thread():
+        os.write(tell[1], b"%8d" % threading.get_native_id())
+        os.read(told[0], 1)
+    threading.Thread(target=thread).start()
+    time.sleep(100000)
+tid = int(os.read(tell[0], 8))
+libc.ptrace.argtypes = [ctypes.c_long] * 4
+assert libc.ptrace(0x4206, tid, 0, 0) == 0  # PTRACE_SEIZE
+os.write(told[1], b"x")
+os.waitid(os.P_PID, tid, os.WEXITED | os.WNOWAIT | 0x40000000)  # __WALL
+def make():
+    made = []
+    while len(made) < 20:
+        try: pid = os.fork()
+        except BlockingIOError: return made
+        if pid == 0: time.sleep(100000)
+        made.append(pid)
+    return made
+first = make()
+os.waitpid(tid, 0x40000000)
+print(len(first), len(make()), flush=True)
+"""
+
+
+@pytest.mark.parametrize(("script", "expected"), [(LEADER, "6\n"), (TRACED, "5 1\n")])
+def test_dead_threads_count_until_they_are_reaped(script: str, expected: str) -> None:
+    """As with Linux's pids controller (pids_release): a leader whose threads live, a thread that is traced."""
+    done = run("/usr/bin/python3", "-W", "ignore", "-c", script, options=("--pids", "8"))
+    assert (done.status, done.out) == (0, expected), done

@@ -131,16 +131,21 @@ def check_flags(task: Task, args: CloneArgs) -> None:
 
 
 def _check_nproc(task: Task) -> None:
-    """RLIMIT_NPROC counts the tasks of the real user, and root has no limit (copy_process)."""
+    """RLIMIT_NPROC counts the tasks of the real user that were not reaped, and root has no limit (copy_process)."""
     limit, uid = task.group.rlimit(RLIMIT_NPROC), task.creds.uid
-    tasks = task.kernel.tasks
-    if uid == 0 or limit < 0 or len(tasks) < limit:
+    kernel = task.kernel
+    if uid == 0 or limit < 0 or len(kernel.tasks) + len(kernel.groups) + len(kernel.traced_zombies) < limit:
         return
     if task.creds.capable(CAP_SYS_ADMIN) or task.creds.capable(CAP_SYS_RESOURCE):
         return
     count = 0
-    for other in tasks.values():
-        if other.creds.uid == uid:
+    for tasks in (kernel.tasks, kernel.traced_zombies):
+        for other in tasks.values():
+            if other.creds.uid == uid:
+                count += 1
+    for group in kernel.groups.values():
+        leader = group.leader
+        if leader is not None and leader.is_exited and leader.creds.uid == uid:
             count += 1
     if count >= limit:
         raise LinuxError(EAGAIN)

@@ -117,6 +117,7 @@ def _take_leader_id(task: Task) -> None:
     if old is not None and old is not task:
         _leave_namespaces(old)
         old.leave()
+        kernel.count_released(group)
     drop_names(task)
     old_tid = task.tid
     kernel.tasks.pop(old_tid, None)
@@ -304,7 +305,6 @@ def group_dead(group: ThreadGroup) -> None:
             _kill(inside)
         _reap_members(group)
     group.end.become_zombie()
-    group.container.task_count += 1
     group.exe.allow_writes()
     for hook in kernel.hooks.at_group_exit.values():
         hook(group)
@@ -453,7 +453,7 @@ def reap(group: ThreadGroup, *, is_waited_for: bool = True) -> None:
         _leave_namespaces(group.leader)
         group.leader.leave()
     if was_zombie:
-        group.container.task_count -= 1
+        kernel.count_released(group)
     parent = group.parent
     if parent is not None:
         parent.children.pop(group, None)

@@ -540,7 +540,7 @@ class Container:
         self.storage: HostServer | None = None  # the gofer that serves it files of the host
         self.cap_ceiling: int = ALL_CAPS  # capabilities that may ever be held inside
         self.max_tasks: int = 4096  # --pids
-        self.task_count: int = 0  # living threads, and zombies
+        self.task_count: int = 0  # threads that were not reaped (of the pids controller: pids_release)
         self.parking: Parking = Parking()  # host threads that wait for a task, which the host counts as well
         self.memory_limit: int = -1  # bytes; -1: none
         self.cpu_limit: float = 0.0  # processors; 0: no limit
@@ -731,12 +731,17 @@ class Kernel(TimerOwner):
             task.group.container.task_count += 1
 
     def remove_task(self, task: Task) -> None:
-        """Remove a task; a process whose last thread this was still counts until it is waited for."""
+        """Remove a dead task.  A leader counts until its process is reaped, a traced thread until it is waited for."""
         if self.tasks.get(task.tid) is task:
             del self.tasks[task.tid]
             self.release_pid(task.tid)
-            if task.group.has_guest_code:
-                task.group.container.task_count -= 1
+            if task is not task.group.leader and task.tid not in self.traced_zombies:
+                self.count_released(task.group)
+
+    def count_released(self, group: ThreadGroup) -> None:
+        """A dead thread of `group` was reaped (release_task)."""
+        if group.has_guest_code:
+            group.container.task_count -= 1
 
     def enter_pid_namespace(self, ns: PidNamespace, pid: int) -> None:
         """Give a kernel pid its numbers in `ns` and above.  Raises LinuxError(ENOMEM), then nothing has changed."""

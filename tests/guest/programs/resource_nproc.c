@@ -1,10 +1,29 @@
-/* RLIMIT_NPROC counts the tasks of the real user; root has no limit. */
+/* RLIMIT_NPROC counts the tasks of the real user until they are reaped, a leader until its process is; root has no limit. */
 #include "event_show.h"
 #include <pthread.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 
 static void *nothing(void *unused)
 {
+    return unused;
+}
+
+static int pair[2];
+
+/* Says that the leader of its process has ended, and stays. */
+static void *outlive(void *unused)
+{
+    char path[64], text[512];
+    snprintf(path, sizeof path, "/proc/self/task/%d/stat", getpid());
+    do {
+        int fd = open(path, O_RDONLY);
+        ssize_t got = read(fd, text, sizeof text - 1);
+        text[got > 0 ? got : 0] = 0;
+        close(fd);
+    } while (!strstr(text, ") Z "));
+    write(pair[1], "x", 1);
+    pause();
     return unused;
 }
 
@@ -38,10 +57,27 @@ int main(void)
     pthread_t thread;
     SHOW(pthread_create(&thread, NULL, nothing, NULL) == EAGAIN);
     kill(a, SIGKILL);
+    siginfo_t info;
+    SHOW(waitid(P_PID, a, &info, WEXITED | WNOWAIT));
+    SHOW(pthread_create(&thread, NULL, nothing, NULL) == EAGAIN); /* it is a zombie */
     SHOW(waitpid(a, NULL, 0) == a);
     SHOW(pthread_create(&thread, NULL, nothing, NULL));
     SHOW(pthread_join(thread, NULL));
     kill(b, SIGKILL);
     SHOW(waitpid(b, NULL, 0) == b);
+    SHOW(pipe(pair));
+    a = fork();
+    if (a == 0) {
+        while (pthread_create(&thread, NULL, outlive, NULL))
+            ; /* the thread that was joined may still count */
+        syscall(SYS_exit, 0);
+    }
+    char byte;
+    SHOW(read(pair[0], &byte, 1));
+    printf("third %d\n", (b = try_fork()) > 0);
+    if (b > 0)
+        kill(b, SIGKILL);
+    kill(a, SIGKILL);
+    SHOW(waitpid(a, NULL, 0) == a);
     return 0;
 }

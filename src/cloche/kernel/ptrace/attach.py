@@ -51,6 +51,7 @@ def unlink(task: Task) -> None:
         task.thread.set_patched(True)
     if task.kernel.traced_zombies.pop(task.tid, None) is not None:
         task.kernel.release_pid(task.tid)
+        task.kernel.count_released(task.group)
 
 
 def check_options(task: Task, options: int) -> int:
