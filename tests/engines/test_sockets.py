@@ -8,13 +8,15 @@ import os
 import shutil
 import socket
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.engines.harness import RUNTIME, need, run
+from tests.engines.harness import RUNTIME, Docker, Done, need, run
 from tests.engines.test_bundles import WAIT_S, Runtime, make_bundle, until
 from tests.engines.test_exec import RUNTIMES, own, runtime  # noqa: F401  (the fixture)
+from tests.engines.test_podman import Podman, podman  # noqa: F401  (the fixture)
 
 ANNOTATION = "dev.cloche.host-sockets"
 # WHAT stream|seqpacket PATH: serves clients one after the other, or is one.
@@ -303,6 +305,55 @@ def test_two_containers(
     finally:
         for runtime_, name in ((one, names[0]), (two, names[1])):
             runtime_("delete", "--force", name)
+
+
+PAIRS = [("cloche", "cloche"), ("runc", "cloche"), ("cloche", "runc"), ("runc", "runc")]
+
+
+@pytest.mark.parametrize(("server", "client"), PAIRS)
+def test_containers_of_docker(docker: Docker, probe: Path, server: str, client: str) -> None:
+    made: dict[str, Callable[..., Done]] = {}
+    for name in (server, client):
+        made[name] = lambda *words, name=name: docker(words[0], f"--runtime={name}", *words[1:])
+    check_volume(docker, made[server], made[client], probe, is_runc=client == "runc")
+
+
+@pytest.mark.parametrize(("server", "client"), PAIRS)
+def test_containers_of_podman(podman: Podman, probe: Path, server: str, client: str) -> None:  # noqa: F811
+    made: dict[str, Callable[..., Done]] = {}
+    for name in (server, client):
+        made[name] = lambda *words, name=name: podman(name, *words)
+    check_volume(
+        lambda *words: podman(server, *words), made[server], made[client], probe, is_runc=client == "runc"
+    )
+
+
+def check_volume(
+    engine: Callable[..., Done],
+    server: Callable[..., Done],
+    client: Callable[..., Done],
+    probe: Path,
+    *,
+    is_runc: bool,
+) -> None:
+    """A server in one container and a client in another, which have one volume of the engine's."""
+    base = ("--network=none", "-v", "shared:/s", "-v", f"{probe.parent}:/p:ro")
+    dial = ("bb:1", "/p/probe", "connect", "stream", "/s/sock")
+    try:
+        assert engine("volume", "create", "shared").status == 0
+        begun = server("run", "-d", "--name=server", *base, "bb:1", "/p/probe", "serve", "stream", "/s/sock")
+        assert begun.status == 0, begun
+        until(lambda: "bound" in engine("logs", "server").out, "it listens")
+        done = client("run", "--rm", "--annotation", f"{ANNOTATION}=/s", *base, *dial)
+        assert (done.status, done.out) == (0, "hello by 0\n"), done
+        done = client("run", "--rm", *base, *dial)
+        assert done.out == ("hello by 0\n" if is_runc else "connect: Connection refused\n"), done
+        assert engine("rm", "-f", "server").status == 0
+        done = client("run", "--rm", "--annotation", f"{ANNOTATION}=/s", *base, *dial)
+        assert done.out == "connect: Connection refused\n", done
+    finally:
+        engine("rm", "-f", "server")
+        engine("volume", "rm", "-f", "shared")
 
 
 @pytest.mark.parametrize("both", RUNTIMES)
