@@ -59,6 +59,8 @@ def test_tools(root: str, tmp_path: Path) -> None:
             assert text_of(shown).split() == ["hi", "40"]
             broken = await call("run_code", {"code": "1/0"})
             assert "ZeroDivisionError" in text_of(broken) and not broken.is_error
+            gone = text_of(await call("run_code", {"code": "import os; os._exit(3)"}))
+            assert gone == "InterpreterEnded: status 3; its state is lost"  # no "context", which no tool has
             liar = "class P:\n    def _repr_png_(self): return 5\nP()"
             assert "cannot be decoded" in text_of(await call("run_code", {"code": liar}))
             flood = "for n in range(500): display('x' * 20_000)\n'the end'"

@@ -219,6 +219,8 @@ class ExecTable:
             if entry.bridge is not None:
                 entry.bridge.close()
             entry.revoke()
+            if failure.argument:
+                self.answers.event(ident, requests.REFUSED, {"argument": failure.argument})
             self.answers.fail(ident, failure.status, failure.text)
             return
         group = entry.group

@@ -29,7 +29,7 @@ from cloche.vfs.credentials import Credentials
 from cloche.vfs.namei import path_lookup
 from cloche.vfs.objects import MAY_EXEC, Context
 from cloche.vfs.userns import NO_ID, map_gid, map_uid
-from cloche.wire.requests import NO_DIRECTORY
+from cloche.wire.requests import CWD
 
 _STDIO_LIMIT: Final = 1024
 _STANDARD: Final = 3  # descriptors
@@ -41,9 +41,10 @@ DEFAULT_PATH: Final = b"/usr/local/bin:/usr/bin:/bin"
 class Failure:
     """Why a program could not start."""
 
-    def __init__(self, text: str, status: int) -> None:
+    def __init__(self, text: str, status: int, argument: str = "") -> None:
         self.text: str = text
         self.status: int = status
+        self.argument: str = argument  # of `exec`, whose fault it is
 
 
 def user_credentials(
@@ -296,7 +297,7 @@ def enter_and_exec(task: Task, cwd: bytes, argv: list[bytes], env: dict[bytes, b
         if not path.inode().is_dir():
             raise LinuxError(ENOTDIR)
     except LinuxError as error:
-        return Failure(f"{NO_DIRECTORY}{cwd.decode(errors='replace')}: {explain(error.errno)}", 125)
+        return Failure(f"working directory {cwd.decode(errors='replace')}: {explain(error.errno)}", 125, CWD)
     task.fs.cwd = path
     return _exec_first(task, argv, env)
 

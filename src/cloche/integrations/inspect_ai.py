@@ -20,7 +20,7 @@ from inspect_ai.util import (
     sandboxenv,
 )
 
-from cloche.sdk import AsyncSandbox, FileError, InvalidArgument, SandboxError
+from cloche.sdk import AsyncSandbox, FileError, SandboxError, UnknownUser
 
 CONFIG_FILE: Final = "cloche.conf"
 _READ_SLACK: Final = 1  # one byte more than the limit shows that a file is too long
@@ -87,10 +87,8 @@ class ClocheSandboxEnvironment(SandboxEnvironment):
                 timeout=timeout,
                 max_output=limit,
             )
-        except InvalidArgument as error:
-            if str(error).startswith("user:"):
-                raise SandboxUserUnsupportedError(str(error)) from None
-            raise
+        except UnknownUser as error:
+            raise SandboxUserUnsupportedError(str(error)) from None
         if result.timed_out:
             raise TimeoutError(f"the command took longer than {timeout} s")
         if result.error and result.exit_code == _CANNOT_EXECUTE:

@@ -29,6 +29,7 @@ from cloche.sdk.errors import (
     SandboxError,
     SandboxTimeout,
     StartError,
+    UnknownUser,
 )
 from cloche.sdk.network import Approval, NetRequest, NetRule, NetSecret
 from cloche.sdk.options import CreateOptions, Mount
@@ -86,4 +87,5 @@ __all__ = [
     "SandboxTimeout",
     "WatchHandle",
     "StartError",
+    "UnknownUser",
 ]

@@ -311,7 +311,7 @@ class Context:
                 "or use create_code_context() for another",
             )
         if not self.is_alive():
-            raise CodeError("the context's interpreter has ended", "use create_code_context() for another")
+            raise CodeError("the interpreter has ended", "use create_code_context() for another")
         command.begin_following()
         try:
             return (yield from self._run(text, timeout, listener))
@@ -342,7 +342,7 @@ class Context:
                 if execution.timed_out:
                     execution.error = CellError(
                         "Timeout",
-                        f"longer than {timeout:g} s, and no interrupt ended it: the context has ended",
+                        f"longer than {timeout:g} s, and no interrupt ended it: the interpreter has ended",
                     )
                     self.close()
                     break
@@ -383,7 +383,7 @@ class Context:
                 yield from listener.printed(stream, bytes(scanner.buffer))
         result = self.command.finish()
         why = result.error or f"status {result.exit_code}"
-        listener.execution.error = CellError("InterpreterEnded", f"{why}; the context's state is lost")
+        listener.execution.error = CellError("InterpreterEnded", f"{why}; its state is lost")
 
 
 def start(

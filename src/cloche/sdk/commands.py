@@ -32,7 +32,7 @@ from cloche.sdk.link import ANOTHER, ENDED_TEXT, EXIT_INTERNAL, KILL, PATIENCE_S
 from cloche.sdk.options import env_items
 from cloche.sdk.results import CommandResult, Output
 from cloche.wire import protocol, requests
-from cloche.wire.protocol import take_bool, take_int
+from cloche.wire.protocol import take_bool, take_int, take_text
 from cloche.wire.requests import ExecRequest
 
 TIMEOUT_S: Final = 60.0  # of a command that is waited for, unless another is asked for
@@ -148,6 +148,7 @@ class Command:
         self.began_s: float = time.monotonic()
         self.timed_out: bool = False
         self.is_followed: bool = False  # a caller reads the output
+        self.refused: str = ""  # the argument for which it is refused, if that is why
         self.exit_code: int | None = None
         self.error: str = ""
         self.failure: SandboxError | None = None
@@ -221,6 +222,8 @@ class Command:
                 continue
             if message.kind == protocol.EVENT and message.name == requests.STARTED:
                 self.pid = take_int(message.fields, "pid", 0, 0, 1 << 30)
+            elif message.kind == protocol.EVENT and message.name == requests.REFUSED:
+                self.refused = take_text(message.fields, "argument")
             elif message.kind == protocol.REPLY:
                 self.exit_code = exit_code_of(take_int(message.fields, "status", 0, 0, 0xFFFF))
                 self.timed_out = self.timed_out or take_bool(message.fields, "timed_out")
@@ -232,7 +235,7 @@ class Command:
     def _refused(self, error: SandboxError) -> None:
         if isinstance(error, Refused) and error.status != EXIT_INTERNAL:
             self.exit_code, self.error = error.status, str(error)  # there is no such command
-        elif isinstance(error, Refused) and str(error).startswith(requests.NO_DIRECTORY):
+        elif self.refused == requests.CWD:
             self.failure = InvalidArgument(
                 f"cwd: {error}; make it first, or start in a directory that is there"
             )

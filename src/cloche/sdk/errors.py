@@ -2,13 +2,14 @@
 
 SandboxError
   InvalidArgument      what was asked for makes no sense; nothing was done (a ValueError, too)
+    UnknownUser        the sandbox has no user of that name
   StartError           the sandbox could not start
   NotFound             no sandbox of that name runs
   SandboxEnded         it ran, and has ended: killed, out of time, or by a failure of cloche itself
   SandboxTimeout       no answer in time; what was asked for may have happened (a TimeoutError, too)
   CommandError         with check=True: a command failed; `.result` is what it left
   PortClosed           dial: nobody in the sandbox listens at the port (a ConnectionRefusedError, too)
-  CodeError            run_code: the interpreter ended, or there is none
+  CodeError            run_code: no such interpreter, it has ended, or runs another cell
   FileError            a file operation was refused; `.errno` and `.path` (an OSError, too)
     FileNotFound       (a FileNotFoundError, too)
 """
@@ -35,6 +36,10 @@ class SandboxError(Exception):
 
 class InvalidArgument(SandboxError, ValueError):
     """An argument of a call is invalid."""
+
+
+class UnknownUser(InvalidArgument):
+    """The sandbox has no user of that name."""
 
 
 class StartError(SandboxError):
@@ -68,7 +73,7 @@ class PortClosed(SandboxError, ConnectionRefusedError):
 
 
 class CodeError(SandboxError):
-    """The interpreter of a context ended, or there is none."""
+    """There is no such interpreter, it has ended, or runs another cell."""
 
 
 class FileError(SandboxError, OSError):

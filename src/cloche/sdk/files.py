@@ -40,6 +40,7 @@ from cloche.sdk.errors import (
     SandboxEnded,
     SandboxError,
     SandboxTimeout,
+    UnknownUser,
     file_error,
 )
 from cloche.sdk.link import ANOTHER, KILL, PATIENCE_S, Link
@@ -77,7 +78,7 @@ def _is_id(text: str) -> bool:
 def resolve_user(core: SandboxCore, user: int | str | None) -> Steps[tuple[int, int, str]]:
     """Numbers and home directory of a user: a number, "UID:GID", or a name of the sandbox's own /etc/passwd.
 
-    -1 stands for the sandbox's user.  Raises InvalidArgument if there is no such user, SandboxError.
+    -1 stands for the sandbox's user.  Raises UnknownUser, SandboxError.
     """
     if user is None:
         return -1, -1, ""
@@ -95,8 +96,8 @@ def resolve_user(core: SandboxCore, user: int | str | None) -> Steps[tuple[int, 
             return int(parts[2]), int(parts[3]), parts[5]
     if text == "root":
         return 0, 0, ""
-    raise InvalidArgument(
-        f"user: there is no {text!r} in the sandbox's /etc/passwd; use a number, or 'UID:GID'"
+    raise UnknownUser(
+        f"user: there is no {text!r} in the sandbox's /etc/passwd", "use a number, or 'UID:GID'"
     )
 
 

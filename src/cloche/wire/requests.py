@@ -6,6 +6,7 @@ A monitor and its sentry answer to the same names.  Containers are named by thei
              share (kinds of namespaces), share_with (a container)      programs will be forked; 0: that of the first)
     start    container                                       -> pid, timing (if its spec asks for that)
     exec     container, an ExecRequest, its descriptors      -> event "started" (pid), then status; detached: pid
+             event "refused" (argument, of these), before an ERROR that is the fault of one: text is for people
     signal   container or exec (the id of that request), signal, scope   -> {}
     resize   container or exec, rows, columns                -> {}
     dial     container, port, peer_port, a descriptor: a connected socket of TCP, the end of who connects is with its
@@ -49,7 +50,6 @@ MAIN: Final = "main"
 MAX_STRINGS: Final = 65536
 STATUS_ENDED: Final = 137  # exit status of a command whose sandbox has ended
 STATUS_REFUSED: Final = 111  # as ECONNREFUSED: of a connection to a port at which nobody listens
-NO_DIRECTORY: Final = "working directory "  # begins the text of a failure to start a command in one
 MAX_BODY_BYTES: Final = 4 << 20  # of arguments and environment
 MAX_TIMEOUT_MS: Final = 1 << 40  # 34 years
 
@@ -79,11 +79,14 @@ QUIET: Final = 5  # for requests whose answers are ignored
 FIRST_ID: Final = 16
 
 STARTED: Final = "started"  # events
+REFUSED: Final = "refused"
 ENDED: Final = "ended"
 PAUSED: Final = "paused"
 RESUMED: Final = "resumed"
 OOM: Final = "oom"
 WRITING: Final = "writing"
+
+CWD: Final = "cwd"  # an argument of "refused"
 
 # Scopes of a signal.
 PROCESS: Final = "process"
