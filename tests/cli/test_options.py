@@ -218,8 +218,15 @@ def test_env_usage(options: tuple[str, ...]) -> None:
     assert done.status == 125 and is_one_line(done.err), done
 
 
-def test_workdir() -> None:
+def test_workdir(tmp_path: Path) -> None:
     assert run("pwd", options=("-w", "/usr/lib")).out == "/usr/lib\n"
+    (tmp_path / "closed" / "inner").mkdir(parents=True)
+    (tmp_path / "closed").chmod(0o700)
+    options = ("-v", f"{tmp_path}/closed:/closed", "-u", "65534:65534", "-w", "/closed/inner")
+    done = run(
+        "sh", "-c", "pwd; cat ../inner/x", options=options
+    )  # entered before the change of the user, as in Docker
+    assert done.out == "/closed/inner\n" and "Permission denied" in done.err, done
     done = run("true", options=("-w", "relative"))
     assert done.status == 125 and is_one_line(done.err)
     for missing in ("/nothere", "/etc/passwd"):

@@ -113,6 +113,35 @@ def test_a_working_directory_is_made(
     assert alike(both, make).out.startswith("1\n755 0\n755 0\n")
 
 
+@pytest.mark.parametrize("place", ["/closed", "/closed/inner"])
+def test_a_working_directory_that_the_user_may_not_enter(
+    both: dict[str, Runtime], root: Path, tmp_path: Path, place: str
+) -> None:
+    """It is entered before the change of the user, by `run` and by `exec`; afterwards nothing in it is found."""
+    tree = tmp_path / "root"
+    assert run([program("cp"), "-a", str(root), str(tree)]).status == 0
+    (tree / "closed" / "inner").mkdir(parents=True)
+    (tree / "closed").chmod(0o700)
+    (tree / "closed" / "inner").chmod(0o700)
+    script = "pwd; busybox readlink /proc/self/cwd; ls . 2>/dev/null || echo refused; cd . 2>/dev/null || echo closed"
+    user = {"uid": 65534, "gid": 65534}
+
+    def make(at: Path) -> Path:
+        return make_bundle(at, tree, "sh", "-c", script, process={"cwd": place, "user": user})
+
+    said = f"{place}\n{place}\nrefused\nclosed\n"
+    assert alike(both, make).out == said
+    for name, runtime in both.items():
+        bundle = make_bundle(runtime.folder / "b2", tree, "sleep", "100000")
+        runtime.make(f"cwd-{name}", bundle)
+        try:
+            assert runtime("start", f"cwd-{name}").status == 0
+            done = runtime("exec", "--cwd", place, "--user", "65534:65534", f"cwd-{name}", "sh", "-c", script)
+            assert (done.status, done.out) == (0, said), (name, done)
+        finally:
+            runtime("delete", "-f", f"cwd-{name}")
+
+
 def test_devices_of_the_host_stay(both: dict[str, Runtime], root: Path, tmp_path: Path) -> None:
     """A /dev that is a bind mount, and a directory in /dev: nothing in them is removed, replaced or made."""
 

@@ -127,6 +127,27 @@ def machine() -> Iterator[Machine]:
         shutil.rmtree(folder)
 
 
+def test_a_working_directory_of_the_user_alone(machine: Machine) -> None:
+    """The namespace's root may not enter it, since its group is none of the namespace's: its owner does."""
+    place = machine.root / "theirs"
+    place.mkdir()
+    os.chown(place, FIRST + 1000, 5)
+    place.chmod(0o700)
+
+    def as_user(uid: int) -> Callable[[dict[str, Any]], None]:
+        def change(data: dict[str, Any]) -> None:
+            data["process"].update(cwd="/theirs", user={"uid": uid, "gid": uid})
+            data["linux"]["gidMappings"] = rows((0, FIRST, 2000))  # without 65534, as which others are shown
+
+        return change
+
+    assert machine.alike("pwd; ls .", as_user(1000))[:2] == (0, "/theirs\n")
+    machine.write(["true"], as_user(1001))
+    for path in (program("runc"), RUNTIME):
+        done = machine(path, "run", "-b", str(machine.bundle), machine.name())
+        assert done.status != 0 and "permission denied" in done.err.lower(), (path, done)
+
+
 def test_ids_are_those_of_the_namespace(machine: Machine) -> None:
     script = """
         id; cat /proc/self/uid_map /proc/self/gid_map /proc/self/setgroups

@@ -69,6 +69,16 @@ def test_circumstances(shared: Sandbox) -> None:
         shared.commands.run("true", cwd="/nowhere")
 
 
+def test_a_directory_that_the_user_may_not_enter(shared: Sandbox) -> None:
+    """A command starts there, as in Docker, which enters before the change of the user; it finds nothing there."""
+    shared.commands.run("mkdir -p /closed/inner; chmod 700 /closed /closed/inner", check=True)
+    for place in ("/closed", "/closed/inner"):
+        result = shared.commands.run("pwd; ls . || echo refused", cwd=place, user=65534)
+        assert result.stdout == f"{place}\nrefused\n", result
+    with pytest.raises(InvalidArgument, match="cwd: .*/closed/other: No such file"):
+        shared.commands.run("true", cwd="/closed/other", user=65534)
+
+
 def test_input(shared: Sandbox) -> None:
     data = os.urandom(1 << 20)
     assert shared.commands.run(["cat"], stdin=data).stdout_bytes == data

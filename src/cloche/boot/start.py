@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable
 from typing import Final
 
-from cloche.abi.errno import EACCES, EINVAL, EISDIR, ENOENT, ENOTDIR, LinuxError
+from cloche.abi.errno import EACCES, EINVAL, EISDIR, ENOENT, ENOTDIR, EPERM, LinuxError
 from cloche.abi.errno import name as errno_name
 from cloche.abi.resource import RLIMIT_FSIZE
 from cloche.boot.passed import describe_passed
@@ -26,8 +26,8 @@ from cloche.kernel.seccomp_filter import Filter, checked_program
 from cloche.kernel.task import ENTERED, Container, KernelContext, Task
 from cloche.mm.address_space import AddressSpace
 from cloche.vfs.credentials import Credentials
-from cloche.vfs.namei import path_lookup
-from cloche.vfs.objects import MAY_EXEC, Context
+from cloche.vfs.namei import LOOKUP_DIRECTORY, LOOKUP_FOLLOW, path_lookup
+from cloche.vfs.objects import MAY_EXEC, Context, Path
 from cloche.vfs.userns import NO_ID, map_gid, map_uid
 from cloche.wire.requests import CWD
 
@@ -270,7 +270,7 @@ def rehearse(
     who = KernelContext(container, where.fs.clone(), where.mount_ns)
     who.creds = creds
     try:
-        who.fs.cwd = path_lookup(who, None, cwd)
+        who.fs.cwd = _directory(container, who, cwd)
     except LinuxError:
         return  # the start will report the error
     for candidate in search_path(argv[0], env):
@@ -290,12 +290,29 @@ def search_path(name: bytes, env: dict[bytes, bytes]) -> list[bytes]:
     return [(part or b".") + b"/" + name for part in search.split(b":")]
 
 
+def _directory(container: Container, who: Context, cwd: bytes) -> Path:
+    """Where a program starts, as runc and crun find it: looked up before the change of the user, by the container's
+    root, and if that may not, again as chdir(2) by the user.  Raises LinuxError.
+    """
+    try:
+        return _enter(KernelContext(container, who.fs, who.mount_ns), cwd)
+    except LinuxError as error:
+        if error.errno not in (EACCES, EPERM):
+            raise
+    return _enter(who, cwd)
+
+
+def _enter(who: Context, cwd: bytes) -> Path:
+    path = path_lookup(who, None, cwd, LOOKUP_FOLLOW | LOOKUP_DIRECTORY)
+    if not path.inode().permission(who, MAY_EXEC):
+        raise LinuxError(EACCES)
+    return path
+
+
 def enter_and_exec(task: Task, cwd: bytes, argv: list[bytes], env: dict[bytes, bytes]) -> Failure | None:
     """Change to the directory and start the command. Returns why that has failed, or None."""
     try:
-        path = path_lookup(task, None, cwd)
-        if not path.inode().is_dir():
-            raise LinuxError(ENOTDIR)
+        path = _directory(task.group.container, task, cwd)
     except LinuxError as error:
         return Failure(f"working directory {cwd.decode(errors='replace')}: {explain(error.errno)}", 125, CWD)
     task.fs.cwd = path
