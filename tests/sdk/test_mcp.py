@@ -72,6 +72,13 @@ def test_tools(root: str, tmp_path: Path) -> None:
             assert "/work/a/b" in text_of(await call("list_files", {"path": "/work", "depth": 2}))
             found = await server.read_resource("sandbox://work/a/b")
             assert found.contents[0].text == "é" * 10
+            part = await call("read_file", {"path": "/work/a/b", "offset": 3, "limit": 4})
+            assert text_of(part) == "éééé\n[… it goes on at offset 7]"
+            # Only what is given is read: not the rest, which is no text, nor all that there is.
+            made = "printf 'hello%0100000d\\377' 0 > /tmp/mixed; truncate -s 1T /tmp/mixed"
+            await call("run_command", {"command": made})
+            part = await call("read_file", {"path": "/tmp/mixed", "limit": 5})
+            assert text_of(part) == "hello\n[… it goes on at offset 5]"
             refused = await call("read_file", {"path": "/no"})
             assert refused.is_error and "No such file" in text_of(refused)
             long = await call("run_command", {"command": "head -c 1000000 /dev/zero | tr '\\0' x"})
@@ -116,8 +123,8 @@ def test_errors_name_what_the_tools_have(root: str) -> None:
             await server.call_tool("run_command", {"command": prepared + "; seq 11000 | xargs touch"})
             assert "not UTF-8 text" in (text := await refused("read_file", path="/tmp/latin"))
             assert "run_command can show parts" in text
-            text = await refused("read_file", path="/tmp/large")
-            assert "more than 268435456 bytes; run_command" in text
+            text = await refused("read_file", path="/tmp/large", offset=1 << 30)
+            assert "offset: up to 268435456" in text and "run_command can show parts" in text
             text = await refused("list_files", path="/tmp/many")
             assert "more than 10000 entries; give a smaller depth" in text
             assert "Is a directory" in await refused("read_file", path="/tmp")
@@ -162,7 +169,7 @@ def test_pictures_have_a_limit() -> None:
 
 def test_a_character_that_no_file_can_have(root: str) -> None:
     """A model is told by the name of its own parameter; so it is by the tools of LangChain and Pydantic AI."""
-    from cloche.integrations.tools import Tools
+    from cloche.integrations.tools import Tools, shortened
 
     tools = Tools(None, 60, {"root": root})
     try:
@@ -172,6 +179,13 @@ def test_a_character_that_no_file_can_have(root: str) -> None:
         assert tools.read_file("/tmp/latin").endswith(
             "; run_command can show parts of it, as by head, tail, sed or xxd"
         )
+        tools.write_file("/tmp/long", "ä" * 100_000 + "the end")
+        shown = tools.read_file("/tmp/long")
+        assert shown == shortened("ä" * 100_000 + "the end") and tools.read_file("/tmp/no").startswith(
+            "error: "
+        )
+        tools.run_command("truncate -s 1T /tmp/huge")
+        assert "more than 268435456 bytes; run_command" in tools.read_file("/tmp/huge")
         tools.sandbox.kill()
         assert tools.run_command("true").endswith("; the next call finds a new sandbox")
     finally:

@@ -6,9 +6,10 @@ started.
 """
 
 import asyncio
+import codecs
 import re
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, Final
 
 from mcp.server.mcpserver import Context, Image, MCPServer
@@ -39,6 +40,8 @@ JOB_CHARACTERS: Final = 1 << 20  # of a job's latest output that are kept
 MAX_JOBS: Final = 32
 MAX_RESULTS: Final = 50  # of a cell, to a model
 MAX_PICTURE_BYTES: Final = 2 << 20  # of all pictures of a cell; Base64 makes a third more of them
+MAX_OFFSET: Final = 256 << 20  # of a file that is read: all before it is read, too, and dropped
+MAX_LIMIT: Final = 1 << 20  # characters
 MAX_SECONDS: Final = 3600.0
 _PROGRESS_S: Final = 0.5
 
@@ -206,6 +209,24 @@ def shown_results(results: Sequence[Result]) -> list[str | Image]:
     return parts
 
 
+async def part_of(pieces: AsyncIterator[bytes], offset: int, limit: int) -> tuple[str, bool]:
+    """At most `limit` characters of a text from `offset` on, and whether there are more: no more is read, and what is
+    before is not kept.  Raises UnicodeDecodeError, SandboxError.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    found = ""
+    async for piece in pieces:
+        while piece:
+            count = offset + limit + 1 - len(found)  # bytes, at least one a character
+            text, piece = decoder.decode(piece[:count]), piece[count:]
+            found += text[offset:]
+            offset = max(offset - len(text), 0)
+            if len(found) > limit:
+                return found[:limit], True
+    decoder.decode(b"", True)
+    return found, False
+
+
 def make_server(options: Sequence[str] = (), root: str = "") -> MCPServer:
     """A server; `options` are those of `cloche run`."""
     box = Box(options, root)
@@ -284,14 +305,16 @@ def make_server(options: Sequence[str] = (), root: str = "") -> MCPServer:
     async def read_file(path: str, offset: int = 0, limit: int = SHOWN_CHARACTERS) -> str:
         """Read a text file of the sandbox, at most `limit` characters from `offset` on."""
         sandbox = await box.get()
-        if offset < 0 or not 0 < limit <= 1 << 20:
-            raise ToolError("offset is not negative, and limit from 1 to 1,048,576")
+        if not 0 <= offset <= MAX_OFFSET or not 0 < limit <= MAX_LIMIT:
+            raise ToolError(f"offset: up to {MAX_OFFSET}, limit: from 1 to {MAX_LIMIT} characters; {PARTS}")
         try:
-            text = await sandbox.files.read(path)
+            async with aclosing(sandbox.files.stream(path)) as pieces:
+                text, goes_on = await part_of(pieces, offset, limit)
         except SandboxError as error:
             raise failure(error, PARTS) from None
-        rest = len(text) - offset - limit
-        return text[offset : offset + limit] + (f"\n[… {rest} characters more]" if rest > 0 else "")
+        except UnicodeDecodeError as wrong:
+            raise ToolError(f"read {path}: not UTF-8 text ({wrong.reason}); {PARTS}") from None
+        return text + (f"\n[… it goes on at offset {offset + limit}]" if goes_on else "")
 
     @server.tool(structured_output=False)
     async def write_file(path: str, content: str) -> str:

@@ -5,15 +5,19 @@ model sees.  What goes wrong inside is an answer, too, so that a model can act o
 an exception.
 """
 
+import codecs
+import itertools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 from typing import Any, Final
 
-from cloche.sdk import Sandbox, SandboxEnded, SandboxError, StartError
+from cloche.sdk import InvalidArgument, Sandbox, SandboxEnded, SandboxError, StartError
 from cloche.sdk.arguments import data_of
 
 TIMEOUT_S: Final = 60.0
 SHOWN_CHARACTERS: Final = 30_000  # of output, to a model
+MAX_FILE_BYTES: Final = 256 << 20  # of a file that is read to its end
 MAX_ENTRIES: Final = 10_000  # of a listing
 # What a model can do about it.
 NEXT: Final = "the next call finds a new sandbox"
@@ -27,6 +31,33 @@ def shortened(text: str, limit: int = SHOWN_CHARACTERS) -> str:
         return text
     half = limit // 2
     return f"{text[:half]}\n[… {len(text) - 2 * half} characters left out …]\n{text[-half:]}"
+
+
+def bounded(pieces: Iterator[bytes], path: str) -> Generator[bytes, None, None]:
+    """The pieces of a file of not more than MAX_FILE_BYTES.  Raises SandboxError."""
+    size = 0
+    for piece in pieces:
+        size += len(piece)
+        if size > MAX_FILE_BYTES:
+            raise SandboxError(f"read {path}: more than {MAX_FILE_BYTES} bytes", PARTS)
+        yield piece
+
+
+def ends_of(pieces: Iterable[bytes]) -> str:
+    """As `shortened`, of a text that is read in pieces, of which no more is kept.  Raises UnicodeDecodeError."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    half = SHOWN_CHARACTERS // 2
+    first = last = ""
+    count = 0
+    for piece in itertools.chain(pieces, [b""]):
+        text = decoder.decode(piece, not piece)
+        count += len(text)
+        room = 2 * half - len(first)
+        first += text[:room]
+        last = (last + text[-half:])[-half:]
+    if count <= 2 * half:
+        return first
+    return f"{first[:half]}\n[… {count - 2 * half} characters left out …]\n{last}"
 
 
 def listed(found: list[Any]) -> str:
@@ -124,7 +155,16 @@ class Tools:
 
     def read_file(self, path: str) -> str:
         """Read a text file of the sandbox; of a long one the beginning and the end."""
-        return self._guarded(lambda sandbox: shortened(sandbox.files.read(path)), PARTS)
+
+        def work(sandbox: Sandbox) -> str:
+            pieces = bounded(sandbox.files.stream(path), path)
+            with closing(pieces):
+                try:
+                    return ends_of(pieces)
+                except UnicodeDecodeError as wrong:
+                    raise InvalidArgument(f"read {path}: not UTF-8 text ({wrong.reason})", PARTS) from None
+
+        return self._guarded(work, PARTS)
 
     def write_file(self, path: str, content: str) -> str:
         """Write a text file of the sandbox; directories above it are made."""

@@ -7,7 +7,7 @@ may be coroutines. A call that is cancelled ends what it has started.
 import asyncio
 import signal as signals
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Generic, Literal, Self, TypeVar, Unpack, overload
 
@@ -356,7 +356,7 @@ class AsyncFiles:
         data = await drive_async(files.read(self._core, path, user, max_bytes))
         return data if format == "bytes" else files.as_text(data, path)
 
-    async def stream(self, path: PathLike, *, user: int | str | None = None) -> AsyncIterator[bytes]:
+    async def stream(self, path: PathLike, *, user: int | str | None = None) -> AsyncGenerator[bytes, None]:
         """Yield the contents of a file piece by piece, however large it is."""
         contents = files.Contents(self._core, path, user)
         try:
