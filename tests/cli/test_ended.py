@@ -91,6 +91,25 @@ def test_what_the_host_has_changed_since_is_a_conflict(keeper: Keeper) -> None:
     assert not (keeper.project / "sub" / "deep").exists()
 
 
+def test_what_the_host_takes_away_for_a_while(keeper: Keeper) -> None:
+    """As `git switch` does: looking at the layer meanwhile takes nothing out of it."""
+    top = keeper.project
+    keeper.run(
+        "yes | head -c 50000 >sub/long; echo short >sub/short; echo more >>sub/deep; echo more >>file", *NEW
+    )
+    before = changes(keeper, "k")
+    for name in ("sub", "file"):
+        (top / name).rename(top.parent / name)
+    for _ in range(2):
+        assert keeper("diff", "k").status == 0
+    for name in ("sub", "file"):
+        (top.parent / name).rename(top / name)
+    assert changes(keeper, "k") == before
+    assert keeper.run("wc -c <sub/long; cat sub/short sub/deep file", "--from", "k").split() == [
+        *("50000", "short", *(top / "sub" / "deep").read_text().split(), "more", "host", "more")
+    ]
+
+
 def test_files_go_out_and_in(keeper: Keeper, tmp_path: Path) -> None:
     keeper.run(WORK, *NEW)
     outcome(keeper, "cp", f"k:{keeper.project}/new", str(tmp_path / "out"))

@@ -19,7 +19,6 @@ from cloche.cli.changes import (
     old_content,
     open_old,
     read_host,
-    takes_the_place,
     wanted_paths,
     with_contents,
 )
@@ -27,6 +26,7 @@ from cloche.cli.client import files_of, report_errors
 from cloche.cli.diff import Output, is_binary, write_patch
 from cloche.cli.names import quoted
 from cloche.cli.options import UsageError, options_first
+from cloche.cli.steps import Ground, Step, Target
 from cloche.cli.textdiff import heading, hunk_lines, hunks, runs, split_lines
 from cloche.runtime.hosttree import (
     USER,
@@ -36,11 +36,12 @@ from cloche.runtime.hosttree import (
     Unwanted,
     attributes_of,
     make_directory,
+    new_name,
     set_attributes,
     user_attributes,
     wanted_mode,
 )
-from cloche.runtime.journal import CREATE, MODE, REMOVE, REPLACE, Journal, Undo
+from cloche.runtime.journal import CREATE, MODE, REMOVE, REPLACE, Journal, Undo, is_cut_off, remove_aside
 from cloche.wire import files
 from cloche.wire.control_client import ControlError
 from cloche.wire.file_client import FileClient
@@ -92,33 +93,6 @@ def is_hook(path: bytes) -> bool:
     return parts[-1].lower() == b".git" or parts[-1].lower() == b".gitmodules"
 
 
-class Target:
-    """The directory that changes are made in: the host's own, or another one."""
-
-    def __init__(self, top: bytes, tree: HostTree, prefix: bytes, *, is_elsewhere: bool) -> None:
-        self.top: bytes = top
-        self.tree: HostTree = tree
-        self.prefix: bytes = prefix  # the path inside that `top` stands for
-        self.is_elsewhere: bool = is_elsewhere
-
-
-class Step:
-    """An item and where it goes."""
-
-    def __init__(self, item: Item, target: Target, name: bytes, old_name: bytes) -> None:
-        self.item: Item = item
-        self.target: Target = target
-        self.name: bytes = name
-        self.old_name: bytes = old_name
-        self.is_chosen: bool = True
-        self.text: bytes | None = None  # contents that were chosen by parts
-        self.refusal: str = ""
-
-    def host_path(self) -> bytes:
-        """The path to show to the user."""
-        return os.path.join(self.target.top, self.name) if self.name else self.target.top
-
-
 class Applier:
     """One application."""
 
@@ -132,7 +106,9 @@ class Applier:
         self.policy.keeps_attributes = options.attributes
         self.targets: dict[Place, Target] = {}
         self.steps: list[Step] = []
-        self.gone: dict[tuple[bytes, bytes], Step] = {}  # those that delete, by directory and name
+        self.ground: Ground = Ground([])
+        self.waiting: dict[int, NewFile] = {}  # complete, put aside; by the step's id
+        self.asides: dict[tuple[bytes, bytes], tuple[Target, bytes]] = {}  # by the directory that they are in
         self.journal: Journal | None = None
         self.failed: int = 0
 
@@ -153,12 +129,9 @@ class Applier:
                 continue
             step = Step(item, target, name, old_name)
             self.steps.append(step)
-            if item.kind == files.DELETED:
-                step.refusal = self._refusal(step)
-                self.gone[target.top, name] = step
+        self.ground = Ground(self.steps)
         for step in self.steps:
-            if step.item.kind != files.DELETED:
-                step.refusal = self._refusal(step)
+            step.refusal = self._refusal(step)
         if outside and not self.steps:
             raise UsageError(
                 "nothing that can be applied: what has changed belongs to no directory of yours; use --to DIR"
@@ -213,16 +186,15 @@ class Applier:
         if item.kind == files.ADDED:
             if found is None or (item.is_dir() and stat.S_ISDIR(found.st_mode)):
                 return ""
-            replaced = self.gone.get((step.target.top, step.name))
-            if replaced is not None and takes_the_place(item):
-                return replaced.refusal
-            return "something of that name is there"
+            is_replacing = (step.target.top, step.name) in self.ground.taken
+            return "" if is_replacing else "something of that name is there"
         if found is None:
             return "" if item.kind == files.DELETED else "it is not there"
         if item.is_dir():
             return "" if stat.S_ISDIR(found.st_mode) else "it is no directory there"
-        if item.kind == RENAMED and step.target.tree.stat(step.name) is not None:
-            return "something of that name is there"
+        if item.kind == RENAMED and (step.target.top, step.name) not in self.ground.taken:
+            if step.target.tree.stat(step.name) is not None:
+                return "something of that name is there"
         base = item.base
         if base is None or stat.S_IFMT(found.st_mode) != stat.S_IFMT(base.mode) or found.st_size != base.size:
             return "it is not what the sandbox began with"
@@ -312,6 +284,7 @@ class Applier:
     # -- doing -----------------------------------------------------------------------------------------------
     def _complain(self, step: Step, text: str) -> None:
         self.failed += 1
+        step.refusal, step.is_told = text, True
         print(f"cloche apply: {quoted(step.host_path())}: {text}; left alone", file=sys.stderr)
 
     def _said(self, kind: str, step: Step) -> None:
@@ -324,7 +297,8 @@ class Applier:
             print(f"{kind}  {old}{quoted(step.host_path())}")
 
     def show(self) -> None:
-        """Print the steps of a dry run."""
+        """Print the steps of a dry run.  Raises OSError."""
+        self.ground.settle(is_forced=self.options.force)
         for step in self.steps:
             if step.refusal:
                 self._complain(step, step.refusal)
@@ -333,6 +307,8 @@ class Applier:
 
     def run(self, name: str) -> None:
         """Do it.  Raises ControlError, RecordError, OSError."""
+        ground = self.ground
+        ground.settle(is_forced=self.options.force)
         steps = []
         for step in self.steps:
             if step.refusal:
@@ -344,29 +320,72 @@ class Applier:
         self.policy.is_durable = len(steps) < MANY
         self.journal = Journal(name, is_durable=self.policy.is_durable)
         try:
-            added = {(step.target.top, step.name) for step in steps if step.item.kind != files.DELETED}
-            gone = [step for step in reversed(steps) if step.item.kind == files.DELETED]
-            known: dict[tuple[bytes, bytes], bool] = {}
-            first = {id(step) for step in gone if _is_in_the_way(step, added, known)}
+            ground.survey()
             for target in {id(step.target): step.target for step in steps}.values():
                 target.tree.forget()  # the user may have thought about it for long
-            for step in gone:
-                if id(step) in first:
-                    self._do(step, self._remove)
             self._make(steps)
-            for step in steps:
-                if step.item.kind == RENAMED and step.is_chosen:
-                    self._do(step, self._remove_old)
-            for step in gone:  # directories after what was renamed out of them
-                if id(step) not in first:
-                    self._do(step, self._remove)
+            self._make_room(steps)
             for step in reversed(steps):
-                if step.item.is_dir() and step.item.kind != files.DELETED:
+                if step.item.is_dir() and not step.is_deletion() and step.is_live():
                     self._do(step, self._change_mode)
+            self._remove_asides()
+            self.asides = {}
+            self.journal.end()
         finally:
+            self._remove_asides()
             self.journal.close()
             if not self.policy.is_durable:
                 os.sync()
+
+    def _make_room(self, steps: list[Step]) -> None:
+        """Remove what was deleted or renamed, and between, where there is room now, put what has waited."""
+        ground = self.ground
+        if ground.exchanged:
+            ground.settle(is_forced=False)  # some may have failed
+            for step in steps:
+                if step.refusal and not step.is_told:
+                    self._complain(step, step.refusal)
+            ground.survey()
+        going = [step for step in steps if step.is_live() and step.item.kind in (files.DELETED, RENAMED)]
+        going.sort(key=lambda step: step.old_name, reverse=True)  # what is in a directory before it
+        first = {id(step) for step in going if ground.has_to_wait(step, step.old_name)}
+        for step in going:
+            if id(step) in first:
+                self._do(step, self._remove)
+        for step in steps:
+            if step.is_live() and step.item.is_dir() and step.item.kind == files.ADDED:
+                if ground.has_to_wait(step, step.name):
+                    self._do(step, self._make_directory)
+        for step in steps:
+            if id(step) in self.waiting and step.is_live():
+                self._do(step, self._place)
+        for step in going:
+            if id(step) not in first and step.is_live():
+                self._do(step, self._remove)
+
+    def _aside(self, step: Step) -> bytes:
+        """The directory for a file that has to wait.  Raises OSError."""
+        assert self.journal is not None
+        target = step.target
+        above = self.ground.nearest(step)
+        known = self.asides.get((target.top, above))
+        if known is not None:
+            return known[1]
+        path = above + b"/" + new_name() if above else new_name()
+        fd, name = target.tree.parent(path, make=True)
+        self.journal.aside(target.top, path)
+        os.mkdir(name, 0o700, dir_fd=fd)
+        self.asides[target.top, above] = target, path
+        return path
+
+    def _remove_asides(self) -> None:
+        for target, path in self.asides.values():
+            try:
+                remove_aside(target.tree, path)
+            except OSError as error:
+                self.failed += 1
+                shown = quoted(os.path.join(target.top, path))
+                print(f"cloche apply: {shown}: {error.strerror}; left behind", file=sys.stderr)
 
     def _do(self, step: Step, function: Callable[[Step], None]) -> None:
         try:
@@ -374,7 +393,6 @@ class Applier:
         except Unwanted as what:
             self._complain(step, str(what))
         except OSError as error:
-            step.is_chosen = False
             text = (
                 "a symbolic link is on the way"
                 if error.errno == errno.ELOOP
@@ -382,16 +400,17 @@ class Applier:
             )
             self._complain(step, "it holds other files" if error.errno == errno.ENOTEMPTY else text)
 
-    def _begin(self, kind: str, step: Step, name: bytes) -> None:
+    def _begin(self, kind: str, step: Step, name: bytes, becomes: os.stat_result | None = None) -> None:
         assert self.journal is not None
-        self.journal.begin(kind, step.target.top, step.target.tree, name)
+        self.journal.begin(kind, step.target.top, step.target.tree, name, becomes=becomes)
 
     def _done(self, step: Step, name: bytes) -> None:
         assert self.journal is not None
         self.journal.done(step.target.tree, name)
 
     def _remove(self, step: Step) -> None:
-        tree, name = step.target.tree, step.name
+        """What was deleted, or the old name of what was renamed.  Raises OSError."""
+        tree, name = step.target.tree, step.old_name
         found = tree.stat(name)
         if found is None:
             return
@@ -401,24 +420,16 @@ class Applier:
             os.rmdir(last, dir_fd=fd)
         else:
             os.unlink(last, dir_fd=fd)
-        self._done(step, name)
-        self._said("D", step)
-
-    def _remove_old(self, step: Step) -> None:
-        tree, name = step.target.tree, step.old_name
-        if tree.stat(name) is None:
-            return
-        self._begin(REMOVE, step, name)
-        fd, last = tree.parent(name)
-        os.unlink(last, dir_fd=fd)
-        self._done(step, name)
+        if step.is_deletion():
+            self._said("D", step)
 
     def _make(self, steps: list[Step]) -> None:
         """Directories and files, as their contents come.  Raises ControlError."""
         wanted = {step.item.path: step for step in steps if step.item.kind != files.DELETED}
         for step in steps:
             if step.item.is_dir() and step.item.kind == files.ADDED:
-                self._do(step, self._make_directory)
+                if not self.ground.has_to_wait(step, step.name):
+                    self._do(step, self._make_directory)
         is_gone = has_data = False
         step_now: Step | None = None
         made: NewFile | None = None
@@ -448,7 +459,6 @@ class Applier:
                 made.discard()
         for path, step in wanted.items():
             if not step.item.is_dir() and path:
-                step.is_chosen = False
                 self._complain(step, "the sandbox has changed it meanwhile")
 
     def _make_directory(self, step: Step) -> None:
@@ -472,7 +482,8 @@ class Applier:
             if is_same_text and not self._changes_attributes(step):
                 self._change_mode(step)
                 return None
-            made = NewFile(step.target.tree, step.name, make=True)
+            aside = self._aside(step) if self.ground.has_to_wait(step, step.name) else b""
+            made = NewFile(step.target.tree, step.name, make=True, aside=aside)
             if kind == stat.S_IFREG:
                 made.open()
                 if step.text is None and has_data:
@@ -490,7 +501,6 @@ class Applier:
         except Unwanted as what:
             self._complain(step, f"{what}")
         except OSError as error:
-            step.is_chosen = False
             self._complain(step, error.strerror or str(error))
         if made is not None:
             made.discard()
@@ -508,7 +518,6 @@ class Applier:
             raise OSError(errno.EIO, os.strerror(record.offset or errno.EIO))
         except OSError as error:
             made.discard()
-            step.is_chosen = False
             self._complain(step, error.strerror or str(error))
             return None
 
@@ -516,11 +525,10 @@ class Applier:
         """Give a finished file its name. Raises OSError."""
         tree, name, entry = step.target.tree, step.name, step.item.entry
         found = tree.stat(name)
-        if found is not None and stat.S_ISDIR(found.st_mode):
-            raise OSError(errno.EISDIR, "a directory is there")
-        if found is not None and not self._is_as_planned(step, found):
-            raise OSError(errno.EBUSY, "the host has changed it just now")
-        self._begin(CREATE if found is None else REPLACE, step, name)
+        if not made.aside:
+            self._check(step, found)
+        elif found is not None and stat.S_ISDIR(found.st_mode):
+            found = None  # it will make room
         entry.mtime_ns = KEEP_NS  # the time of now, so that make and its kin see the change
         source = (
             found if found is not None else tree.stat(step.old_name) if step.item.kind == RENAMED else None
@@ -532,8 +540,30 @@ class Applier:
         if made.fd >= 0:
             old = name if found is not None else step.old_name
             set_attributes(made.fd, self._attributes(step, old, source))
+        becomes = made.complete(entry, self.policy)
+        if made.aside:
+            made.put_aside()
+            self.waiting[id(step)] = made
+            return
+        self._begin(CREATE if found is None else REPLACE, step, name, becomes)
         made.commit(entry, self.policy)
-        self._done(step, name)
+        self._said(step.item.kind, step)
+
+    def _check(self, step: Step, found: os.stat_result | None) -> None:
+        """Whether a file may be put where `found` is.  Raises OSError."""
+        if found is not None and stat.S_ISDIR(found.st_mode):
+            raise OSError(errno.EISDIR, "a directory is there")
+        if found is not None and not self._is_as_planned(step, found):
+            raise OSError(errno.EBUSY, "the host has changed it just now")
+
+    def _place(self, step: Step) -> None:
+        """Give a file that has waited its name. Raises OSError."""
+        tree, name = step.target.tree, step.name
+        found = tree.stat(name)
+        self._check(step, found)
+        made = self.waiting[id(step)]
+        self._begin(CREATE if found is None else REPLACE, step, name, made.waiting())
+        made.place(self.policy)
         self._said(step.item.kind, step)
 
     def _attributes(self, step: Step, name: bytes, source: os.stat_result | None) -> dict[str, bytes]:
@@ -602,27 +632,6 @@ def _host_attributes(tree: HostTree, name: bytes, found: os.stat_result | None) 
         os.close(fd)
 
 
-def _is_in_the_way(
-    step: Step, added: set[tuple[bytes, bytes]], known: dict[tuple[bytes, bytes], bool]
-) -> bool:
-    """Whether another change is to put something at this path, or above it. `known`: the answers so far."""
-    top, name = step.target.top, step.name
-    way: list[tuple[bytes, bytes]] = []
-    found = False
-    while name:
-        if (top, name) in known:
-            found = known[top, name]
-            break
-        way.append((top, name))
-        if (top, name) in added:
-            found = True
-            break
-        name = name.rpartition(b"/")[0]
-    for each in way:
-        known[each] = found
-    return found
-
-
 def _answers() -> Iterator[str]:
     while line := sys.stdin.readline():
         yield line.strip().lower()[:1]
@@ -663,6 +672,10 @@ def _run(options: argparse.Namespace) -> int:
         if not os.path.isdir(options.to):
             raise UsageError(f"--to {options.to}: not a directory")
         wanted = wanted or wanted_paths(["."])
+    if not (options.force or options.dry_run) and is_cut_off(options.name):
+        raise ControlError(
+            "the last application was cut off; --undo takes back what it has done, --force goes on"
+        )
     with files_of(options, options.name) as connection:
         collector = Collector(FileClient(connection), wanted, drops_applied=options.to is None)
         collector.collect()

@@ -164,12 +164,14 @@ class Collector:
                 most = f"{MAX_CHANGES} changes, or {_MAX_PATH_BYTES >> 20} MiB of paths"
                 raise ControlError(f"more than {most}; name a PATH")
         self._pair_renames()
-        gone = {item.path: item for item in self.items if item.kind == files.DELETED}
-        for item in gone.values():
-            _compare_with_host(item, None)
+        # What is deleted or renamed makes room for something of another type.
+        gone = {item.old_path: item for item in self.items if item.kind in (files.DELETED, RENAMED)}
         for item in self.items:
-            if item.kind != files.DELETED:
-                _compare_with_host(item, gone.get(item.path))
+            is_new = item.kind in (files.ADDED, RENAMED)
+            _compare_with_host(item, is_replacing=is_new and item.path in gone)
+        for item in self.items:
+            if item.kind in (files.ADDED, RENAMED):
+                item.conflict = _conflict_of_all(item, gone)
         if self.drops_applied:
             self._drop_applied()
         self._hide_directories()
@@ -230,7 +232,7 @@ class Collector:
                 if new is not None and new == _host_content(item):
                     there.append(item)
         gone = set(map(id, there))
-        made = {item.path for item in there if item.kind == files.ADDED}
+        made = {item.path for item in there if item.kind in (files.ADDED, RENAMED)}
         self.items = [
             item
             for item in self.items
@@ -246,15 +248,22 @@ class Collector:
             after = item.path
 
 
-def takes_the_place(item: Item) -> bool:
-    """Whether this can be made when something of another type at its path has been removed: its contents, if it has
-    any, are the sandbox's own, and not those of a file of the host that was moved.
+def _conflict_of_all(item: Item, gone: dict[bytes, Item]) -> str:
+    """The conflict of an item, or of what has to make room for it."""
+    seen: set[int] = set()
+    each: Item | None = item
+    while each is not None and id(each) not in seen:
+        if each.conflict:
+            return each.conflict
+        seen.add(id(each))
+        each = gone.get(each.path) if each.kind != files.DELETED else None
+    return ""
+
+
+def _compare_with_host(item: Item, *, is_replacing: bool) -> None:
+    """Look at the host's file, and find out whether there is a conflict. `is_replacing`: what was at its path is
+    itself deleted or renamed.
     """
-    return item.kind == files.ADDED and (item.is_dir() or not item.origin)
-
-
-def _compare_with_host(item: Item, replaced: Item | None) -> None:
-    """Look at the host's file, and find out whether there is a conflict. `replaced`: what is deleted at its path."""
     place = item.place
     if place is None:
         return
@@ -264,7 +273,11 @@ def _compare_with_host(item: Item, replaced: Item | None) -> None:
     try:
         name = place.host_name(item.old_path)
         item.host = found = place.tree().stat(name)
-        if item.kind == RENAMED and place.tree().stat(place.host_name(item.path)) is not None:
+        if (
+            item.kind == RENAMED
+            and not is_replacing
+            and place.tree().stat(place.host_name(item.path)) is not None
+        ):
             item.conflict = "something of that name is on the host by now"
             return
     except OSError as error:
@@ -272,11 +285,9 @@ def _compare_with_host(item: Item, replaced: Item | None) -> None:
         return
     base = item.base
     if item.kind == files.ADDED:
-        if found is not None and not (item.is_dir() and stat.S_ISDIR(found.st_mode)):
-            if replaced is not None and takes_the_place(item):
-                item.conflict = replaced.conflict
-            else:
-                item.conflict = "something of that name is on the host by now"
+        is_merged = found is not None and item.is_dir() and stat.S_ISDIR(found.st_mode)
+        if found is not None and not is_replacing and not is_merged:
+            item.conflict = "something of that name is on the host by now"
     elif item.old is not None:
         item.conflict = "the sandbox was started with a file of its own there"
     elif found is None:
@@ -314,8 +325,10 @@ def _may_be_there(item: Item) -> bool:
         found = place.tree().stat(place.host_name(item.path))
     except OSError:
         return False
-    if found is None or (item.kind == RENAMED and item.host is not None):
+    if found is None:
         return False
+    if item.kind == RENAMED and item.host is not None and not stat.S_ISDIR(item.host.st_mode):
+        return False  # the old one is still there
     if item.is_dir():
         return found.st_mode == item.entry.mode
     if not item.conflict and item.kind == files.CHANGED:

@@ -115,6 +115,7 @@ class LayerStore(LayerDisk, TimerOwner, LayerLog, Keeping):
         self.gone: list[tuple[int, int]] = []  # layer and label of files that have lost their last name
         self.firsts: list[object] = []  # rows of the host's files, to be written
         self.known_firsts: list[set[bytes]] = []  # the paths of such rows from before, by layer
+        self.nameless: list[TmpfsInode] = []  # directories that are gone on the host, with what is in them
         self.next_label: int = ROOT_LABEL + 1
         self.doomed: list[int] = []  # numbers to free once the journal says that they are not needed
         self.free: list[int] = []  # numbers to free
@@ -505,7 +506,9 @@ class LayerStore(LayerDisk, TimerOwner, LayerLog, Keeping):
             for path, known in layer.known.items():
                 if isinstance(known.inode, TmpfsInode):
                     self.paths[known.inode] = path[place:].lstrip(b"/")
-            Replay(ctx, self, self.paths, fs, states[number], used).run()
+            replay = Replay(ctx, self, self.paths, fs, states[number], used)
+            replay.run()
+            self.nameless += replay.nameless
             for path, first in states[number].firsts.items():
                 layer.firsts[layer.place + b"/" + path if path else layer.place] = first
             self.known_firsts.append(set(states[number].firsts))

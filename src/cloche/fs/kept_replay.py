@@ -53,6 +53,9 @@ class Replay:
         self.made: dict[int, TmpfsInode] = {}
         self.placed: set[TmpfsInode] = set()  # directories that have got a name
         self.dropped: set[int] = set()  # labels of files whose contents were the host's, and are gone
+        self.lost_rows: dict[int, list[object]] = {}  # as the journal has them, by label
+        self.nameless: list[TmpfsInode] = []  # has to stay, or what is in it would be given up
+        self.lost_names: list[tuple[int, bytes, int]] = []  # directory, name, label
 
     def run(self) -> None:
         """Restore everything. Raises LinuxError."""
@@ -73,6 +76,7 @@ class Replay:
             if inode is None:
                 if row[3] == ORIGIN_STARTED:
                     lost[label] = row
+                    self.lost_rows[label] = list(row)
                     continue
                 inode = self._make(row)
             inode.label = label
@@ -80,7 +84,8 @@ class Replay:
         if lost:
             self._find_moved(lost)
         for label, row in self.state.files.items():
-            self._fill(self.made[label], row)
+            if label in self.made:
+                self._fill(self.made[label], row)
         for label, names in list(self.state.names.items()):
             directory = self.made.get(label)
             if not isinstance(directory, TmpfsDir):
@@ -88,14 +93,33 @@ class Replay:
                 continue
             for name, child in list(names.items()):
                 if child in self.dropped:
-                    del names[name]
+                    self._drop_name(label, name)
                 else:
                     self._name(directory, name, child)
         for label, row in self.state.files.items():
+            if label not in self.made:
+                continue
             inode = self.made[label]  # making names has changed link counts and sizes
             inode.nlink = max(number_at(row, 9), 1)
             if isinstance(inode, TmpfsDir):
                 inode.size = max(number_at(row, 10), 0)
+        self._remember_lost()
+
+    def _remember_lost(self) -> None:
+        """Leave what the journal says of the lost as it is: what the host has renamed may be renamed back (`cloche
+        apply --undo`), and is then what it was.
+        """
+        for label, row in self.lost_rows.items():
+            self.state.files[label] = row
+            contents = row[17]
+            if isinstance(contents, int) and contents is not True:
+                self.used.add(contents)
+        for label, name, child in self.lost_names:
+            self.state.names[label][name] = child
+
+    def _drop_name(self, above: int, name: bytes) -> None:
+        """Make nothing of a name of something lost."""
+        self.lost_names.append((above, name, self.state.names[above].pop(name)))
 
     def _find(self, row: list[object]) -> TmpfsInode | None:
         """The file that is there at the start; None if it is gone, or of another type."""
@@ -148,20 +172,26 @@ class Replay:
                 return
             label = next(iter(lost))  # in a directory that is lost, too, or without a name
             row = lost.pop(label)
+            if number_at(row, 5) & S_IFMT != S_IFDIR:
+                continue  # nobody sees it
             made = self._made_anew(label, row)
-            if made is not None and label in names_of:
+            if made is not None:
+                self.nameless.append(made)
+            if label in names_of:
                 todo.append(label)
 
     def _moved(self, above: int, name: bytes, row: list[object]) -> TmpfsInode | None:
         """The file that is there in place of a lost one. Raises LinuxError."""
         label = number_at(row, 2)
         directory = self.made[above]
-        if isinstance(directory, OverlayDir) and name not in directory.entries:
+        entry = directory.entries.get(name) if isinstance(directory, TmpfsDir) else None
+        is_below = entry is None or entry.is_lower  # it may have been looked up for another one (`_find`)
+        if isinstance(directory, OverlayDir) and is_below:
             found = directory.find(self.ctx, name)
             if not isinstance(found, TmpfsInode) or found.label:
                 pass
             elif found.mode & S_IFMT == number_at(row, 5) & S_IFMT:
-                del self.state.names[above][name]
+                self._drop_name(above, name)
                 known = [found.mode, found.uid, found.gid, found.rdev, 1, found.size]
                 if row[17] is True and known == row[5:11]:
                     del self.state.files[label]  # what is below says it all

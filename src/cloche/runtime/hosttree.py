@@ -20,7 +20,7 @@ _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _WAY: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEAR: Final = 64  # directories on the way that stay open; above them, each 64th, down to depth _FAR
 _FAR: Final = 64 * 64
-_NEW: Final = b".cloche-new-"
+NEW: Final = b".cloche-new-"
 
 
 class Policy:
@@ -123,6 +123,13 @@ class HostTree:
         fd, name = self.parent(path)
         return _open_below(fd, name, flags=_DIRECTORY)
 
+    def directory(self, path: bytes) -> int:
+        """A descriptor (O_PATH) of a directory below, which stays this object's, until the next path is used. Raises
+        OSError.
+        """
+        check(path)
+        return self._enter(path)
+
     def parent(self, path: bytes, *, make: bool = False) -> tuple[int, bytes]:
         """The directory and the last component of a path; missing directories are made if asked for. The descriptor
         (O_PATH) stays this object's, until the next path is used. Raises OSError.
@@ -216,18 +223,25 @@ def wanted_mode(entry: FileEntry, policy: Policy) -> int:
     return entry.mode & (0o7777 if policy.keeps_set_ids else 0o1777 if stat.S_ISDIR(entry.mode) else 0o777)
 
 
-class NewFile:
-    """A new file under a temporary name, in its final directory."""
+def new_name() -> bytes:
+    """A name for something that is to get another one when it is complete."""
+    return NEW + os.urandom(8).hex().encode()
 
-    def __init__(self, tree: HostTree, path: bytes, *, make: bool = False) -> None:
+
+class NewFile:
+    """A new file under a temporary name, in its final directory or in another one, `aside`, of the same file system."""
+
+    def __init__(self, tree: HostTree, path: bytes, *, make: bool = False, aside: bytes = b"") -> None:
         """Raises OSError."""
-        fd, self.name = tree.parent(path, make=make)
+        self.temporary: bytes = new_name()
+        fd, self.name = tree.parent(path, make=make) if not aside else (tree.directory(aside), b"")
         self.tree: HostTree = tree
         self.path: bytes = path
+        self.aside: bytes = aside
         self.parent_fd: int = os.dup(fd)
-        self.temporary: bytes = _NEW + os.urandom(8).hex().encode()
         self.fd: int = -1
         self.is_there: bool = False
+        self.is_complete: bool = False
 
     def open(self) -> None:
         """Make it a regular file. Raises OSError."""
@@ -263,11 +277,21 @@ class NewFile:
         os.link(name, self.temporary, src_dir_fd=other, dst_dir_fd=self.parent_fd, follow_symlinks=False)
         self.is_there = True
 
+    def complete(self, entry: FileEntry, policy: Policy) -> os.stat_result:
+        """Set its attributes, and return them. Raises OSError."""
+        self._finish(entry, policy)
+        self.is_complete = True
+        if self.fd >= 0:
+            return os.fstat(self.fd)
+        return os.stat(self.temporary, dir_fd=self.parent_fd, follow_symlinks=False)
+
     def commit(self, entry: FileEntry, policy: Policy) -> None:
-        """Set its attributes, and rename it to its final name. Raises OSError."""
+        """Set its attributes, unless it is complete, and rename it to its final name.  Raises OSError."""
         sync_fd = os.open(b".", _DIRECTORY, dir_fd=self.parent_fd) if policy.is_durable else -1
         try:
-            self._commit(entry, policy)
+            if not self.is_complete:
+                self._finish(entry, policy)
+            self._rename(self.parent_fd, self.name, is_link=entry.is_link)
             if sync_fd >= 0:
                 os.fsync(sync_fd)
         finally:
@@ -275,7 +299,32 @@ class NewFile:
                 os.close(sync_fd)
         self.discard()
 
-    def _commit(self, entry: FileEntry, policy: Policy) -> None:
+    def put_aside(self) -> None:
+        """Leave it, complete and without a descriptor, until `place`."""
+        self.is_there = False
+        self.discard()
+
+    def waiting(self) -> os.stat_result:
+        """What was put aside.  Raises OSError."""
+        fd = self.tree.directory(self.aside)
+        return os.stat(self.temporary, dir_fd=fd, follow_symlinks=False)
+
+    def place(self, policy: Policy) -> None:
+        """Rename what was put aside to its final name. Raises OSError."""
+        self.parent_fd = os.dup(self.tree.directory(self.aside))
+        try:
+            fd, name = self.tree.parent(self.path, make=True)
+            self._rename(fd, name)
+            if policy.is_durable:
+                sync_fd = os.open(b".", _DIRECTORY, dir_fd=fd)
+                try:
+                    os.fsync(sync_fd)
+                finally:
+                    os.close(sync_fd)
+        finally:
+            self.discard()
+
+    def _finish(self, entry: FileEntry, policy: Policy) -> None:
         name, fd = self.temporary, self.parent_fd
         if entry.is_link:
             pass
@@ -295,10 +344,12 @@ class NewFile:
             if entry.mtime_ns != KEEP_NS:
                 times = (entry.mtime_ns, entry.mtime_ns)
                 os.utime(name, ns=times, dir_fd=fd, follow_symlinks=False)
-        os.rename(name, self.name, src_dir_fd=fd, dst_dir_fd=fd)
-        if entry.is_link:  # rename(2) leaves two names of one file alone
+
+    def _rename(self, to_fd: int, name: bytes, *, is_link: bool = False) -> None:
+        os.rename(self.temporary, name, src_dir_fd=self.parent_fd, dst_dir_fd=to_fd)
+        if is_link:  # rename(2) leaves two names of one file alone
             try:
-                os.unlink(name, dir_fd=fd)
+                os.unlink(self.temporary, dir_fd=self.parent_fd)
             except FileNotFoundError:
                 pass
         self.is_there = False

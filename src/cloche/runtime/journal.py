@@ -1,7 +1,10 @@
 """The changes that `cloche apply` has made on the host, so that they can be undone, even after a crash in the middle.
 
-    DIR/ID/journal   JSON lines: a head, then for each step what is about to be done, and when it is done
+    DIR/ID/journal   JSON lines: a head, then for each step what is about to be done, and, where it is not known before
+                     what is there then ("after"), that line when it is done; "end" when there are no more steps
     DIR/ID/N         what step N has replaced or removed: another name of that file, or a copy
+
+A line may also name a directory where new files wait for their names ("aside"), which is empty and removed at the end.
 
 A step is recorded before it is begun, and a file is kept before the step removes it. Steps never write into an
 existing file: they replace it by another one, so the kept file stays unchanged. DIR is below $XDG_STATE_HOME; without
@@ -15,12 +18,14 @@ import stat
 import time
 from typing import Any, Final
 
-from cloche.runtime.hosttree import HostTree, attributes_of, set_attributes
+from cloche.runtime.hosttree import NEW, HostTree, attributes_of, new_name, set_attributes
 from cloche.runtime.records import RecordError, open_directory
 
-VERSION: Final = 1
+VERSION: Final = 2
+_READABLE: Final = (1, VERSION)  # in version 1 each step has a line when it is done, and there is no "end"
 KEPT: Final = 10  # journals for a sandbox's name; older ones are removed
 _COPY_BYTES: Final = 1 << 20
+_END: Final = b'{"end": true}\n'
 
 CREATE: Final = "create"  # something where nothing was
 REPLACE: Final = "replace"
@@ -39,13 +44,20 @@ def default_directory() -> str:
 
 
 def describe(st: os.stat_result | None) -> dict[str, Any] | None:
-    """The attributes by which two states of a file are told apart."""
+    """The attributes by which two states of a file are told apart; of a directory, which may have been made again,
+    only the mode.
+    """
     if st is None:
         return None
+    if stat.S_ISDIR(st.st_mode):
+        return {"mode": st.st_mode}
     row = {"mode": st.st_mode, "ino": st.st_ino, "dev": st.st_dev}
-    if not stat.S_ISDIR(st.st_mode):
-        row |= {"size": st.st_size, "mtime_ns": st.st_mtime_ns, "uid": st.st_uid, "gid": st.st_gid}
-    return row
+    return row | {"size": st.st_size, "mtime_ns": st.st_mtime_ns, "uid": st.st_uid, "gid": st.st_gid}
+
+
+def _described(row: Any) -> Any:
+    """What `describe` said; version 1 said more of directories."""
+    return {"mode": row["mode"]} if isinstance(row, dict) and stat.S_ISDIR(row["mode"]) else row
 
 
 class Journal:
@@ -75,8 +87,12 @@ class Journal:
         if self.is_durable:
             os.fsync(self._out)
 
-    def begin(self, kind: str, top: bytes, tree: HostTree, path: bytes) -> None:
-        """Step `kind` is about to be done at `path` below `tree`, which is the directory `top`.  Raises OSError."""
+    def begin(
+        self, kind: str, top: bytes, tree: HostTree, path: bytes, *, becomes: os.stat_result | None = None
+    ) -> None:
+        """Step `kind` is about to be done at `path` below `tree`, which is the directory `top`. `becomes`: the file
+        that gets the name; after any other step but a removal, call `done`.  Raises OSError.
+        """
         self.steps += 1
         st = tree.stat(path)
         row: dict[str, Any] = {
@@ -86,17 +102,27 @@ class Journal:
             "path": os.fsdecode(path),
         }
         row["before"] = describe(st)
+        if becomes is not None or kind == REMOVE:
+            row["after"] = describe(becomes)
         if st is not None and kind != MODE and not stat.S_ISDIR(st.st_mode):
             fd, name = tree.parent(path)
             keep(fd, name, self.fd, str(self.steps).encode())
         self._write(row)
 
+    def aside(self, top: bytes, path: bytes) -> None:
+        """A directory for new files is about to be made.  Raises OSError."""
+        self._write({"aside": os.fsdecode(path), "top": os.fsdecode(top)})
+
     def done(self, tree: HostTree, path: bytes) -> None:
         """The step is done.  Raises OSError."""
         self._write({"done": self.steps, "after": describe(tree.stat(path))})
 
+    def end(self) -> None:
+        """All was done that was to be done.  Raises OSError."""
+        os.write(self._out, _END)
+
     def close(self) -> None:
-        """Close the journal: there are no more steps."""
+        """Close the journal."""
         os.fsync(self._out)
         os.close(self._out)
         os.close(self.fd)
@@ -137,6 +163,38 @@ def keep(fd: int, name: bytes, to_fd: int, to_name: bytes) -> None:
         raise OSError(22, "neither file nor link: it cannot be kept")
 
 
+def remove_aside(tree: HostTree, path: bytes) -> None:
+    """Remove a directory for new files, and those in it.  Raises OSError."""
+    fd = tree.open_directory(path)
+    try:
+        for name in os.listdir(fd):
+            if os.fsencode(name).startswith(NEW):
+                os.unlink(name, dir_fd=fd)
+    finally:
+        os.close(fd)
+    fd, last = tree.parent(path)
+    if last.startswith(NEW):
+        os.rmdir(last, dir_fd=fd)
+
+
+def is_cut_off(name: str, directory: str = "") -> bool:
+    """Whether the last application of sandbox `name` was cut off, and not undone since.  Raises OSError."""
+    top = directory or default_directory()
+    if not os.path.isdir(top):
+        return False
+    found = sorted(each for each in os.listdir(top) if each.startswith(name + "@"))
+    if not found:
+        return False
+    try:
+        with open(os.path.join(top, found[-1], "journal"), "rb") as file:
+            head = file.readline()
+            begun, size = file.tell(), file.seek(0, os.SEEK_END)
+            file.seek(max(begun, size - len(_END)))
+            return size > begun and json.loads(head).get("version") == VERSION and file.read() != _END
+    except (FileNotFoundError, ValueError):
+        return False
+
+
 class Undo:
     """Undoes an application, the last step first."""
 
@@ -155,6 +213,7 @@ class Undo:
         self.trees: dict[str, HostTree] = {}
         self.left: list[tuple[bytes, str]] = []  # paths that were not undone, and the reason
         self.undone: list[bytes] = []
+        self._asides: list[tuple[str, str]] = []
 
     def run(self, *, is_forced: bool) -> None:
         """Undo all steps; the journal is removed when all are undone. Raises RecordError, OSError."""
@@ -166,6 +225,11 @@ class Undo:
                     self.undone.append(path)
             except OSError as error:
                 self.left.append((path, error.strerror or str(error)))
+        for top, name in self._asides:
+            try:
+                remove_aside(self._tree(top), os.fsencode(name))
+            except OSError:
+                pass  # it was removed, with all of the directory perhaps
         if not self.left:
             shutil.rmtree(self.ident, dir_fd=self.top_fd)
 
@@ -179,12 +243,15 @@ class Undo:
                     row = json.loads(line)
                 except ValueError:
                     break  # the crash came in the middle of it
-                if number == 0 and row.get("version") != VERSION:
+                if number == 0 and row.get("version") not in _READABLE:
                     raise RecordError("the journal was written by another version of cloche")
                 if "step" in row:
+                    row["before"] = _described(row["before"])
                     steps.append(row)
-                elif "done" in row:
-                    after[row["done"]] = row["after"]
+                if "after" in row:
+                    after[row["step"] if "step" in row else row["done"]] = _described(row["after"])
+                if "aside" in row:
+                    self._asides.append((row["top"], row["aside"]))
         return steps, after
 
     def _tree(self, top: str) -> HostTree:
@@ -201,7 +268,8 @@ class Undo:
             return False  # the step was not carried out
         if after is not _UNKNOWN and shown != after and not is_forced:
             raise OSError(0, "it has changed since; --force undoes that, too")
-        if after is _UNKNOWN and row["do"] == CREATE and now is not None and not is_forced:
+        is_empty = now is not None and stat.S_ISDIR(now.st_mode)  # or it cannot be removed
+        if after is _UNKNOWN and row["do"] == CREATE and now is not None and not is_empty and not is_forced:
             raise OSError(0, "somebody else may have made it; --force removes it")
         fd, name = tree.parent(path, make=True)
         if row["do"] == MODE:
@@ -225,7 +293,7 @@ class Undo:
 
     def _put_back(self, kept: bytes, fd: int, name: bytes) -> None:
         """Give the kept file its name again, atomically."""
-        temporary = b".cloche-new-" + os.urandom(8).hex().encode()
+        temporary = new_name()
         keep(self.fd, kept, fd, temporary)
         try:
             os.rename(temporary, name, src_dir_fd=fd, dst_dir_fd=fd)
