@@ -28,6 +28,24 @@ needs_langchain = pytest.mark.skipif(
 )
 
 
+def run_pytest(folder: Path) -> "subprocess.CompletedProcess[str]":
+    """The tests in it, with cloche's fixtures."""
+    words = [sys.executable, "-m", "pytest", "-q", "--strict-markers", "-p", "no:cacheprovider"]
+    if "cloche" not in [
+        point.name for point in __import__("importlib.metadata").metadata.entry_points(group="pytest11")
+    ]:
+        words += ["-p", "cloche.integrations.pytest"]
+    return subprocess.run(
+        [*words, str(folder)],
+        cwd=folder,
+        env=environment(),
+        timeout=100,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 def test_pytest(tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text(
         "import pytest\n"
@@ -44,20 +62,7 @@ def test_pytest(tmp_path: Path) -> None:
         "    from cloche import Sandbox\n"
         "    assert len(names) == 3 and not {info.name for info in Sandbox.list()} & set(names)\n"
     )
-    words = [sys.executable, "-m", "pytest", "-q", "--strict-markers", "-p", "no:cacheprovider"]
-    if "cloche" not in [
-        point.name for point in __import__("importlib.metadata").metadata.entry_points(group="pytest11")
-    ]:
-        words += ["-p", "cloche.integrations.pytest"]
-    done = subprocess.run(
-        [*words, str(tmp_path)],
-        cwd=tmp_path,
-        env=environment(),
-        timeout=100,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_pytest(tmp_path)
     assert done.returncode == 0 and "3 passed" in done.stdout, done.stdout + done.stderr
 
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from cloche.egress.fieldtypes import texts
 from cloche.egress.hosts import BadHost, address_text, is_within, parse_address, parse_name
-from cloche.egress.ranges import carried, special_purpose, special_range
+from cloche.egress.ranges import OWN, carried, special_purpose, special_range
 from cloche.egress.requestrules import RequestRule, Secret
 from cloche.wire.egress import TCP, UDP
 
@@ -536,7 +536,8 @@ class Policy:
         what = special_purpose(addr)
         if not what or rule.is_internal or self.grant_of_address(addr, transport, port) is not None:
             return ""
-        return f"{what}; a rule with `internal = true`, or one for the address, would allow it"
+        other = "" if what in OWN else ", or one for the address,"
+        return f"{what}; a rule with `internal = true`{other} would allow it"
 
     def rules_of_name(self, name: str) -> list[Rule]:
         """The rules that grant a name; empty if there are none, or if it is denied altogether."""

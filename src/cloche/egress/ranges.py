@@ -10,7 +10,7 @@ from typing import Final
 
 from cloche.egress.hosts import is_within, parse_address, unmapped
 
-__all__ = ["Range", "carried", "special_purpose", "special_range"]
+__all__ = ["OWN", "Range", "carried", "special_purpose", "special_range"]
 
 
 class Range:
@@ -62,6 +62,7 @@ _RANGES: Final = [
         ("ff00::/8", "multicast"),
     )
 ]
+OWN: Final = ("loopback", "this host")  # what those are that lead to the host itself
 _ABANDONED: Final = Range("::/96", "an address of an abandoned kind")
 _NAT64: Final = parse_address("64:ff9b::")
 _6TO4: Final = parse_address("2002::")

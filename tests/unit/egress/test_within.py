@@ -72,6 +72,12 @@ def test_what_a_name_may_lead_to() -> None:
         rule = allowed(policy, "db.test", 5432)
         assert rule is not None
         assert (policy.objection(rule, private, TCP, 5432) == "") is may
+        remedy = "" if may else "internal = true`, or one for the address, would"
+        assert remedy in policy.objection(rule, private, TCP, 5432)
+        own = policy.objection(
+            rule, bytes([127, 0, 0, 1]), TCP, 5432
+        )  # takes `internal`, whatever else is allowed
+        assert (own == "") is may and ("internal = true` would" in own) is not may
         assert policy.rules_of_name("db.test")[0].dns == (["SRV", "TXT"] if may else [])
     denying = operator(deny=("10.0.0.0/8",))
     denying.is_open = True
