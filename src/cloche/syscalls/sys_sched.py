@@ -27,7 +27,7 @@ from cloche.abi.structs import pack_timespec
 from cloche.kernel import sched
 from cloche.kernel.access import find_task, threads_of
 from cloche.kernel.args import Args, to_i32, to_u32, to_u64
-from cloche.kernel.pid_namespace import pid_from
+from cloche.kernel.pid_namespace import pid_from, pid_in
 from cloche.kernel.task import Task
 from cloche.vfs.userns import map_uid
 
@@ -199,7 +199,7 @@ def sys_sched_getattr(task: Task, args: Args) -> int:
 
 
 def _chosen(task: Task, kind: int, who: int) -> list[Task]:
-    """The tasks that setpriority or ioprio_set means: kind 0 a thread, 1 a process group, 2 a user."""
+    """The tasks that the calls on priorities mean: kind 0 a thread, 1 a process group, 2 a user."""
     kernel = task.kernel
     if kind == PRIO_PROCESS:
         target = find_task(task, who)
@@ -210,9 +210,16 @@ def _chosen(task: Task, kind: int, who: int) -> list[Task]:
         if group is None:
             return []
         return [member for members in group.members for member in threads_of(members)]
-    uid = map_uid(task.creds.user_ns, who) if who else task.creds.uid
+    return _tasks_of(task, map_uid(task.creds.user_ns, who) if who else task.creds.uid)
+
+
+def _tasks_of(task: Task, uid: int) -> list[Task]:
+    """A user's tasks that have a number in the caller's pid namespace (task_pid_vnr)."""
     return [
-        member for group in kernel.groups.values() for member in threads_of(group) if member.creds.uid == uid
+        member
+        for group in task.kernel.groups.values()
+        for member in threads_of(group)
+        if member.creds.uid == uid and pid_in(task.pid_ns, member.tid)
     ]
 
 
@@ -251,7 +258,10 @@ def sys_ioprio_set(task: Task, args: Args) -> int:
     sched.check_ioprio(task.creds, ioprio)
     if which not in (IOPRIO_WHO_PROCESS, IOPRIO_WHO_PGRP, IOPRIO_WHO_USER):
         return -EINVAL
-    targets = _chosen(task, which - 1, who)
+    if which == IOPRIO_WHO_USER:  # 0 is not the caller, as in the other three calls (block/ioprio.c)
+        targets = _tasks_of(task, map_uid(task.creds.user_ns, who))
+    else:
+        targets = _chosen(task, which - 1, who)
     for target in targets:
         sched.set_ioprio(task, target, ioprio)
     return 0 if targets else -ESRCH

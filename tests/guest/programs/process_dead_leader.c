@@ -151,10 +151,14 @@ static void look(int pid)
     say("clock_gettime leader", clock_gettime(clock | 4, &time));
     int head;
     (void)head;
-    void *list_head;
+    void *list_head = &head;
     size_t list_size;
     say("get_robust_list", syscall(SYS_get_robust_list, pid, &list_head, &list_size));
+    printf("its list: %s\n", list_head ? "one" : "none");
     say("setpgid", setpgid(pid, pid));
+    say("setpriority group", setpriority(PRIO_PGRP, pid, 5));
+    say("getpriority leader", getpriority(PRIO_PROCESS, pid));
+    say("getpriority thread", getpriority(PRIO_PROCESS, thread));
     say("waitpid nohang", waitpid(pid, NULL, WNOHANG));
 }
 
