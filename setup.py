@@ -9,8 +9,8 @@ Environment:
 - CLOCHE_DEBUG=1: with the lines of the generated C for a debugger, 13 MB; profilers need only the names of functions,
   which are always there.
 
-The long steps run on all cores: while mypyc translates, on one, the programs in C are compiled; then one worker
-compiles the library, on all cores, and others the modules that only load it.
+The long steps run on all cores: while mypyc translates, on one, the programs in C are compiled; then the library is, on
+all cores.
 """
 
 import hashlib
@@ -22,7 +22,6 @@ import sys
 import sysconfig
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 from setuptools import Command, Extension, setup
@@ -39,34 +38,27 @@ BUILD = (
     "build/pure" if PURE else "build/compiled"
 )  # directories apart: an interpreted wheel has no compiled modules in it
 
-# The sentry: all code on the path of a system call.  The other processes run interpreted.
-COMPILED_PACKAGES = [
-    "abi",
-    "arch",
-    "platform",
-    "mm",
-    "vfs",
-    "kernel",
-    "fs",
-    "net",
-    "syscalls",
-    "boot",
-    "wire",
-]
-
 # Modules of those packages that stay interpreted, each with the reason.
 INTERPRETED: dict[str, str] = {}
 
-_spec = importlib.util.spec_from_file_location("cloche_csrc_build", ROOT / "csrc" / "build.py")
-assert _spec is not None and _spec.loader is not None
-csrc = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(csrc)
+
+def _loaded(name: str, path: Path) -> Any:
+    """A module of the checkout, which is not installed yet."""
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+csrc = _loaded("cloche_csrc_build", ROOT / "csrc" / "build.py")
+library = _loaded("cloche_library", SOURCE / "library.py")
 
 
 def compiled_modules() -> list[str]:
     """The paths, relative to this file, of the modules that mypyc compiles."""
     out = []
-    for package in COMPILED_PACKAGES:
+    for package in library.PACKAGES:
         for path in sorted((SOURCE / package).rglob("*.py")):
             name = path.relative_to(SOURCE).as_posix()
             # Modules of constants, too: they load faster than from bytecode.
@@ -102,6 +94,7 @@ def compiled_extensions() -> list[Extension]:
     os.environ["MYPYPATH"] = "src"
     modules = compiled_modules()
     say(f"translating {len(modules)} modules to C with mypyc")
+    is_separate = os.environ.get("CLOCHE_SEPARATE") == "1"
     extensions: list[Extension] = mypycify(
         ["--config-file", "pyproject.toml", *modules],
         target_dir=f"{BUILD}/c",
@@ -109,9 +102,13 @@ def compiled_extensions() -> list[Extension]:
         debug_level=os.environ.get("CLOCHE_DEBUG", "0"),
         # One library: a sandbox starts in half the time that a library per module takes to load, and calls
         # between modules are direct.  A library per module rebuilds faster after an edit.
-        separate=os.environ.get("CLOCHE_SEPARATE") == "1",
+        separate=is_separate,
         multi_file=True,
+        group_name=None if is_separate else library.GROUP,
     )
+    if not is_separate:  # `cloche.library` makes the modules, without an extension for each
+        extensions = [extension for extension in extensions if extension.name == library.LIBRARY]
+        assert len(extensions) == 1
     _forget_old(Path(BUILD) / "c", extensions)
     for extension in extensions:
         if len(extension.sources) > MANY:
@@ -216,24 +213,15 @@ def _signature(options: list[str]) -> str:
 
 
 def _shared_headers(sources: list[str]) -> tuple[str, str] | None:
-    """The name and contents of a header with the files that all of `sources`, and many others, include first.
-
-    For the library that is 2 MB, a fifth of the time; for each module that only loads it Python's own, nearly all of
-    its time.  None where this saves nothing.
+    """The name and contents of a header with the files that all of `sources`, and many others, include first: 2 MB, a
+    fifth of the library's time.  None where this saves nothing.
     """
+    if len(sources) <= MANY:
+        return None
     folder = Path(BUILD) / "c"
-    if len(sources) > MANY:
-        names = sorted(path.name for path in folder.glob("__native*.h"))
-        paths = [COLD, *(ROOT / folder / name for name in names)]
-        return "library.h", "".join(f'#include "{path}"\n' for path in paths)
-    first = Path(sources[0])
-    if len(sources) == 1 and folder in first.parents and not first.name.startswith("__native"):
-        return "module.h", "#include <Python.h>\n"
-    return None
-
-
-_precompiling = Lock()
-_precompiled_for: dict[Path, list[str]] = {}
+    names = sorted(path.name for path in folder.glob("__native*.h"))
+    paths = [COLD, *(ROOT / folder / name for name in names)]
+    return "library.h", "".join(f'#include "{path}"\n' for path in paths)
 
 
 def _precompiled(command: list[str], name: str, text: str) -> str:
@@ -242,13 +230,10 @@ def _precompiled(command: list[str], name: str, text: str) -> str:
     A compiler that cannot use the parsed form reads the header, which does no harm.
     """
     header = Path(BUILD) / "headers" / name  # not in a directory whose changes make objects old
-    with _precompiling:
-        if _precompiled_for.get(header) != command:
-            header.parent.mkdir(parents=True, exist_ok=True)
-            header.write_text(text)
-            made = [argument for argument in command if argument != "-c"]
-            subprocess.run([*made, "-x", "c-header", str(header), "-o", f"{header}.gch"], check=True)
-            _precompiled_for[header] = command
+    header.parent.mkdir(parents=True, exist_ok=True)
+    header.write_text(text)
+    made = [argument for argument in command if argument != "-c"]
+    subprocess.run([*made, "-x", "c-header", str(header), "-o", f"{header}.gch"], check=True)
     return str(header)
 
 

@@ -51,9 +51,7 @@ static PyObject *call_if_same(PyObject *self, PyObject *const *args, Py_ssize_t 
 /* address(bytes or bytearray): for a struct that points to them; they must live, and stay as large, until the call is over. */
 static PyObject *address(PyObject *Py_UNUSED(self), PyObject *bytes)
 {
-    if (PyByteArray_Check(bytes))
-        return PyLong_FromVoidPtr(PyByteArray_AS_STRING(bytes));
-    char *at = PyBytes_AsString(bytes);
+    char *at = PyByteArray_Check(bytes) ? PyByteArray_AS_STRING(bytes) : PyBytes_AsString(bytes);
     return at ? PyLong_FromVoidPtr(at) : NULL;
 }
 
@@ -65,25 +63,27 @@ static int choose_protocol(void *Py_UNUSED(ssl), const unsigned char **out, unsi
                            const unsigned char *offered, unsigned int length, void *arg)
 {
     const unsigned char *wanted = arg;
-    unsigned int at = 0;
-    while (at < length) {
-        unsigned int size = offered[at++];
-        if (size > length - at)
-            break;
+    for (unsigned int at = 0, size; at < length && (size = offered[at++], size <= length - at); at += size)
         if (size && size == wanted[0] && !memcmp(offered + at, wanted + 1, size)) {
             *out = wanted + 1;
             *out_length = wanted[0];
             return 0; /* SSL_TLSEXT_ERR_OK */
         }
-        at += size;
-    }
     return 3; /* SSL_TLSEXT_ERR_NOACK */
+}
+
+/* make_module(capsule): the module of the library that mypyc made whose initialisation that is (cloche/library.py). */
+static PyObject *make_module(PyObject *Py_UNUSED(self), PyObject *capsule)
+{
+    PyObject *(*make)(void) = (PyObject * (*)(void)) PyCapsule_GetPointer(capsule, PyCapsule_GetName(capsule));
+    return make ? make() : NULL;
 }
 
 static PyMethodDef methods[] = {
     {"call", (PyCFunction)(void (*)(void))call, METH_FASTCALL, NULL},
     {"call_if_same", (PyCFunction)(void (*)(void))call_if_same, METH_FASTCALL, NULL},
     {"address", address, METH_O, NULL},
+    {"make_module", make_module, METH_O, NULL},
     {NULL, NULL, 0, NULL},
 };
 

@@ -4,6 +4,8 @@
 sandbox import this package, too, and need none of it.
 """
 
+from cloche.library import use
+
 __version__ = "0.1.0"
 
 TYPE_CHECKING = False
@@ -19,3 +21,6 @@ def __getattr__(name: str) -> object:
 
         return getattr(sdk, name)
     raise AttributeError(f"module 'cloche' has no attribute {name!r}")
+
+
+use()

@@ -197,13 +197,13 @@ def _wait_for_connection(sock: socket.socket) -> socket.socket:
 
 
 def _files_of_cloche() -> list[str]:
-    """The files whose times tell whether cloche was changed since it was imported; for compiled modules their
-    directories.
+    """The files whose times tell whether cloche was changed since it was imported; compiled modules have one library
+    together, and names of files that are none.
     """
     paths = [
         getattr(module, "__file__", None) for name, module in sys.modules.items() if name.startswith("cloche")
     ]
-    return sorted({path if path.endswith(".py") else os.path.dirname(path) for path in paths if path})
+    return sorted({path for path in paths if path and os.path.exists(path)})
 
 
 def _states(paths: list[str]) -> list[tuple[int, int, int]]:

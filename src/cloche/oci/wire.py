@@ -5,12 +5,10 @@ such a verb does. Only for a process that uses nothing of that library: the two 
 """
 
 import sys
-from _frozen_importlib_external import FileFinder, SourceFileLoader  # what importlib.machinery shows
 
-import cloche.wire
+from cloche.library import Finder
 
 
 def interpret() -> None:
-    """From now on modules of `wire` come from their source files, which stand beside the compiled ones."""
-    for path in cloche.wire.__path__:
-        sys.path_importer_cache[path] = FileFinder(path, (SourceFileLoader, [".py"]))
+    """From now on modules come from their source files."""
+    sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, Finder)]

@@ -1,4 +1,6 @@
-"""Host system calls (csrc/host/sys.c).  Only cloche.platform.hostsys imports this."""
+"""Host system calls (csrc/host/sys.c), which only cloche.platform.hostsys imports; and what makes compiled modules."""
+
+from types import ModuleType
 
 protocol_chooser: int
 
@@ -7,3 +9,4 @@ def call_if_same(
     one: int, other: int, length: int, number: int, /, *arguments: int | bytes | bytearray
 ) -> int | None: ...
 def address(data: bytes | bytearray, /) -> int: ...
+def make_module(capsule: object, /) -> ModuleType: ...
