@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import signal
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -89,6 +90,65 @@ def test_what_the_host_has_changed_since_is_a_conflict(keeper: Keeper) -> None:
     assert done.status == 1 and done.err.count("\n") == 3
     assert (keeper.project / "file").read_text() == "the host's\n" and (keeper.project / "script").exists()
     assert not (keeper.project / "sub" / "deep").exists()
+
+
+@pytest.mark.parametrize(
+    ("script", "host"),
+    [
+        ("echo more >>file", "rm file; ln -s script file"),
+        ("echo more >>file", "rm file"),
+        ("echo more >>file", "rm file; mkdir file; echo x >file/x"),
+        ("rm file; echo other >file", "rm file"),
+        ("rm file; ln -s script file", "rm file; mkdir file"),
+        ("echo new >sub/new; echo more >>sub/deep", "rm -r sub"),
+        ("echo new >sub/new; echo more >>sub/deep", "rm -r sub; ln -s /tmp sub"),
+        ("mkdir sub/a; echo more >>sub/a/b; rm sub/deep", "rm -r sub; echo x >sub"),
+        ("rm sub/deep", "rm -r sub"),
+    ],
+)
+def test_what_the_host_has_taken_away_is_shown_as_before_the_end(
+    keeper: Keeper, script: str, host: str
+) -> None:
+    top = keeper.project
+    detached(keeper, f"{script}; touch /tmp/done; sleep 1000", "--name", "d")
+    wait_until(
+        lambda: keeper("exec", "d", "--", "test", "-e", "/tmp/done").status == 0, "the end of the script"
+    )
+    subprocess.run(["sh", "-ec", host], cwd=top, check=True)
+    words = ("diff", "--json", "d", str(top))
+    running = json.loads(outcome(keeper, *words))
+    assert keeper("stop", "-t", "0", "d").status == 0
+    assert json.loads(outcome(keeper, *words)) == running
+    assert keeper.run("true", "--name", "k", "--keep", "--from", "d") == ""
+    assert json.loads(outcome(keeper, "diff", "--json", "k", str(top))) == running
+
+
+def test_what_has_become_a_link_is_shown_no_more_once_it_was_applied(keeper: Keeper) -> None:
+    (keeper.project / "link").symlink_to("file")
+    keeper.run(
+        "rm file; ln -s script file; rm link; echo x >link; mv sub/deep deep; ln -s ../deep sub/deep", *NEW
+    )
+    assert len(changes(keeper, "k")) == 4
+    outcome(keeper, "apply", "k")
+    assert changes(keeper, "k") == changes(keeper, "k") == []
+    assert keeper.run("readlink file sub/deep; cat link", *AGAIN) == "script\n../deep\nx\n"
+    assert changes(keeper, "k") == [] and outcome(keeper, "apply", "k") == ""
+
+
+def test_what_is_written_where_the_host_has_taken_a_directory_away(keeper: Keeper) -> None:
+    """It is kept, and there when the directory is back, with what the host has in it."""
+    top = keeper.project
+    keeper.run("echo more >>sub/deep", *NEW)
+    deep = (top / "sub" / "deep").read_text()
+    (top / "sub").rename(top.parent / "sub")
+    assert keeper.run("cat sub/deep; echo new >sub/new; ls sub", *AGAIN) == deep + "more\ndeep\nnew\n"
+    assert keeper.run("mv sub/new sub/newer; echo again >>sub/deep; ls sub", *AGAIN) == "deep\nnewer\n"
+    (top.parent / "sub" / "host").write_text("")
+    (top.parent / "sub").rename(top / "sub")
+    assert keeper.run("cat sub/deep sub/newer; ls sub", *AGAIN) == deep + (
+        "more\nagain\nnew\ndeep\nhost\nnewer\n"
+    )
+    assert changes(keeper, "k") == [f"M\t{top}/sub/deep", f"A\t{top}/sub/newer"]
 
 
 def test_what_the_host_takes_away_for_a_while(keeper: Keeper) -> None:

@@ -13,7 +13,7 @@ from cloche.abi.errno import (
 from cloche.abi.fcntl import O_DIRECTORY
 from cloche.abi.fs import SEEK_DATA
 from cloche.abi.stat import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG
-from cloche.fs.changes import MAX_WAY_BYTES, Change, Changes, open_inode
+from cloche.fs.changes import CHANGED, MAX_WAY_BYTES, Change, Changes, open_inode
 from cloche.fs.tmpfs_inode import TmpfsInode
 from cloche.kernel.patience import Patience
 from cloche.vfs.dcache import lookup_child
@@ -152,13 +152,14 @@ def _change(
     if known is not None:
         base = Base(known.mode, known.uid, known.gid, known.size, known.mtime_ns, known.ctime_ns)
         old = known.data
-    elif below is not None:
+    elif below is not None or change.kind == CHANGED:
         first = layer.firsts.get(change.path)
         if first is not None:
             base = Base(first.mode, first.uid, first.gid, first.size, first.mtime_ns, first.ctime_ns)
-        else:
+        elif below is not None:
             base = Base(below.mode, below.uid, below.gid, below.size, below.mtime_ns, below.ctime_ns)
-        base.ino = below.ino & 0x7FFFFFFFFFFFFFFF
+        if base is not None and below is not None:
+            base.ino = below.ino & 0x7FFFFFFFFFFFFFFF
     shown = (
         inode
         if inode is not None

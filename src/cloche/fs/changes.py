@@ -273,19 +273,24 @@ class Changes:
         known = self.layer.known.get(path)
         if known is not None and above is not None:
             self.seen.add(path)
-        if (
-            isinstance(above, TmpfsInode)
-            and above.is_from_before
-            and above.backing is None
-            and not above.is_dir()
-            and path not in self.layer.firsts
-        ):
-            below = None  # the host has created the file since
+        is_gone = False  # on the host, what an earlier sandbox has changed
+        if isinstance(above, TmpfsInode) and above.is_from_before and above.backing is None:
+            first = self.layer.firsts.get(path)
+            if above.is_dir():
+                is_gone = above.origin is not None
+            elif first is None:
+                below = None  # the host has created the file since
+            else:
+                is_gone = (below is None or below.is_dir()) and first.mode & S_IFMT != S_IFDIR
+            if is_gone:
+                below = None
+                if is_wanted and known is None and not above.is_dir():
+                    yield Change(CHANGED, path, above, None)
         is_same_kind = above is not None and below is not None and above.is_dir() == below.is_dir()
         if is_wanted and below is not None and not is_same_kind and known is None:
             yield Change(DELETED, path, None, below)
         last: Change | None = None
-        if above is not None and is_wanted:
+        if above is not None and is_wanted and not (is_gone and known is None):
             if known is not None:
                 yield from self._compare_known(path, above, known, below)
             elif is_same_kind and below is not None:

@@ -1,14 +1,18 @@
 """Restores the file systems of a kept layer from what its journal says (`fs.kept`, `fs.kept_rows`)."""
 
+from typing import Final
+
 from cloche.abi.errno import EIO, ENOENT, ENOSPC, LinuxError
 from cloche.abi.stat import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, dtype
 from cloche.fs.dir_entry import DirEntry
-from cloche.fs.kept_rows import ORIGIN_NEW, ORIGIN_STARTED, ROOT_LABEL, JournalState, number_at
+from cloche.fs.kept_rows import ORIGIN_NEW, ORIGIN_STARTED, ROOT_LABEL, JournalState, bytes_at, number_at
 from cloche.fs.overlay import OverlayDir, OverlayFile
 from cloche.fs.quota import FileMaker
 from cloche.fs.tmpfs import TmpfsDir, TmpfsFile
 from cloche.fs.tmpfs_inode import MemoryFs, TmpfsInode, TmpfsLink
 from cloche.vfs.objects import Context
+
+_MAX_PATH: Final = 4096  # what the host has taken away from deeper places is not seen
 
 
 def origin_of(inode: TmpfsInode, paths: dict[TmpfsInode, bytes]) -> bytes | None:
@@ -55,6 +59,9 @@ class Replay:
         self.dropped: set[int] = set()  # labels of files whose contents were the host's, and are gone
         self.lost_rows: dict[int, list[object]] = {}  # as the journal has them, by label
         self.nameless: list[TmpfsInode] = []  # has to stay, or what is in it would be given up
+        self.by_path: dict[bytes, int] = {}  # labels of the lost, by where they were
+        self.stood: dict[bytes, TmpfsDir] = {}  # directories in place of those that the host has not any more
+        self.places: list[tuple[TmpfsDir, bytes, TmpfsInode]] = []  # names of the lost, where they were
         self.lost_names: list[tuple[int, bytes, int]] = []  # directory, name, label
 
     def run(self) -> None:
@@ -77,6 +84,7 @@ class Replay:
                 if row[3] == ORIGIN_STARTED:
                     lost[label] = row
                     self.lost_rows[label] = list(row)
+                    self.by_path.setdefault(bytes_at(row, 4), label)
                     continue
                 inode = self._make(row)
             inode.label = label
@@ -96,6 +104,8 @@ class Replay:
                     self._drop_name(label, name)
                 else:
                     self._name(directory, name, child)
+        for directory, name, inode in self.places:
+            self._put(directory, name, inode)
         for label, row in self.state.files.items():
             if label not in self.made:
                 continue
@@ -155,6 +165,9 @@ class Replay:
                 if child in lost:
                     names_of.setdefault(label, []).append((child, name))
         todo = [label for label in names_of if label in self.made]
+        order = [
+            label for _path, label in sorted(((bytes_at(lost[each], 4), each) for each in lost), reverse=True)
+        ]
         while True:
             while todo:
                 above = todo.pop()
@@ -168,17 +181,82 @@ class Replay:
                         self.made[label] = inode
                         if label in names_of:
                             todo.append(label)
-            if not lost:
+            if not order:
                 return
-            label = next(iter(lost))  # in a directory that is lost, too, or without a name
-            row = lost.pop(label)
-            if number_at(row, 5) & S_IFMT != S_IFDIR:
-                continue  # nobody sees it
-            made = self._made_anew(label, row)
-            if made is not None:
-                self.nameless.append(made)
-            if label in names_of:
-                todo.append(label)
+            label = order.pop()
+            row = lost.pop(label, None)
+            if row is not None:
+                self._leave(label, row)
+                if label in names_of and label in self.made:
+                    todo.append(label)
+
+    def _leave(self, label: int, row: list[object]) -> None:
+        """What the host has not any more stays where it was, if the layer has contents of it. Raises LinuxError."""
+        is_dir = number_at(row, 5) & S_IFMT == S_IFDIR
+        if is_dir:
+            if not any(self.state.names.get(label, {}).values()):
+                return  # made if it is needed
+        elif row[17] is None or row[17] is True:
+            return
+        path = bytes_at(row, 4)
+        above, _slash, name = path.rpartition(b"/")
+        directory = self._stand_in(above) if len(path) < _MAX_PATH else None
+        if directory is None or self._is_taken(directory, name):
+            if is_dir:
+                made = self._made_anew(label, row)
+                if made is not None:
+                    self.nameless.append(made)
+            return
+        inode = self._made_anew(label, row)
+        if inode is not None:
+            self._place(directory, name, inode)
+            if isinstance(inode, TmpfsDir):
+                self.stood[path] = inode
+
+    def _is_taken(self, directory: TmpfsDir, name: bytes) -> bool:
+        """Whether guests have put something else there, or nothing."""
+        return directory.label != 0 and name in self.state.names.get(directory.label, {})
+
+    def _place(self, directory: TmpfsDir, name: bytes, inode: TmpfsInode) -> None:
+        inode.origin, inode.origin_name = directory, name
+        self.places.append((directory, name, inode))
+
+    def _stand_in(self, path: bytes) -> TmpfsDir | None:
+        """The directory that was at a path: it was renamed, or is made again. None: guests have removed it, or there
+        is another file.  Raises LinuxError.
+        """
+        root = self.fs.root_inode
+        at: TmpfsDir | None = root if isinstance(root, TmpfsDir) else None
+        way = b""
+        for part in path.split(b"/") if path else []:
+            if at is None:
+                return None
+            way = way + b"/" + part if way else part
+            label = self.by_path.get(way, 0)
+            known = self.stood.get(way)
+            there = self.made.get(label)
+            if known is not None:
+                at = known
+            elif isinstance(there, TmpfsDir):
+                at = there
+            elif self._is_taken(at, part):
+                return None
+            else:
+                found = at.find(self.ctx, part) if isinstance(at, OverlayDir) else None
+                at = found if isinstance(found, TmpfsDir) else self._stand(at, way, part, label)
+        return at
+
+    def _stand(self, above: TmpfsDir, path: bytes, name: bytes, label: int) -> TmpfsDir:
+        """A directory in place of one. Raises LinuxError."""
+        row = self.state.files.get(label)
+        made = self._made_anew(label, row) if row is not None else None
+        if not isinstance(made, TmpfsDir):
+            self.fs.account.charge_inode()
+            made = TmpfsDir(self.fs, self.fs.alloc_ino(), S_IFDIR | 0o755, 0, 0)
+            made.is_from_before = True
+        self._place(above, name, made)
+        self.stood[path] = made
+        return made
 
     def _moved(self, above: int, name: bytes, row: list[object]) -> TmpfsInode | None:
         """The file that is there in place of a lost one. Raises LinuxError."""
@@ -289,8 +367,11 @@ class Replay:
         if old is not None:
             old.cookie = 0
         inode = self.made.get(child)
-        if inode is None or inode is self.fs.root_inode:
-            return
+        if inode is not None and inode is not self.fs.root_inode:
+            self._put(directory, name, inode)
+
+    def _put(self, directory: TmpfsDir, name: bytes, inode: TmpfsInode) -> None:
+        """Make a name."""
         if isinstance(inode, TmpfsDir):
             # A directory gets one name only, and loses its first one, so no journal can make circles.
             if inode in self.placed:
@@ -303,6 +384,11 @@ class Replay:
                     self._name(above, inode.origin_name, 0)
             elif inode in self.paths:
                 self._unname(self.paths[inode], inode)
+        if isinstance(directory, OverlayDir):
+            directory.removed.add(name)
+        old = directory.entries.pop(name, None)
+        if old is not None:
+            old.cookie = 0
         cookie = directory.next_cookie
         directory.next_cookie = cookie + 1
         entry = DirEntry(name, inode, inode.ino, dtype(inode.mode), cookie)
