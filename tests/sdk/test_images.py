@@ -1,13 +1,14 @@
 """Sandboxes from images, and images of them, by the SDK."""
 
 import asyncio
+import re
 from pathlib import Path
 
 import pytest
 
 from cloche import AsyncSandbox, Sandbox
 from cloche.sdk import SandboxError
-from tests.cli.images import Maker, busybox_layer
+from tests.cli.images import LayerTar, Maker, busybox_layer
 
 
 @pytest.fixture
@@ -46,3 +47,20 @@ def test_the_same_without_waiting(layout: str, root: str) -> None:
             return await sandbox.commit("other:1")
 
     assert asyncio.run(main()).startswith("sha256:")
+
+
+def test_the_example_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: str) -> None:
+    """docs/images.md, where a layout and the `make` in it are yours."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+    tool = LayerTar().add(
+        "bin/make", b"#!/bin/sh\necho kept >/cache/object && echo made >/home/app/made\n", mode=0o755
+    )
+    Maker(tmp_path / "layout").image([busybox_layer(), tool.bytes()], {"Env": ["PATH=/bin"]})
+    text = (Path(__file__).parents[2] / "docs" / "images.md").read_text(encoding="utf-8")
+    [code] = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    given: dict[str, object] = {}
+    exec(compile(code, "images.md", "exec"), given)
+    assert str(given["digest"]).startswith("sha256:")
+    with Sandbox.create(image="built:1", mounts=["cache:/cache"], root=root) as sandbox:
+        assert sandbox.commands.run("cat /home/app/made /cache/object").stdout == "made\nkept\n"

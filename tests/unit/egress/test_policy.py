@@ -1,11 +1,14 @@
 """Rules, and the decision against a slow and simple one."""
 
 import ipaddress
+import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cloche.egress.netfile import read_file
 from cloche.egress.policy import Policy, PolicyError, Rule, parse_rule
 from cloche.egress.ranges import special_purpose
 from cloche.wire.cbor import decode, encode
@@ -221,3 +224,21 @@ def test_addresses_against_the_slow_decision(
         made.rules.append(parse_rule(f"{host}:{rule_port}{suffix}", is_deny=is_deny))
     decided = made.decide_address(addr(text), transport, port).is_allowed
     assert decided == slow_address(rules, text, transport, port)
+
+
+def test_the_files_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that docs/egress.md shows are read as they stand."""
+    text = (Path(__file__).parents[3] / "docs" / "egress.md").read_text(encoding="utf-8")
+    found = re.findall(r"^```toml\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    assert len(found) == 2
+    monkeypatch.setenv("API_TOKEN", "a-token-of-a-test")
+    (tmp_path / "company.pem").write_text("-----BEGIN CERTIFICATE-----\n")
+    policies = []
+    for number, each in enumerate(found):
+        path = tmp_path / f"{number}.toml"
+        path.write_text(each)
+        policies.append(Policy())
+        read_file(str(path), policies[-1])
+    assert policies[0].decide_name("a.example.com", TCP, 443).is_allowed
+    assert not policies[0].decide_name("bad.example.com", TCP, 443).is_allowed
+    assert policies[1].decide_name("api.example.com", TCP, 443).is_allowed
