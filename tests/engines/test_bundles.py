@@ -337,10 +337,11 @@ def test_links_in_the_image_lead_nowhere(cloche: Runtime, tmp_path: Path, root: 
     data = json.loads((bundle / "config.json").read_text())
     data["root"]["readonly"] = False
     (bundle / "config.json").write_text(json.dumps(data))
-    done = cloche("create", "-b", str(bundle), "linked")
+    cloche.make("linked", bundle)
     assert list(victim.iterdir()) == []
-    if done.status == 0:
-        cloche("delete", "-f", "linked")
+    assert cloche("start", "linked").status == 0
+    until(lambda: cloche.output("linked") == "/link/deep\n", "it is there")
+    assert cloche("delete", "-f", "linked").status == 0
     assert list(victim.iterdir()) == [] and not mounts_below(tmp_path)
 
 

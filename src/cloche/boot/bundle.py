@@ -22,7 +22,7 @@ from cloche.fs.tmpfs_options import TmpfsOptions
 from cloche.kernel.task import Container, KernelContext
 from cloche.mm.usermem import KernelIovIter
 from cloche.vfs.credentials import ALL_CAPS, Credentials
-from cloche.vfs.mount import copy_tree, graft, mount_at
+from cloche.vfs.mount import attach, check_room, copy_tree, graft, mount_at, mount_tree
 from cloche.vfs.namei import do_open, path_lookup, vfs_mkdir, vfs_mknod, vfs_symlink, vfs_unlink
 from cloche.vfs.objects import Context, FileSystem
 from cloche.vfs.records import ATTR_GID, ATTR_MODE, ATTR_UID, SetAttr
@@ -150,7 +150,8 @@ def _make_read_only(ctx: Context, path: bytes) -> None:
         raise
     tree = copy_tree(place, is_recursive=True)
     tree.flags |= MS_RDONLY
-    graft(ctx, tree, place)
+    check_room(ctx.mount_ns, len(mount_tree(tree)))
+    attach(ctx.mount_ns, tree, place)  # also on a mount of the same
 
 
 def _show_files(ctx: Context, spec: SandboxSpec) -> None:

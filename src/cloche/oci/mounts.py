@@ -9,7 +9,7 @@ they are missing, as runc does.
 
 import os
 import stat
-from errno import EPERM
+from errno import ELOOP, EPERM
 from typing import Final
 
 from cloche.abi.fcntl import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS
@@ -65,6 +65,7 @@ _IGNORED: Final = frozenset(
     "ratime rnoatime rdiratime rnodiratime rrelatime rnorelatime rstrictatime rnostrictatime "
     "rsymfollow rnosymfollow idmap ridmap".split()
 )
+_MAX_LINKS: Final = 40
 # Destinations of bind mounts, separated by commas.
 SOCKETS_ANNOTATION: Final = "dev.cloche.host-sockets"
 _KINDS: Final = {
@@ -189,7 +190,7 @@ def open_place(root: int, path: str, *, is_file: bool) -> int:
         return _open_in(root, path)
     except FileNotFoundError:
         pass
-    parts = path.strip("/").split("/")
+    parts = _followed(root, path)
     at = _open_in(root, ".")
     for index in range(len(parts)):
         shown = "/".join(parts[: index + 1])
@@ -208,6 +209,32 @@ def open_place(root: int, path: str, *, is_file: bool) -> int:
         os.close(at)
         at = below
     return at
+
+
+def _followed(root: int, path: str) -> list[str]:
+    """The parts of a path below the root, when links have been followed, also those that lead to nothing yet (as runc's
+    securejoin does).  Raises OSError.
+    """
+    left = path.split("/")
+    parts: list[str] = []
+    links = 0
+    while left:
+        part = left.pop(0)
+        if part == "..":
+            del parts[-1:]
+        elif part not in ("", "."):
+            try:
+                target = os.readlink("/".join([*parts, part]), dir_fd=root)
+            except OSError:
+                parts.append(part)
+                continue
+            links += 1
+            if links > _MAX_LINKS:
+                raise OSError(ELOOP, os.strerror(ELOOP))
+            if target.startswith("/"):
+                parts.clear()
+            left[:0] = target.split("/")
+    return parts
 
 
 def _link(fd: int) -> bytes:
