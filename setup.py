@@ -39,7 +39,9 @@ BUILD = (
 )  # directories apart: an interpreted wheel has no compiled modules in it
 
 # Modules of those packages that stay interpreted, each with the reason.
-INTERPRETED: dict[str, str] = {}
+INTERPRETED: dict[str, str] = {
+    "boot/spawn.py": "starts the keeper before `cloche-oci create` has loaded the library of the others (oci/begin.py)",
+}
 
 
 def _loaded(name: str, path: Path) -> Any:

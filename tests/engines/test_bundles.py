@@ -274,6 +274,20 @@ def part_of(cloche: Runtime, ident: str, name: str) -> int:
     raise AssertionError(name)
 
 
+def test_every_part_is_in_the_groups(cloche: Runtime, tmp_path: Path, root: Path) -> None:
+    """The keeper and what it has forked are put there while it starts."""
+    cloche.make("grouped", make_bundle(tmp_path / "b", root, "sleep", "1000"))
+    assert cloche("start", "grouped").status == 0
+    expected = Path(f"/proc/{part_of(cloche, 'grouped', 'anchor')}/cgroup").read_text()
+    assert "grouped" in expected
+    left = [part_of(cloche, "grouped", "monitor")]
+    for pid in left:
+        assert Path(f"/proc/{pid}/cgroup").read_text() == expected
+        left += [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    assert len(left) >= len(PARTS)
+    assert cloche("delete", "-f", "grouped").status == 0
+
+
 @pytest.mark.timeout(3600 if IS_SLOW else 120)
 @pytest.mark.parametrize("part", PARTS)
 def test_the_death_of_a_part_leaves_nothing(cloche: Runtime, tmp_path: Path, root: Path, part: str) -> None:

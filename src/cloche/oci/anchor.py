@@ -66,6 +66,10 @@ class Anchor:
         """Make the socket between anchor and monitor."""
         self.sock, self.far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
+    def adopt(self, sock: socket.socket, far: socket.socket) -> None:
+        """Take a socket whose one end a monitor has already."""
+        self.sock, self.far = sock, far
+
     # -- the caller's side -------------------------------------------------------------------------------
     def begin(
         self,

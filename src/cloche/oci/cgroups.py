@@ -158,6 +158,40 @@ def place(groups: list[str], pid: int) -> None:
         write(os.path.join(path, "cgroup.procs"), str(pid))
 
 
+def place_family(groups: list[str], top: int) -> None:
+    """Put a child and all its descendants into them, while these fork.  Raises OSError.
+
+    A child of one that is there already is there from its birth, and one that was born before appears below its parent,
+    or below `top`, which is a subreaper: so it is over when a second look finds the same as the first.
+    """
+    placed: set[int] = set()
+    seen: set[int] | None = None
+    while groups:
+        found = _family(top)
+        if found == seen and found <= placed:
+            return
+        for pid in found - placed:
+            try:
+                place(groups, pid)
+            except ProcessLookupError:
+                pass  # it has ended
+            placed.add(pid)
+        seen = found
+
+
+def _family(top: int) -> set[int]:
+    found: set[int] = set()
+    left = [top]
+    while left:
+        pid = left.pop()
+        found.add(pid)
+        try:
+            left += [int(word) for word in read(f"/proc/{pid}/task/{pid}/children").split()]
+        except OSError:
+            pass
+    return found
+
+
 def processes(groups: list[str]) -> list[int]:
     """The pids of the processes in these groups."""
     found: set[int] = set()

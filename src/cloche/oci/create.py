@@ -1,15 +1,15 @@
 """`create`, and what `run` shares with it.
 
-Order: the bundle is read and everything of it checked; record and control groups are made; the anchor is forked into
-the namespaces; hooks (prestart, createRuntime) run; the anchor makes its mounts; hooks (createContainer) run; the
-anchor stands in the root; the monitor starts the sandbox, in which the program is looked for.  The pid-file is last.
+Order: the bundle is read; record and control groups are made, and the monitor is forked (`begin`); everything of the
+bundle is checked; the anchor is forked into the namespaces; hooks (prestart, createRuntime) run; the anchor makes its
+mounts; hooks (createContainer) run; the anchor stands in the root; the monitor starts the sandbox, in which the program
+is looked for.  The pid-file is last.
 """
 
-import fcntl
+import marshal
 import os
 import socket
 import stat
-import sys
 import termios
 import time
 from array import array
@@ -19,29 +19,25 @@ from cloche.abi.capability import ALL_CAPS
 from cloche.abi.stat import S_IFBLK, S_IFCHR, S_IFIFO
 from cloche.boot.idmaps import outside
 from cloche.boot.platforms import platform_problem
-from cloche.boot.spec import PLATFORMS, RO, RW, SandboxSpec
+from cloche.boot.spec import PLATFORMS, RO, RW, SandboxSpec, dump
 from cloche.oci import cgroups
 from cloche.oci import quickjson as json
 from cloche.oci.anchor import Anchor
-from cloche.oci.deletion import remove_groups
-from cloche.oci.egress import check_joined, egress_of
+from cloche.oci.begin import Begun
+from cloche.oci.egress import check_joined, egress_of, packed
 from cloche.oci.errors import OciError
 from cloche.oci.hooks import run_hooks
 from cloche.oci.log import Log
-from cloche.oci.members import Held
-from cloche.oci.monitor import fork_monitor
 from cloche.oci.mounts import guest_mounts
 from cloche.oci.pods import join, sandbox_of
 from cloche.oci.propagation import describe_mounts
-from cloche.oci.records import CREATING, Record, check_id, start_time
+from cloche.oci.records import CREATING, LENGTH_BYTES, Record
 from cloche.oci.rootless import is_rootless
 from cloche.oci.seccomp import compile_profile
-from cloche.oci.spec import Bundle, ProcessSpec, encode, read_bundle
+from cloche.oci.spec import Bundle, ProcessSpec, encode
 from cloche.oci.userns import IdMaps
 from cloche.oci.users import add_home
 from cloche.wire.control_client import ControlError
-from cloche.wire.descriptors import tcp_listener
-from cloche.wire.requests import MAX_STREAMS
 
 if TYPE_CHECKING:
     from cloche.oci.systemd import Scope
@@ -197,74 +193,6 @@ def send_master(path: str, master: int, name: str) -> None:
         sock.close()
 
 
-def passed_streams(preserved: str, activated: int = 0) -> list[int]:
-    """This process's descriptors that become the program's: the standard streams (-1: closed), and as many behind them
-    as `activated` and `preserved` say together.  They must be those of the caller, so nothing was opened yet that stays
-    open over execve.
-
-    Raises OciError.
-    """
-    found = standard_streams()
-    if not preserved.isdecimal():
-        raise OciError(f'invalid value "{preserved}" for flag -preserve-fds: parse error')
-    count = activated + int(preserved)
-    if count > MAX_STREAMS - len(found):
-        raise OciError(f"--preserve-fds: at most {MAX_STREAMS - len(found)} descriptors can be passed on")
-    for fd in range(len(found), len(found) + count):
-        try:
-            is_given = fcntl.fcntl(fd, fcntl.F_GETFD) & fcntl.FD_CLOEXEC == 0
-        except OSError:
-            is_given = False
-        if not is_given:
-            raise OciError(f"please check that preserved-fd {fd} (of {count}) is present")
-        problem = _why_not(fd)
-        if problem:
-            raise OciError(f"--preserve-fds: descriptor {fd} {problem}")
-        found.append(fd)
-    return found
-
-
-def _why_not(fd: int) -> str:
-    """Why a descriptor cannot be passed on; empty if it can. The sentry reads and writes it, and can do no more."""
-    mode = os.fstat(fd).st_mode
-    if stat.S_ISREG(mode) or stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
-        return ""
-    can = "files, pipes, terminals, connected stream sockets and listeners of TCP can be passed on"
-    if stat.S_ISDIR(mode):
-        return f"is a directory; {can}"
-    if not stat.S_ISSOCK(mode):
-        return f"is of a kind that cannot be passed on; {can}"
-    with socket.socket(fileno=os.dup(fd)) as sock:
-        if sock.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE) != socket.SOCK_STREAM:
-            return f"is a socket, but not of a stream; {can}"
-        if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-            return ""
-    listener = tcp_listener(fd)
-    if listener is None:
-        return f"is a socket that listens, and not of TCP; {can}"
-    listener.close()
-    return ""
-
-
-def listen_count() -> int:
-    """How many descriptors the caller passes on by socket activation (sd_listen_fds(3)), which begin with 3."""
-    pid, count = os.environ.get("LISTEN_PID", ""), os.environ.get("LISTEN_FDS", "")
-    return int(count) if pid == str(os.getpid()) and count.isdecimal() else 0
-
-
-def standard_streams() -> list[int]:
-    """This process's standard streams, which become the program's; -1: closed."""
-    found: list[int] = []
-    for fd in range(3):
-        try:
-            os.fstat(fd)
-        except OSError:
-            found.append(-1)
-        else:
-            found.append(fd)
-    return found
-
-
 def own_streams(streams: list[int], process: ProcessSpec, maps: IdMaps | None) -> None:
     """Give the standard streams to the program's user, who may then open them by /dev/stdout, as runc does: not
     /dev/null, and nothing of an owner or group without an id in the container's user namespace.
@@ -309,14 +237,11 @@ def timestamp() -> str:
 
 
 def create(
-    root: str,
-    ident: str,
-    bundle_path: str,
+    begun: Begun,
     *,
     console: str,
     pid_file: str,
     platform: str,
-    streams: list[int],
     log: Log,
     activated: int = 0,
     egress: str = "",
@@ -324,43 +249,44 @@ def create(
     has_groups: bool = True,
     is_systemd: bool = False,
 ) -> tuple[Record, int]:
-    """Make a container. `streams` are descriptors (`passed_streams`) that its program gets; it is told that the first
-    `activated` of them behind the standard streams are sockets for it.
+    """Make a container. Its program is told that the first `activated` descriptors behind the standard streams are
+    sockets for it.
 
     Returns its record, and the master of its terminal if that was not sent to the engine. Raises OciError; everything
     that was made is then removed.
     """
-    check_id(ident)
-    bundle = read_bundle(bundle_path)
-    namespaces = open_namespaces(bundle)
-    bundle.settle_ids()
-    check_terminal(bundle.process, console, is_detached=is_detached)
-    if activated:
-        bundle.process.env += [b"LISTEN_FDS=%d" % activated, b"LISTEN_PID=1"]  # as runc says it
-    spec = sandbox_spec(bundle)
-    spec.platform = chosen_platform(bundle, platform)
-    spec.egress = egress_of(bundle, ident, egress)
-    record = Record(root, ident)
-    record.version, record.bundle, record.rootfs = bundle.version, bundle.path, bundle.rootfs
-    record.annotations, record.hooks = bundle.annotations, bundle.hooks
-    record.process, record.created = bundle.process_data, timestamp()
-    sandbox = sandbox_of(root, bundle)
-    if sandbox is not None:
-        check_joined(bundle.annotations, sandbox.annotations)
-        record.sandbox = sandbox.ident
-    record.make()
+    record, streams = begun.record, begun.streams
     anchor = Anchor()
-    monitor: _Monitor | None = None
     scope: Scope | None = None
     try:
-        if has_groups and is_systemd:
-            from cloche.oci import systemd
+        bundle = Bundle(begun.path, begun.data)
+        namespaces = open_namespaces(bundle)
+        bundle.settle_ids()
+        check_terminal(bundle.process, console, is_detached=is_detached)
+        if activated:
+            bundle.process.env += [b"LISTEN_FDS=%d" % activated, b"LISTEN_PID=1"]  # as runc says it
+        spec = sandbox_spec(bundle)
+        spec.platform = chosen_platform(bundle, platform)
+        spec.egress = egress_of(bundle, record.ident, egress)
+        record.version, record.bundle, record.rootfs = bundle.version, bundle.path, bundle.rootfs
+        record.annotations, record.hooks = bundle.annotations, bundle.hooks
+        record.process, record.created = bundle.process_data, timestamp()
+        sandbox = sandbox_of(record.root, bundle)
+        if sandbox is not None:
+            check_joined(bundle.annotations, sandbox.annotations)
+            record.sandbox = sandbox.ident
+        if not begun.is_recorded:
+            begun.make_record()
+            if has_groups and is_systemd:
+                from cloche.oci import systemd
 
-            scope = systemd.Scope(bundle.groups_path, ident, bundle.resources, bundle.annotations)
-            record.groups, record.unit, record.bus = scope.groups, scope.unit, scope.bus
-        elif has_groups:
-            record.groups = cgroups.make(bundle.groups_path, ident, may_fail=is_rootless())
-        record.save()
+                scope = systemd.Scope(bundle.groups_path, record.ident, bundle.resources, bundle.annotations)
+                record.groups, record.unit, record.bus = scope.groups, scope.unit, scope.bus
+            elif has_groups:
+                record.groups = cgroups.make(bundle.groups_path, record.ident, may_fail=is_rootless())
+            record.save()
+            if sandbox is None:
+                begun.fork()
         cgroups.limit(record.groups, bundle.resources)
         if (bundle.resources.get("memory") or {}).get("disableOOMKiller") and not cgroups.is_unified():
             # Version 2 has no such thing, and runc says nothing there.
@@ -372,7 +298,7 @@ def create(
         else:
             own_streams(streams[:3], bundle.process, bundle.maps)
         if sandbox is None:
-            monitor = _Monitor(record, anchor, spec, streams, terminal)
+            anchor.adopt(begun.sock, begun.far)
         else:
             anchor.open()
         anchor.begin(namespaces, record.groups, bundle, bundle.process.argv, terminal)
@@ -386,22 +312,26 @@ def create(
         run_hooks(bundle.hooks, "createRuntime", state)
         anchor.build()
         run_hooks(bundle.hooks, "createContainer", state)
-        end = anchor.sock.fileno() if monitor is not None else os.dup(anchor.sock.fileno())
+        end = anchor.sock.fileno() if sandbox is None else os.dup(anchor.sock.fileno())
         anchor.go()
-        if monitor is not None:
-            monitor.go(anchor.pid)
-        elif sandbox is not None:
+        if sandbox is None:
+            _start(begun, anchor.pid, spec, terminal)
+        else:
             _join(record, sandbox, anchor, end, spec, streams)
         if pid_file:
             write_pid_file(pid_file, anchor.pid)
         record.is_made = True
         record.save()
     except BaseException as failure:
-        if monitor is not None:
-            monitor.drop()
+        begun.drop()
         if scope is not None:
             scope.release()
-        _undo(record, anchor)
+        if anchor.pid:
+            try:
+                anchor.end()
+            except (OSError, AttributeError):
+                pass
+        begun.undo()
         if isinstance(failure, OSError):
             raise OciError(f"cannot create the container: {failure}") from None
         raise
@@ -421,49 +351,29 @@ def _join(
         os.close(end)
 
 
-class _Monitor:
-    """The monitor of a container that is being made: it begins at once, and goes on when the anchor stands."""
-
-    def __init__(
-        self, record: Record, anchor: Anchor, spec: SandboxSpec, streams: list[int], terminal: int
-    ) -> None:
-        self.record: Record = record
-        self.name: str = spec.argv[0].decode(errors="replace")
-        anchor.open()
-        listener = record.listen()
-        hear, self.say = os.pipe2(os.O_CLOEXEC)
-        self.hear, report = os.pipe2(os.O_CLOEXEC)
-        held = Held(anchor.sock, 0)
-        held.terminal = terminal
-        record.monitor = fork_monitor(record, held, spec, streams, listener, (hear, report))
-        record.monitor_start = start_time(record.monitor)
-        record.save()
-        os.close(hear)
-        os.close(report)
-        listener.close()
-
-    def drop(self) -> None:
-        """Say no more to it: unless it has been told to go on it ends."""
-        if self.say >= 0:
-            os.close(self.say)
-            self.say = -1
-
-    def go(self, pid: int) -> None:
-        """Go on: the anchor is ready. Raises OciError if the sandbox cannot be started."""
-        os.write(self.say, str(pid).encode())
-        self.drop()
-        text = b""
+def _start(begun: Begun, pid: int, spec: SandboxSpec, terminal: int) -> None:
+    """Have the monitor start the sandbox: the anchor is ready. Raises OciError if that cannot be."""
+    link = begun.link
+    assert link is not None
+    text = b""
+    try:
+        data = marshal.dumps((pid, dump(spec), None if spec.egress is None else packed(spec.egress)))
+        order = len(data).to_bytes(LENGTH_BYTES, "little") + data
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [terminal]))] if terminal >= 0 else []
+        link.sendall(order[link.sendmsg([order], rights) :])
         while True:
-            data = os.read(self.hear, 65536)
+            data = link.recv(65536)
             if not data:
                 break
             text += data
-        os.close(self.hear)
-        status, problem = (
-            json.loads(text.decode()) if text else (125, _last_line(self.record) or "the monitor died")
-        )
-        if problem:
-            raise OciError(explain_start(status, problem, self.name))
+    except (BrokenPipeError, ConnectionResetError):
+        pass  # it has died
+    begun.drop()
+    status, problem = (
+        json.loads(text.decode()) if text else (125, _last_line(begun.record) or "the monitor died")
+    )
+    if problem:
+        raise OciError(explain_start(status, problem, spec.argv[0].decode(errors="replace")))
 
 
 def _last_line(record: Record) -> str:
@@ -492,24 +402,6 @@ def explain_start(status: int, problem: str, name: str) -> str:
     else:
         return problem
     return f"runc create failed: unable to start container process: {text}"
-
-
-def _undo(record: Record, anchor: Anchor) -> None:
-    """Remove everything of a container that could not be made."""
-    sys.stdout.flush()
-    if anchor.pid:
-        try:
-            anchor.end()
-        except (OSError, AttributeError):
-            pass
-    if record.monitor or record.sandbox:
-        record.pid = 0
-        try:
-            record.end()
-        except OciError:
-            pass
-    remove_groups(record)
-    record.remove()
 
 
 def write_pid_file(path: str, pid: int) -> None:

@@ -6,14 +6,16 @@ only narrow the operator's policy; without that, it narrows what the namespace a
 """
 
 import os
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 from cloche.boot.spec import EgressSpec
 from cloche.oci.errors import OciError
-from cloche.oci.spec import Bundle
 from cloche.wire.cbor import decode, encode
 
-__all__ = ["ANNOTATION", "check_joined", "complete", "egress_of"]
+if TYPE_CHECKING:
+    from cloche.oci.spec import Bundle
+
+__all__ = ["ANNOTATION", "check_joined", "complete", "egress_of", "packed", "unpacked"]
 
 ANNOTATION: Final = "dev.cloche.egress"
 LOG: Final = "egress.log"  # in the container's directory; its second half ends in .1
@@ -22,7 +24,7 @@ _MAX_RESOLVERS: Final = 3  # resolv.conf(5)
 _MAX_BYTES: Final = 65536
 
 
-def egress_of(bundle: Bundle, ident: str, flag: str) -> EgressSpec | None:
+def egress_of(bundle: "Bundle", ident: str, flag: str) -> EgressSpec | None:
     """The settings for egress; None: the container has none. Raises OciError."""
     asked = bundle.annotations.get(ANNOTATION)
     if not flag and asked is None:
@@ -54,6 +56,18 @@ def egress_of(bundle: Bundle, ident: str, flag: str) -> EgressSpec | None:
         raise OciError(f"{where}: inspected TLS needs a container with a /dev of its own")
     sources = [mount.source for mount in bundle.mounts if mount.destination == _RESOLV_CONF]
     made.resolv_conf = sources[-1] if sources else ""
+    return made
+
+
+def packed(spec: EgressSpec) -> tuple[bytes, str, str, bool, dict[str, str]]:
+    """The settings as `marshal` takes them, for the monitor."""
+    return spec.policy, spec.sandbox, spec.resolv_conf, spec.needs_authority, spec.placeholders
+
+
+def unpacked(row: Any) -> EgressSpec:
+    """The inverse of `packed`."""
+    made = EgressSpec(row[0])
+    made.sandbox, made.resolv_conf, made.needs_authority, made.placeholders = row[1:]
     return made
 
 

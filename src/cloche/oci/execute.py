@@ -6,13 +6,15 @@ from typing import Any, Final
 
 from cloche.oci import cgroups
 from cloche.oci.anchor import Anchor, namespace_file
-from cloche.oci.create import check_terminal, open_terminal, own_streams, passed_streams, write_pid_file
+from cloche.oci.config import read_json
+from cloche.oci.create import check_terminal, open_terminal, own_streams, write_pid_file
 from cloche.oci.errors import OciError
 from cloche.oci.foreground import follow
 from cloche.oci.monitor import EXEC
 from cloche.oci.options import Options
 from cloche.oci.records import PAUSED, STOPPED, Record, load
-from cloche.oci.spec import ProcessSpec, read_json
+from cloche.oci.spec import ProcessSpec
+from cloche.oci.streams import passed_streams
 from cloche.oci.userns import IdMaps, maps_of
 from cloche.oci.users import add_home
 from cloche.wire.control_client import ControlClient, ControlError

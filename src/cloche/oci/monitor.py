@@ -7,27 +7,31 @@ the container ends, every part of it is gone before its anchor ends: then the en
 """
 
 import fcntl
+import marshal
 import os
 import select
 import signal
 import socket
 import struct
-import sys
 import termios
 import time
+from array import array
 from typing import TYPE_CHECKING, Final
 
+from cloche.abi.prctl import PR_SET_CHILD_SUBREAPER
 from cloche.boot import confine
 from cloche.boot.control_server import Client, ControlServer
 from cloche.boot.launch import LaunchError, Sandbox, launch
-from cloche.boot.spawn import KeeperProcess, spawn_keeper
-from cloche.boot.spec import EgressSpec, SandboxSpec
-from cloche.oci import cgroups, oom, userns
+from cloche.boot.orphans import end_orphans
+from cloche.boot.spawn import KeeperProcess
+from cloche.boot.spec import EgressSpec, SandboxSpec, load
+from cloche.oci import oom, userns
 from cloche.oci import quickjson as json
-from cloche.oci.egress import complete
+from cloche.oci.egress import complete, unpacked
 from cloche.oci.members import JOIN, STATUS_KILLED, Held, Members
-from cloche.oci.records import Record
+from cloche.oci.records import LENGTH_BYTES, Record
 from cloche.oci.uts import host_name
+from cloche.platform import hostsys
 from cloche.wire import protocol, requests
 from cloche.wire.protocol import Fields, Message, ProtocolError, take_int
 
@@ -39,18 +43,6 @@ EXEC: Final = "oci-exec"  # an ExecRequest; its streams and the anchor's socket;
 PIDS: Final = "oci-pids"  # -> pids: of every anchor
 _OOM_EVERY_S: Final = 1.0  # at most so often is the engine told
 _START_MS: Final = 60_000  # without news, until the container is made
-_IGNORED: Final = (
-    *(
-        signal.SIGHUP,
-        signal.SIGINT,
-        signal.SIGTERM,
-        signal.SIGQUIT,
-        signal.SIGPIPE,
-        signal.SIGUSR1,
-        signal.SIGUSR2,
-    ),
-    *(signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU),
-)
 
 
 class OciMonitor:
@@ -59,7 +51,7 @@ class OciMonitor:
     def __init__(self, record: Record, anchor: Held, report: int) -> None:
         self.record: Record = record
         self.anchor: Held = anchor
-        self.report: int = report  # the pipe on which `create` waits for the result
+        self.report: int = report  # the socket on which `create` waits for the result
         self.execs: dict[int, Held] = {}  # by descriptor
         self.oom_told_s: dict[str, float] = {}  # by container
         self.sandbox: Sandbox
@@ -320,60 +312,65 @@ class OciMonitor:
         self.execs[held.sock.fileno()] = held
 
 
-def fork_monitor(
+def serve(
     record: Record,
-    anchor: Held,
-    spec: SandboxSpec,
+    sock: socket.socket,
     streams: list[int],
     listener: socket.socket,
-    pipes: tuple[int, int],
-) -> int:
-    """The monitor's process, which outlives the caller; its pid.
+    link: socket.socket,
+    keeper: KeeperProcess,
+) -> None:
+    """The life of a monitor, whose keeper gets ready meanwhile (`begin`).
 
-    From the first of `pipes` it reads the anchor's pid once that is ready; to the second it writes the result. The
-    keeper gets ready meanwhile.
+    From `link` it reads what is to be started once the anchor is ready, and to it it writes the result. `sock` is its
+    end of the anchor's socket, `streams` are the program's.
     """
-    hear, report = pipes
-    sys.stdout.flush()
-    pid = os.fork()
-    if pid:
-        return pid
-    try:
-        for signo in _IGNORED:
-            signal.signal(signo, signal.SIG_IGN)
-        signal.pthread_sigmask(signal.SIG_SETMASK, [])
-        os.setsid()
-        confine.name_process("cloche-monitor")
-        cgroups.enter(record.groups)
-        log = os.open(
-            os.path.join(record.path, "log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
-        )
-        high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10) if fd >= 0 else -1 for fd in streams]
-        if anchor.terminal >= 0:
-            anchor.terminal = high[0]
-        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-        os.dup2(null, 0)
-        os.dup2(null, 1)
-        os.dup2(log, 2)
-        os.chdir("/")
-        keep = [anchor.sock.fileno(), listener.fileno(), hear, report, *[fd for fd in high if fd >= 0]]
-        confine.close_all_but([0, 1, 2, *keep])
-        keeper = spawn_keeper()
-        answer = os.read(hear, 16)
-        os.close(hear)
-        if not answer:  # there will be no container
-            os.kill(keeper.pid, signal.SIGKILL)
-            os._exit(0)
-        anchor.pid = int(answer)
-        spec.network_fd = os.open(f"/proc/{anchor.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        spec.has_network = True
-        if spec.uid_map:
-            userns.describe(spec, anchor.pid)
-        if spec.egress is not None:
-            complete(spec.egress, record.path)
-        spec.hostname = spec.hostname or host_name(anchor.pid)
-        OciMonitor(record, anchor, report).run(spec, high, listener, keeper)
-    except BaseException as failure:
-        sys.excepthook(type(failure), failure, failure.__traceback__)
-    finally:
-        os._exit(0)
+    confine.name_process("cloche-monitor")
+    given = [fd for fd in streams if fd >= 0]
+    kept = [sock.fileno(), listener.fileno(), link.fileno(), keeper.link.fileno(), *given]
+    confine.close_all_but([0, 1, 2, *kept])
+    hostsys.prctl(PR_SET_CHILD_SUBREAPER, 1)
+    order, terminal = _hear(link)
+    if not order:  # there will be no container
+        os.kill(keeper.pid, signal.SIGKILL)
+        end_orphans()
+        return
+    pid, data, egress = marshal.loads(order)
+    spec = load(data)
+    held = Held(sock, pid)
+    if terminal >= 0:
+        for fd in streams[:3]:
+            if fd >= 0:
+                os.close(fd)
+        streams[:3] = [terminal, os.dup(terminal), os.dup(terminal)]
+        held.terminal = terminal
+    spec.network_fd = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    spec.has_network = True
+    if spec.uid_map:
+        userns.describe(spec, pid)
+    if egress is not None:
+        spec.egress = unpacked(egress)
+        complete(spec.egress, record.path)
+    spec.hostname = spec.hostname or host_name(pid)
+    OciMonitor(record, held, link.detach()).run(spec, streams, listener, keeper)
+
+
+def _hear(link: socket.socket) -> tuple[bytes, int]:
+    """What is to be started, and its terminal, or -1; empty if `create` has given up, or died."""
+    text, terminal = b"", -1
+    fds = array("i")
+    while len(text) < LENGTH_BYTES + int.from_bytes(text[:LENGTH_BYTES], "little"):
+        try:
+            data, ancillary, _flags, _address = link.recvmsg(
+                1 << 16, socket.CMSG_SPACE(fds.itemsize), socket.MSG_CMSG_CLOEXEC
+            )
+        except ConnectionResetError:
+            data, ancillary = b"", []
+        for level, kind, each in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                fds.frombytes(each)
+                terminal = fds[0]
+        if not data:
+            return b"", -1
+        text += data
+    return text[LENGTH_BYTES:], terminal

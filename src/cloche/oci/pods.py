@@ -12,8 +12,8 @@ from typing import Final
 
 from cloche.boot.spec import HOST, SandboxSpec, to_fields
 from cloche.oci.anchor import Anchor, namespace_file
+from cloche.oci.begin import POD_CONTAINER, POD_MARKS
 from cloche.oci.errors import OciError
-from cloche.oci.members import JOIN
 from cloche.oci.records import CREATED, Record, load, names
 from cloche.oci.spec import Bundle
 from cloche.oci.userns import describe
@@ -23,12 +23,6 @@ from cloche.wire.control_client import ControlClient
 
 __all__ = ["join", "sandbox_of"]
 
-# (type of the container, id of its sandbox): of containerd (pkg/cri/annotations), of CRI-O (pkg/annotations).
-_ANNOTATIONS: Final = (
-    ("io.kubernetes.cri.container-type", "io.kubernetes.cri.sandbox-id"),
-    ("io.kubernetes.cri-o.ContainerType", "io.kubernetes.cri-o.SandboxID"),
-)
-_CONTAINER: Final = "container"
 _SANDBOX: Final = "sandbox"
 # Kinds of namespaces on the host, and their names inside; pid namespaces are looked for separately, before these.
 _SHARED: Final = (("network", "net"), ("ipc", "ipc"), ("uts", "uts"))
@@ -36,8 +30,8 @@ _SHARED: Final = (("network", "net"), ("ipc", "ipc"), ("uts", "uts"))
 
 def sandbox_of(root: str, bundle: Bundle) -> Record | None:
     """The container whose sandbox this one is to join; None: it has its own.  Raises OciError if that has ended."""
-    for kind, ident in _ANNOTATIONS:
-        if bundle.annotations.get(kind) != _CONTAINER:
+    for kind, ident in POD_MARKS:
+        if bundle.annotations.get(kind) != POD_CONTAINER:
             continue
         try:
             found = load(root, bundle.annotations.get(ident, ""))
@@ -101,6 +95,8 @@ def join(
 
     Raises OciError, ControlError.
     """
+    from cloche.oci.members import JOIN  # with all of the monitor
+
     other, kinds = _shared(record, sandbox, anchor.pid)
     if spec.uid_map:
         describe(spec, anchor.pid)

@@ -3,14 +3,13 @@
 import os
 import signal
 
-from cloche.oci.create import create, listen_count, passed_streams
-from cloche.oci.deletion import delete
+from cloche.oci.begin import begin
 from cloche.oci.errors import OciError
-from cloche.oci.foreground import follow
 from cloche.oci.log import Log
 from cloche.oci.options import Options
 from cloche.oci.records import Record
-from cloche.oci.verbs import one_id, start
+from cloche.oci.streams import listen_count, passed_streams
+from cloche.oci.verbs import one_id
 
 
 def _make(
@@ -25,14 +24,21 @@ def _make(
         from cloche.oci.systemd import check_running
 
         check_running()
-    return create(
+    begun = begin(
         root,
         ident,
         options.text("bundle") or os.getcwd(),
+        streams,
+        has_groups=manager != "disabled",
+        is_systemd=is_systemd,
+    )
+    from cloche.oci.create import create  # while the keeper gets ready
+
+    return create(
+        begun,
         console=options.text("console-socket"),
         pid_file=options.text("pid-file"),
         platform=given.text("platform"),
-        streams=streams,
         log=Log(given.text("log"), given.text("log-format", "text")),
         activated=activated,
         egress=given.text("egress"),
@@ -52,6 +58,10 @@ def run_verb(root: str, given: Options, options: Options, words: list[str]) -> i
     """`run`: create, start, and unless it is detached wait, and delete.  Raises OciError."""
     is_detached = options.has("detach")
     record, master = _make(root, given, options, words, "run", is_detached=is_detached)
+    from cloche.oci.deletion import delete
+    from cloche.oci.foreground import follow
+    from cloche.oci.verbs import start
+
     try:
         start(record)
     except OciError:

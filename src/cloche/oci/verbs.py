@@ -339,7 +339,8 @@ def _size(text: str, name: str) -> int:
 
 def _update(record: Record, options: Options) -> None:
     from cloche.oci import cgroups
-    from cloche.oci.spec import check_resources, parse_json, read_json
+    from cloche.oci.config import parse_json, read_json
+    from cloche.oci.spec import check_resources
 
     source = options.text("resources")
     resources: dict[str, Any] = {}

@@ -93,3 +93,10 @@ def test_what_asks_the_monitor_imports_source_files(tmp_path: Path, verb: str) -
     assert status == "1"  # container not running
     assert any(path.endswith("/wire/control_client.py") for path in paths)
     assert [path for path in paths if not path.endswith(".py")] == []
+
+
+def test_what_create_does_before_its_keeper_imports_source_files(tmp_path: Path) -> None:
+    files = "[m.__file__ for n, m in sys.modules.items() if n.startswith('cloche.')]"
+    paths = _run_launched(tmp_path, f"import cloche.oci.running; print(*{files}, file=sys.stderr)")
+    assert any(path.endswith("/boot/spawn.py") for path in paths)
+    assert [path for path in paths if not path.endswith(".py")] == []

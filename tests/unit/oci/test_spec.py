@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
+from cloche.oci.config import MAX_CONFIG_BYTES, parse_json
 from cloche.oci.create import PLATFORM_ANNOTATION, chosen_platform
 from cloche.oci.errors import OciError
 from cloche.oci.features import example_spec
-from cloche.oci.spec import MAX_CONFIG_BYTES, Bundle, ProcessSpec, parse_json, read_bundle
+from cloche.oci.spec import Bundle, ProcessSpec, read_bundle
 
 
 def bundle(tmp_path: Path, **changes: Any) -> Bundle:
