@@ -7,10 +7,12 @@ import pwd
 import shutil
 import subprocess
 import tarfile
+import tempfile
 from pathlib import Path
 
 import pytest
 
+from cloche.cli.import_ import pack
 from tests.cli.harness import CLOCHE, IS_ROOT, USER, is_one_line, run_words
 from tests.cli.images import Images, LayerTar, Maker, busybox_layer
 
@@ -377,6 +379,32 @@ def test_attributes_and_holes_of_a_root_file_system_are_imported(
         }
         wanted = [each for each in os.listxattr(top / name) if each.startswith(("user.", "security.cap"))]
         assert has == {each: os.getxattr(top / name, each) for each in wanted}
+
+
+def test_a_sparse_file_costs_no_more_when_it_is_imported(images: Images, tmp_path: Path) -> None:
+    """Neither in the temporary layer nor in the store."""
+    top = tmp_path / "top"
+    top.mkdir()
+    with open(top / "sparse", "wb") as file:
+        file.write(b"begin")
+        file.seek(100 << 20)
+        file.write(b"middle")
+        file.truncate(200 << 20)
+    with tempfile.TemporaryFile(dir=tmp_path) as layer:
+        pack(str(top), layer)
+        st = os.fstat(layer.fileno())
+        assert st.st_size > 200 << 20 and st.st_blocks < 1000
+        with tarfile.open(fileobj=layer) as tar:
+            read = tar.extractfile("./sparse")
+            assert read is not None and read.read() == (top / "sparse").read_bytes()
+    with tarfile.open(tmp_path / "top.tar", "w") as tar:
+        tar.add(top, ".")
+    for source in ("top", "top.tar"):
+        assert images("import", source, "sparse:1").status == 0
+        assert sum(path.lstat().st_blocks for path in images.data.rglob("*")) < 4000
+    for path in (images.data / "cloche" / "images" / "blobs").iterdir():
+        with open(path, "rb") as file:
+            assert hashlib.file_digest(file, "sha256").hexdigest() == path.name
 
 
 def test_the_stop_signal_is_the_image_s(images: Images, layout: Maker) -> None:

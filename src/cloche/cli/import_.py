@@ -13,6 +13,7 @@ from typing import IO
 from cloche.cli.imagenames import report_image_errors
 from cloche.cli.options import UsageError
 from cloche.cli.tarstream import write_tar
+from cloche.images.holes import HoleWriter
 from cloche.images.make import make_image
 from cloche.images.reference import parse_reference
 from cloche.images.store import Store
@@ -117,10 +118,12 @@ def _contents(fd: int, size_bytes: int) -> Iterator[Record]:
 
 
 def pack(directory: str, out: IO[bytes]) -> None:
-    """Write a directory of the host as a tar stream.  Raises OSError, ImageError."""
+    """Write a directory of the host as a tar archive, with holes.  Raises OSError, ImageError."""
     tree = HostTree(os.fsencode(directory))
+    writer = HoleWriter(out)
     try:
-        write_tar(_Packer(tree).records(), out, b"")
+        write_tar(_Packer(tree).records(), writer, b"")
+        writer.finish()
     finally:
         tree.close()
 
@@ -128,17 +131,17 @@ def pack(directory: str, out: IO[bytes]) -> None:
 def _run(options: argparse.Namespace) -> int:
     name = parse_reference(options.name)
     store = Store()
-    with store.using(), tempfile.TemporaryFile() as layer:
+    with store.using(), tempfile.TemporaryFile(dir=store.path) as layer:
         if options.source != "-" and os.path.isdir(options.source):
             pack(options.source, layer)
         else:
             if options.source == "-" and sys.stdin.isatty():
                 raise UsageError("a tar archive on standard input")
             with open(options.source, "rb") if options.source != "-" else sys.stdin.buffer as source:
-                stream = LayerStream(source)
+                stream, writer = LayerStream(source), HoleWriter(layer)
                 while data := stream.read(1 << 18):
-                    layer.write(data)
-        layer.seek(0)
+                    writer.write(data)
+                writer.finish()
         image = make_image(
             store, None, layer, {"Cmd": shlex.split(options.cmd)}, f"cloche import {options.source}"
         )

@@ -3,7 +3,7 @@
 import stat
 import tarfile
 from collections.abc import Iterator
-from typing import IO, Final
+from typing import IO, Final, cast
 
 from cloche.wire import files
 from cloche.wire.control_client import ControlError
@@ -20,6 +20,11 @@ _KINDS: Final = {
 }
 KINDS: Final = {kind: name for name, kind in _KINDS.items()}
 _ZEROS: Final = bytes(1 << 16)
+_PIECE_BYTES: Final = 1 << 18  # whole pages
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cloche.images.holes import HoleWriter
 
 
 class Contents:
@@ -91,13 +96,18 @@ def header(entry: FileEntry, name: bytes) -> tarfile.TarInfo:
     return info
 
 
-def write_tar(records: Iterator[Record], out: IO[bytes], top: bytes) -> list[FileError]:
+def write_tar(records: Iterator[Record], out: "IO[bytes] | HoleWriter", top: bytes) -> list[FileError]:
     """Write the records of `get` as a tar stream, under the name `top` (empty: `.`). Returns the files that could not
     be read.
     """
     failed: list[FileError] = []
     tar = tarfile.open(
-        mode="w|", fileobj=out, format=tarfile.PAX_FORMAT, encoding="utf-8", errors="surrogateescape"
+        mode="w|",
+        fileobj=cast("IO[bytes]", out),
+        format=tarfile.PAX_FORMAT,
+        encoding="utf-8",
+        errors="surrogateescape",
+        bufsize=_PIECE_BYTES,
     )
     names = top or b"."
     for record in records:

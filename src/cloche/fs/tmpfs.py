@@ -557,6 +557,8 @@ class TmpfsDir(TmpfsInode):
         inode.note()
         if target is not None:
             target.ctime_ns = now
+            if flags & RENAME_EXCHANGE and isinstance(target, TmpfsInode):
+                target.note()
 
     def open(self, ctx: Context, path: Path, flags: int) -> FileDescription:
         return TmpfsDirDescription(path, self, flags)

@@ -27,6 +27,7 @@ from collections.abc import Iterator
 from typing import IO, Any, Final
 
 from cloche.images.errors import ImageError
+from cloche.images.holes import HoleWriter
 from cloche.images.reference import DIGEST, Reference
 from cloche.platform import hostsys
 
@@ -179,13 +180,14 @@ class Store:
         size = 0
         try:
             with open(new, "xb") as out:
+                writer = HoleWriter(out)
                 while data := source.read(1 << 18):
                     size += len(data)
                     if 0 <= limit < size:
                         raise ImageError(f"{digest} is longer than its {limit} bytes")
                     checked.update(data)
-                    out.write(data)
-                out.flush()
+                    writer.write(data)
+                writer.finish()
                 os.fsync(out.fileno())
             found = "sha256:" + checked.hexdigest()
             if digest and found != digest:

@@ -17,9 +17,10 @@ import stat
 import struct
 import tarfile
 from collections.abc import Iterator
-from typing import IO, Final
+from typing import Final
 
 from cloche.images.errors import ImageError
+from cloche.images.holes import PAGE, pages_of, write_all
 from cloche.images.store import Store
 from cloche.images.streams import FREE_BYTES, MAX_RATIO, LayerStream
 from cloche.wire.cbor import decode, encode
@@ -38,8 +39,6 @@ _MAX_DEPTH: Final = 512
 _MAX_PATH: Final = 1 << 15
 _MAX_XATTRS: Final = 1 << 17
 _CHUNK: Final = 1 << 18  # whole pages, as the reader of a tar stream gives all that is asked for
-PAGE: Final = 4096
-_ZERO: Final = bytes(PAGE)
 _HEAD: Final = struct.Struct("<I")
 _XATTR: Final = "SCHILY.xattr."
 _PREFIX: Final = b".wh."
@@ -212,35 +211,12 @@ class Unpacker:
                     raise ImageError("a layer is cut off")
                 for start, end in pages_of(data):
                     out.seek(done + start)
-                    _write_all(out, data[start:end])
+                    write_all(out, data[start:end])
                     self.written += end - start
                     pages += (end - start + PAGE - 1) // PAGE
                 done += len(data)
             out.truncate(info.size)
         return self.number, pages * (PAGE // 512) if pages < (info.size + PAGE - 1) // PAGE else -1
-
-
-def pages_of(data: bytes) -> Iterator[tuple[int, int]]:
-    """Yield where pages begin and end that are not zeros only."""
-    if data.count(0) == len(data) and len(data) >= PAGE:
-        return
-    if _ZERO not in data:
-        yield 0, len(data)
-        return
-    begin = -1
-    for at in range(0, len(data), PAGE):
-        is_hole = data.startswith(_ZERO, at)
-        if is_hole and begin >= 0:
-            yield begin, at
-        begin = -1 if is_hole else at if begin < 0 else begin
-    if begin >= 0:
-        yield begin, len(data)
-
-
-def _write_all(out: IO[bytes], data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[out.write(view) :]
 
 
 def mtime_of(info: tarfile.TarInfo) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cloche.abi.fcntl import RENAME_EXCHANGE
 from cloche.fs.gofer_client import GoferClient
 from cloche.fs.kept import LayerStore
 from cloche.fs.kept_rows import MAX_FRAME_BYTES
@@ -19,7 +20,7 @@ from cloche.kernel.chores import Chore
 from cloche.runtime import layers
 from cloche.runtime.records import RecordError
 from cloche.vfs.layers import Layer
-from cloche.vfs.namei import vfs_unlink
+from cloche.vfs.namei import vfs_rename, vfs_unlink
 from cloche.vfs.objects import Context
 from tests.unit.fs.harness import Guest
 from tests.unit.vfs.world import list_dir, new_context, put_file, read_file
@@ -179,6 +180,28 @@ def test_a_journal_with_large_changes_is_written_anew(kept: Kept) -> None:
     assert kept.journal.stat().st_size < 8 * 6 * LARGE
     assert store.close(nothing) == 0
     assert kept.files() == {b"%d" % number: b"7" for number in range(6)}
+
+
+def test_times_of_what_is_exchanged_are_kept(kept: Kept) -> None:
+    """renameat2(2) changes the ctime of both, also where both are in the journal already."""
+    store, ctx = kept.begin()
+    for name in (b"/one", b"/two"):
+        put_file(ctx, name, name)
+    store.flush()
+    vfs_rename(ctx, None, b"/one", None, b"/two", RENAME_EXCHANGE)
+    root = ctx.fs.root.mount.root.inode
+    assert isinstance(root, TmpfsDir)
+    times = {}
+    for name, entry in root.entries.items():
+        assert entry.inode is not None
+        times[name] = entry.inode.ctime_ns
+    assert store.close(nothing) == 0
+    store, ctx = kept.begin()
+    root = ctx.fs.root.mount.root.inode
+    assert isinstance(root, TmpfsDir)
+    for name, entry in root.entries.items():
+        assert entry.inode is not None and entry.inode.ctime_ns == times[name], name
+    assert read_file(ctx, b"/one") == b"/two" and store.close(nothing) == 0
 
 
 def test_a_layer_of_version_1_becomes_one_of_version_2(tmp_path: Path) -> None:
