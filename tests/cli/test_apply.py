@@ -358,6 +358,30 @@ def test_asking_for_each_part(changed: Applied) -> None:
     assert (project / "text").read_text().count(" two") == 1
 
 
+@pytest.mark.parametrize(
+    ("refused", "left"),
+    [
+        ("", "a c c/d c/d/e"),
+        ("a/x a b/y c/d/e", "a a/x b b/y"),
+        ("a", "c c/d c/d/e"),  # the new file, not the directory
+        ("b/y c/d/e", "a b b/y"),
+    ],
+)
+def test_a_directory_goes_with_what_is_in_it(changed: Applied, refused: str, left: str) -> None:
+    """What is not chosen stays with its directory, also where another thing has the same name."""
+    project = changed.project
+    for name in ("a/x", "b/y"):
+        (project / name).parent.mkdir()
+        (project / name).write_text(name)
+    changed.start()
+    changed.sh("rm -r a b; echo file >a; mkdir -p c/d; echo e >c/d/e")
+    shown = [line.split("\t")[-1].removeprefix(f"{project}/") for line in changed.kinds()]
+    assert shown == ["a/x", "a", "b/y", "c/d/e"]
+    changed.apply("-i", stdin="".join("n\n" if name in refused.split() else "y\n" for name in shown).encode())
+    assert [name for name in snapshot(project) if name[0] in "abc"] == left.split()
+    assert (project / "a").is_dir() == ("a/x" in refused)
+
+
 def test_large_and_sparse_files(changed: Applied) -> None:
     changed.start()
     changed.sh(

@@ -216,24 +216,35 @@ class Applier:
             sys.stdout.buffer, has_colors=is_terminal and "NO_COLOR" not in os.environ, is_escaping=True
         )
         is_over = False
-        asked: set[bytes] = set()
+        asked: set[int] = set()
         for item, new in with_contents(self.collector):
             step = by_path.get((item.kind == files.DELETED, item.path))
             if step is None or step.refusal:
                 continue
-            asked.add(item.path)
+            asked.add(id(step))
             answer = "q" if is_over else self._ask(out, step, new)
             step.is_chosen = answer == "y"
             is_over = answer == "q"
-        chosen = [step.item.path for step in self.steps if step.is_chosen and step.item.path in asked]
-        for step in self.steps:  # a directory is made if something in it is
+        implied = [step for step in self.steps if step.item.is_dir() and not step.item.is_shown]
+        asked.update(map(id, implied))
+        for step in self.steps:
+            if id(step) not in asked:
+                step.is_chosen = False  # it is refused, or the sandbox has taken it back meanwhile
+        self._choose_directories(implied)
+
+    def _choose_directories(self, implied: list[Step]) -> None:
+        """A directory is made if something in it is, and removed unless something in it is to stay."""
+        made: set[bytes] = set()
+        stays: set[bytes] = set()
+        others = set(map(id, implied))
+        for step in self.steps:
+            if id(step) not in others:
+                _tell_above(step, made, stays)
+        implied.sort(key=lambda step: step.item.path, reverse=True)  # what is in one before it
+        for step in implied:
             path = step.item.path
-            if path not in asked and step.is_chosen and step.item.is_dir() and not step.item.is_shown:
-                below = [each for each in chosen if each.startswith(path + b"/")]
-                everything = [each for each in asked if each.startswith(path + b"/")]
-                step.is_chosen = (
-                    len(below) == len(everything) if step.item.kind == files.DELETED else bool(below)
-                )
+            step.is_chosen = path not in stays if step.is_deletion() else path in made
+            _tell_above(step, made, stays)
 
     def _ask(self, out: Output, step: Step, new: bytes | None) -> str:
         """y, n or q."""
@@ -619,6 +630,15 @@ class Applier:
         self._done(step, name)
         if step.item.kind == files.CHANGED:
             self._said("M", step)
+
+
+def _tell_above(step: Step, made: set[bytes], stays: set[bytes]) -> None:
+    """Tell the directory of a step what is chosen of it."""
+    item = step.item
+    if step.is_chosen and not step.is_deletion():
+        made.add(os.path.dirname(item.path))
+    elif not step.is_chosen and item.kind in (files.DELETED, RENAMED):
+        stays.add(os.path.dirname(item.old_path))
 
 
 def _host_attributes(tree: HostTree, name: bytes, found: os.stat_result | None) -> dict[str, bytes]:
