@@ -62,3 +62,9 @@ def test_read_only_mount_points(runtime: Runtime, tmp_path: Path, root: Path) ->
     assert done.status == 0, done
     assert shown(done.out, "/mnt/in")[-1] == "ro,nosuid,nodev,noexec,relatime", done
     assert shown(done.out, "/mnt") == ["rw,nosuid,nodev,noexec,relatime"], done
+
+
+def test_what_the_file_system_is_told(runtime: Runtime, tmp_path: Path, root: Path) -> None:  # noqa: F811
+    tmpfs = {"destination": "/mnt", "type": "tmpfs", "source": "t", "options": ["sync", "dirsync", "noexec"]}
+    done = runtime("run", "-b", str(bundle_with(tmp_path / "x", root, tmpfs)), own("synced"))
+    assert " /mnt rw,noexec,relatime - tmpfs t rw,sync,dirsync" in done.out, done

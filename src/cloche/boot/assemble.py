@@ -57,7 +57,7 @@ from cloche.platform.interface import Platform
 from cloche.syscalls import table
 from cloche.vfs.devices import register_fifo_opener
 from cloche.vfs.layers import Layer
-from cloche.vfs.mount import MOUNT_NUMBERS, mount_at, new_namespace, release_namespace
+from cloche.vfs.mount import MOUNT_NUMBERS, SYNC_FLAGS, mount_at, new_namespace, release_namespace
 from cloche.vfs.namei import do_open, path_lookup, vfs_mkdir, vfs_mknod, vfs_symlink
 from cloche.vfs.objects import Context, FileSystem, FsContext, Mount
 from cloche.vfs.records import ATTR_GID, ATTR_MODE, ATTR_UID, SetAttr
@@ -303,6 +303,8 @@ class Builder:
         if spec.kind == TMPFS and flags & MS_RDONLY:  # once all that is to be in it is made
             flags &= ~MS_RDONLY
             is_late = True
+        if spec.kind == TMPFS:
+            fs.sync_flags = flags & SYNC_FLAGS
         mounted = mount_at(ctx, spec.destination, fs, 0 if below is not None else flags)
         if spec.propagation:
             mounted.propagation = spec.propagation

@@ -6,6 +6,7 @@ Shows the mounts of a namespace that can be reached from a root directory, paths
 from typing import Final
 
 from cloche.abi.fs import (
+    MS_DIRSYNC,
     MS_NOATIME,
     MS_NODEV,
     MS_NODIRATIME,
@@ -16,6 +17,7 @@ from cloche.abi.fs import (
     MS_RELATIME,
     MS_SHARED,
     MS_SLAVE,
+    MS_SYNCHRONOUS,
     MS_UNBINDABLE,
 )
 from cloche.abi.stat import major, minor
@@ -55,6 +57,12 @@ def mount_options(mount: Mount) -> str:
         if mount.flags & flag:
             text += name
     return text
+
+
+def _sync_options(mount: Mount) -> str:
+    """show_sb_opts."""
+    text = ",sync" if mount.fs.sync_flags & MS_SYNCHRONOUS else ""
+    return text + ",dirsync" if mount.fs.sync_flags & MS_DIRSYNC else text
 
 
 def mount_point(root: Path, mount: Mount) -> bytes | None:
@@ -126,6 +134,7 @@ def mounts_line(root: Path, mount: Mount) -> bytes:
     options = mount_options(mount)
     if _fs_is_readonly(mount) and options.startswith("rw"):
         options = "ro" + options[2:]
+    options = options[:2] + _sync_options(mount) + options[2:]
     source = mangle(mount.fs.source.encode("utf-8", "surrogateescape"))
     tail = f" {mount.fs.kind} {options}{mount.fs.options()} 0 0\n"
     return source + b" " + mangle(place) + tail.encode("utf-8", "surrogateescape")
@@ -146,7 +155,7 @@ def mountinfo_line(root: Path, mount: Mount) -> bytes:
     head = f"{mount.ident} {parent} {major(fs.dev)}:{minor(fs.dev)} ".encode()
     state = "ro" if _fs_is_readonly(mount) else "rw"
     source = mangle(fs.source.encode("utf-8", "surrogateescape"))
-    tail = f" {state}{fs.options()}\n".encode("utf-8", "surrogateescape")
+    tail = f" {state}{_sync_options(mount)}{fs.options()}\n".encode("utf-8", "surrogateescape")
     middle = f" {mount_options(mount)}{propagation_fields(mount)} - {fs.kind} ".encode()
     return head + mangle(root_in_fs(mount)) + b" " + mangle(place) + middle + source + tail
 

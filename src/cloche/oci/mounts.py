@@ -15,6 +15,7 @@ from typing import Final
 from cloche.abi.fcntl import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS
 from cloche.abi.fs import (
     MS_BIND,
+    MS_DIRSYNC,
     MS_NOATIME,
     MS_NODEV,
     MS_NODIRATIME,
@@ -27,6 +28,7 @@ from cloche.abi.fs import (
     MS_REMOUNT,
     MS_SLAVE,
     MS_STRICTATIME,
+    MS_SYNCHRONOUS,
 )
 from cloche.boot.idmaps import clone_mount
 from cloche.boot.spec import CGROUP, DEVPTS, HOST, MQUEUE, PROC, RO, RW, SYSFS, TMPFS, MountSpec
@@ -53,13 +55,16 @@ _FLAGS: Final = {
     "nostrictatime": (MS_STRICTATIME, False),
     "rro": (MS_RDONLY, True),
     "rrw": (MS_RDONLY, False),
+    "sync": (MS_SYNCHRONOUS, True),
+    "async": (MS_SYNCHRONOUS, False),
+    "dirsync": (MS_DIRSYNC, True),
     "rnosuid": (MS_NOSUID, True),
     "rnodev": (MS_NODEV, True),
     "rnoexec": (MS_NOEXEC, True),
 }
 # Accepted without effect: defaults, and options that would need the host's kernel.
 _IGNORED: Final = frozenset(
-    "bind rbind defaults async sync dirsync remount acl noacl iversion noiversion lazytime nolazytime loud silent mand "
+    "bind rbind defaults remount acl noacl iversion noiversion lazytime nolazytime loud silent mand "
     "nomand private rprivate shared rshared slave rslave "
     "unbindable runbindable symfollow nosymfollow rsuid rdev rexec "
     "ratime rnoatime rdiratime rnodiratime rrelatime rnorelatime rstrictatime rnostrictatime "

@@ -47,10 +47,12 @@ from cloche.abi.fs import (
     MOVE_MOUNT_SET_GROUP,
     MOVE_MOUNT_T_EMPTY_PATH,
     MOVE_MOUNT_T_SYMLINKS,
+    MS_DIRSYNC,
     MS_NOATIME,
     MS_RDONLY,
     MS_REC,
     MS_STRICTATIME,
+    MS_SYNCHRONOUS,
     OPEN_TREE_CLONE,
     UMOUNT_NOFOLLOW,
 )
@@ -62,6 +64,7 @@ from cloche.kernel.task import Kernel, Task
 from cloche.syscalls.args import data_file, path_arg, path_at
 from cloche.syscalls.sys_fd import read_extensible
 from cloche.vfs.mount import (
+    SYNC_FLAGS,
     attr_to_flags,
     change_propagation,
     check_option,
@@ -91,7 +94,7 @@ from cloche.vfs.opening import PathDescription
 _PAGE: Final = 4096
 _LOOKS: Final = 512  # blocks of descriptors, or tasks, before others have their turn
 INT_MAX: Final = 0x7FFFFFFF
-# vfs_parse_sb_flag, with any value; except for the first two they have no effect here
+# vfs_parse_sb_flag, with any value; of which only the first two have an effect here
 _COMMON_OPTIONS: Final = (
     b"ro",
     b"rw",
@@ -298,6 +301,10 @@ def sys_fsconfig(task: Task, args: Args) -> int:
             file.flags_ms |= MS_RDONLY
         elif key == b"rw":
             file.flags_ms &= ~MS_RDONLY
+        elif key in (b"sync", b"dirsync"):
+            file.flags_ms |= MS_SYNCHRONOUS if key == b"sync" else MS_DIRSYNC
+        elif key == b"async":
+            file.flags_ms &= ~MS_SYNCHRONOUS
     elif len(file.options) >= _MAX_OPTIONS:
         return -EINVAL
     else:
@@ -323,6 +330,8 @@ def configure(task: Task, file: FsConfigFile, command: int) -> int:
     file.fs = make_filesystem(task, file.fs_kind, file.source, file.flags_ms, data)
     if file.flags_ms & MS_RDONLY:
         file.fs.is_readonly = True
+    if file.fs.root_dentry is None:  # not the only instance, mounted before
+        file.fs.sync_flags = file.flags_ms & SYNC_FLAGS
     return 0
 
 

@@ -139,7 +139,7 @@ def sys_statmount(task: Task, args: Args) -> int:
         major(fs.dev) if has_sb else 0,
         minor(fs.dev) if has_sb else 0,
         fs.magic & 0xFFFFFFFF if has_sb else 0,
-        MS_RDONLY if has_sb and fs.is_readonly else 0,
+        fs.sync_flags | (MS_RDONLY if fs.is_readonly else 0) if has_sb else 0,
         offsets.get(_FS_TYPE, 0),
         mnt_id if has_mnt else 0,
         unique_id(parent) if has_mnt else 0,

@@ -39,6 +39,7 @@ from cloche.abi.fs import (
     MOUNT_ATTR_RDONLY,
     MOUNT_ATTR_STRICTATIME,
     MS_BIND,
+    MS_DIRSYNC,
     MS_MGC_MSK,
     MS_MGC_VAL,
     MS_MOVE,
@@ -57,6 +58,7 @@ from cloche.abi.fs import (
     MS_SILENT,
     MS_SLAVE,
     MS_STRICTATIME,
+    MS_SYNCHRONOUS,
     MS_UNBINDABLE,
     UMOUNT_NOFOLLOW,
 )
@@ -74,6 +76,7 @@ OptionCheck = Callable[[bytes], None]
 _PER_MOUNT: Final = (
     MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME | MS_NODIRATIME | MS_RELATIME | MS_NOSYMFOLLOW
 )
+SYNC_FLAGS: Final = MS_SYNCHRONOUS | MS_DIRSYNC
 _LOCKABLE: Final = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC
 _ATIME: Final = MS_NOATIME | MS_NODIRATIME | MS_RELATIME
 _USERNS_KINDS: Final = (b"tmpfs", b"ramfs", b"proc", b"sysfs", b"devpts", b"mqueue", b"cgroup2", b"overlay")
@@ -444,6 +447,8 @@ def do_mount(ctx: Context, source: bytes, target: Path, kind: bytes, flags: int,
         fs = make_filesystem(ctx, kind, source, flags, data)
         if flags & MS_RDONLY and fs.root_dentry is None:  # not the only instance, mounted before
             fs.is_readonly = True
+        if fs.root_dentry is None:
+            fs.sync_flags = flags & SYNC_FLAGS
         mount = new_mount(fs, flags)
         check_revealing(ctx, mount)
         graft(ctx, mount, target)
@@ -516,6 +521,7 @@ def _remount(ctx: Context, target: Path, flags: int, data: bytes) -> None:
             raise LinuxError(EPERM)
         mount.fs.remount(ctx, data)
         mount.fs.is_readonly = flags & MS_RDONLY != 0
+        mount.fs.sync_flags = mount.fs.sync_flags & MS_DIRSYNC | flags & MS_SYNCHRONOUS  # MS_RMT_MASK
     mount.flags = new
     ctx.mount_ns.touch()
 

@@ -75,9 +75,9 @@ class FileSystem:
         self.outside: bytes = b""  # the path of its root where it comes from, if programs may know it
         self.root_inode: Inode | None = None
         self.root_dentry: Dentry | None = None  # shared by all its mounts; vfs.mount makes it
-        # False: look every name up again (proc, shared host directories).
-        self.has_stable_dentries: bool = True
+        self.has_stable_dentries: bool = True  # False: look every name up again (proc, the host's)
         self.is_readonly: bool = False  # the whole file system (SB_RDONLY), independent of its mounts' flags
+        self.sync_flags: int = 0  # MS_SYNCHRONOUS, MS_DIRSYNC: shown, and without effect
         self.user_ns: UserNamespace | None = None  # that mounted it (s_user_ns); None: the initial one
         self.has_devices: bool = True  # device nodes in it work (not SB_I_NODEV)
         self.mount_count: int = 0

@@ -22,6 +22,26 @@ static void show_owner(const char *path)
         printf("%s: %u:%u %o\n", path, st.st_uid, st.st_gid, st.st_mode);
 }
 
+/* The options of the last mount at a place, in both files; not those after its size. */
+static void show_options(const char *place)
+{
+    const char *files[] = {"/proc/self/mountinfo", "/proc/self/mounts"};
+    for (int i = 0; i < 2; i++) {
+        FILE *f = fopen(files[i], "r");
+        static char line[4096], last[4096];
+        *last = 0;
+        while (fgets(line, sizeof line, f))
+            if (strstr(line, place))
+                strcpy(last, line);
+        fclose(f);
+        char *size = strstr(last, ",size");
+        if (size)
+            *size = 0;
+        char *at = strstr(last, place);
+        printf("%s:%s\n", files[i], at ? at + strlen(place) : "none");
+    }
+}
+
 int main(void)
 {
     setvbuf(stdout, NULL, _IONBF, 0);
@@ -101,6 +121,15 @@ int main(void)
     SHOW(access("e/y", F_OK));
     SHOW(umount2("d", 0));
     show_owner("d/below");
+    SHOW(mount("none", "d", "tmpfs", MS_SYNCHRONOUS | MS_DIRSYNC | MS_NOSUID, "size=64k"));
+    show_options("/d ");
+    SHOW(mount("none", "d", NULL, MS_REMOUNT | MS_NODEV, NULL));
+    show_options("/d ");
+    SHOW(mount("none", "d", NULL, MS_REMOUNT | MS_BIND | MS_SYNCHRONOUS, NULL));
+    show_options("/d ");
+    SHOW(mount("none", "d", NULL, MS_REMOUNT | MS_SYNCHRONOUS | MS_RDONLY, NULL));
+    show_options("/d ");
+    SHOW(umount2("d", 0));
     /* pivot_root as containers do it. */
     SHOW(mount("none", "d", "tmpfs", 0, NULL));
     SHOW(mkdir("d/old", 0700));
