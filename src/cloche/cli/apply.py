@@ -305,7 +305,8 @@ class Applier:
                 if step.item.kind == RENAMED
                 else ""
             )
-            print(f"{kind}  {old}{quoted(step.host_path())}")
+            text = f"{kind}  {old}{quoted(step.host_path())}\n"
+            sys.stdout.write(text)  # in one piece: print would make two calls
 
     def show(self) -> None:
         """Print the steps of a dry run.  Raises OSError."""
@@ -411,9 +412,17 @@ class Applier:
             )
             self._complain(step, "it holds other files" if error.errno == errno.ENOTEMPTY else text)
 
-    def _begin(self, kind: str, step: Step, name: bytes, becomes: os.stat_result | None = None) -> None:
+    def _begin(
+        self,
+        kind: str,
+        step: Step,
+        name: bytes,
+        found: os.stat_result | None,
+        becomes: os.stat_result | None = None,
+    ) -> None:
+        """A step is about to be done where `found` is.  Raises OSError."""
         assert self.journal is not None
-        self.journal.begin(kind, step.target.top, step.target.tree, name, becomes=becomes)
+        self.journal.begin(kind, step.target.top, step.target.tree, name, found, becomes=becomes)
 
     def _done(self, step: Step, name: bytes) -> None:
         assert self.journal is not None
@@ -425,7 +434,7 @@ class Applier:
         found = tree.stat(name)
         if found is None:
             return
-        self._begin(REMOVE, step, name)
+        self._begin(REMOVE, step, name, found)
         fd, last = tree.parent(name)
         if stat.S_ISDIR(found.st_mode):
             os.rmdir(last, dir_fd=fd)
@@ -478,7 +487,7 @@ class Applier:
         if found is not None and not stat.S_ISDIR(found.st_mode):
             raise OSError(errno.EEXIST, "something of that name is there")
         if found is None:
-            self._begin(CREATE, step, name)
+            self._begin(CREATE, step, name, found)
             make_directory(tree, name)
             self._done(step, name)
             self._said("A", step)
@@ -523,7 +532,8 @@ class Applier:
                 made.write(record.offset, record.data)
                 return made
             if record.kind == files.END:
-                os.ftruncate(made.fd, record.offset)
+                if made.length != record.offset:  # it ends with a hole
+                    os.ftruncate(made.fd, record.offset)
                 self._commit(step, made)
                 return None
             raise OSError(errno.EIO, os.strerror(record.offset or errno.EIO))
@@ -556,7 +566,10 @@ class Applier:
             made.put_aside()
             self.waiting[id(step)] = made
             return
-        self._begin(CREATE if found is None else REPLACE, step, name, becomes)
+        if self.policy.is_durable:  # that took long: look again
+            found = tree.stat(name)
+            self._check(step, found)
+        self._begin(CREATE if found is None else REPLACE, step, name, found, becomes)
         made.commit(entry, self.policy)
         self._said(step.item.kind, step)
 
@@ -573,7 +586,7 @@ class Applier:
         found = tree.stat(name)
         self._check(step, found)
         made = self.waiting[id(step)]
-        self._begin(CREATE if found is None else REPLACE, step, name, made.waiting())
+        self._begin(CREATE if found is None else REPLACE, step, name, found, made.waiting())
         made.place(self.policy)
         self._said(step.item.kind, step)
 
@@ -617,7 +630,7 @@ class Applier:
         is_dir = stat.S_ISDIR(found.st_mode)
         if stat.S_IMODE(found.st_mode) == mode and (is_dir or found.st_mtime_ns == entry.mtime_ns):
             return
-        self._begin(MODE, step, name)
+        self._begin(MODE, step, name, found)
         fd = tree.open_directory(name) if is_dir else tree.open_file(name)
         try:
             if self.policy.keeps_owners:

@@ -321,10 +321,12 @@ def _may_be_there(item: Item) -> bool:
         return False
     if item.kind == files.DELETED:
         return item.host is None and not item.conflict
-    try:
-        found = place.tree().stat(place.host_name(item.path))
-    except OSError:
-        return False
+    found = item.host
+    if item.kind == RENAMED:
+        try:
+            found = place.tree().stat(place.host_name(item.path))
+        except OSError:
+            return False
     if found is None:
         return False
     if item.kind == RENAMED and item.host is not None and not stat.S_ISDIR(item.host.st_mode):

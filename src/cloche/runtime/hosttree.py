@@ -242,6 +242,7 @@ class NewFile:
         self.fd: int = -1
         self.is_there: bool = False
         self.is_complete: bool = False
+        self.length: int = 0  # of what was written
 
     def open(self) -> None:
         """Make it a regular file. Raises OSError."""
@@ -255,6 +256,7 @@ class NewFile:
         view = memoryview(data)
         while done < len(data):
             done += os.pwrite(self.fd, view[done:], offset + done)
+        self.length = max(self.length, offset + done)
 
     def make(self, entry: FileEntry, policy: Policy) -> None:
         """Make it a file of another kind: a link, a FIFO, a device. Raises OSError, Unwanted."""

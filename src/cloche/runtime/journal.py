@@ -88,13 +88,19 @@ class Journal:
             os.fsync(self._out)
 
     def begin(
-        self, kind: str, top: bytes, tree: HostTree, path: bytes, *, becomes: os.stat_result | None = None
+        self,
+        kind: str,
+        top: bytes,
+        tree: HostTree,
+        path: bytes,
+        st: os.stat_result | None,
+        *,
+        becomes: os.stat_result | None = None,
     ) -> None:
-        """Step `kind` is about to be done at `path` below `tree`, which is the directory `top`. `becomes`: the file
-        that gets the name; after any other step but a removal, call `done`.  Raises OSError.
+        """Step `kind` is about to be done at `path`, where `st` is, below `tree`, which is the directory `top`.
+        `becomes`: the file that gets the name; after any other step but a removal, call `done`.  Raises OSError.
         """
         self.steps += 1
-        st = tree.stat(path)
         row: dict[str, Any] = {
             "step": self.steps,
             "do": kind,

@@ -48,7 +48,7 @@ def test_a_deep_tree_is_made_and_undone_with_few_opens(
     journal = Journal("box", journals, is_durable=False)
     before = descriptors()
     for path in LEVELS:
-        journal.begin(CREATE, top, tree, path)
+        journal.begin(CREATE, top, tree, path, tree.stat(path))
         make_directory(tree, path)
         journal.done(tree, path)
     assert descriptors() - before <= 128

@@ -37,7 +37,7 @@ class Ground:
         if aside:
             made.put_aside()
             becomes = made.waiting()
-        journal.begin(kind, self.top, self.tree, path, becomes=becomes)
+        journal.begin(kind, self.top, self.tree, path, self.tree.stat(path), becomes=becomes)
         if aside:
             made.place(Policy())
         else:
@@ -116,7 +116,7 @@ def test_a_step_that_was_not_told_to_be_done_is_undone(ground: Ground) -> None:
     """What is there after it was known before; an empty directory is nobody's work."""
     journal = ground.begin()
     ground.write(journal, b"new", b"x")
-    journal.begin(CREATE, ground.top, ground.tree, b"d")
+    journal.begin(CREATE, ground.top, ground.tree, b"d", ground.tree.stat(b"d"))
     make_directory(ground.tree, b"d")
     assert not ground.undo().left and ground.names() == []
 
@@ -127,7 +127,7 @@ def test_what_the_host_has_put_there_since_stays(ground: Ground) -> None:
     journal = ground.begin()
     ground.write(journal, b"new", b"x")
     ground.write(journal, b"old", b"x")
-    journal.begin(REMOVE, ground.top, ground.tree, b"gone")
+    journal.begin(REMOVE, ground.top, ground.tree, b"gone", ground.tree.stat(b"gone"))
     (ground.path / "gone").unlink()
     for name in ("new", "old", "gone"):
         (ground.path / name).write_text("other")
@@ -140,7 +140,7 @@ def test_what_the_host_has_put_there_since_stays(ground: Ground) -> None:
 def test_a_directory_that_was_made_again_is_the_same_one(ground: Ground) -> None:
     make_directory(ground.tree, b"d")
     journal = ground.begin()
-    journal.begin(MODE, ground.top, ground.tree, b"d")
+    journal.begin(MODE, ground.top, ground.tree, b"d", ground.tree.stat(b"d"))
     (ground.path / "d").chmod(0o755)
     journal.done(ground.tree, b"d")
     (ground.path / "d").rename(ground.path / "other")
