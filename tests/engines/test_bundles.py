@@ -307,6 +307,26 @@ def test_the_death_of_a_part_leaves_nothing(cloche: Runtime, tmp_path: Path, roo
         assert not list(cloche.root.iterdir())
 
 
+def test_create_is_killed(cloche: Runtime, tmp_path: Path, root: Path) -> None:
+    """While a hook runs: what it has made so far ends by itself."""
+    script = (
+        f"cat > /dev/null; echo $$ > {tmp_path}/new; mv {tmp_path}/new {tmp_path}/hook; exec sleep 100000"
+    )
+    hooks = {"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", script]}]}
+    bundle = make_bundle(tmp_path / "b", root, "true", hooks=hooks)
+    words = [cloche.path, "--root", str(cloche.root), "create", "-b", str(bundle), "killed"]
+    nothing = subprocess.DEVNULL
+    with subprocess.Popen(words, stdin=nothing, stdout=nothing, stderr=nothing) as making:
+        until((tmp_path / "hook").exists, "the hook runs")
+        making.kill()
+    os.kill(int((tmp_path / "hook").read_text()), signal.SIGKILL)
+    record = json.loads((cloche.root / "killed" / "state.json").read_text())
+    for pid in (record["pid"], record["monitor"]):
+        until(lambda pid=pid: is_gone(pid), "it ends")  # type: ignore[misc]
+    assert cloche("delete", "--force", "killed").status == 0
+    assert cloche("list", "-q").out == "" and not groups_named("killed")
+
+
 HOSTILE: list[tuple[dict[str, Any], str]] = [
     ({"mounts": [{"destination": "/x/../../../y", "type": "tmpfs", "source": "t"}]}, "leads upwards"),
     ({"mounts": [{"destination": "/x", "type": "nofs", "source": "t"}]}, "not supported"),

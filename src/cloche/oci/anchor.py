@@ -100,6 +100,7 @@ class Anchor:
             else:
                 self.pid = _fork_into(pid_namespace[0])
             if self.pid == 0:
+                self.link.close()  # or it would not notice the caller's death
                 _child(far, far_link, namespaces, groups, bundle, argv, terminal, ground)
         except OSError as error:
             raise OciError(f"cannot start the container's process: {error.strerror}") from None
