@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from cloche.cli.import_ import pack
-from tests.cli.harness import CLOCHE, IS_ROOT, USER, is_one_line, run_words
+from tests.cli.harness import CLOCHE, IS_ROOT, TIMEOUT_S, USER, is_one_line, run_words
 from tests.cli.images import Images, LayerTar, Maker, busybox_layer
 
 CAPABILITY = bytes.fromhex(
@@ -405,6 +405,16 @@ def test_a_sparse_file_costs_no_more_when_it_is_imported(images: Images, tmp_pat
     for path in (images.data / "cloche" / "images" / "blobs").iterdir():
         with open(path, "rb") as file:
             assert hashlib.file_digest(file, "sha256").hexdigest() == path.name
+
+
+def test_a_layer_may_begin_with_a_large_file(images: Images, tmp_path: Path) -> None:
+    """More than what a layer may always have: it was taken for an attack, because little of it had been read yet."""
+    top = tmp_path / "top"
+    top.mkdir()
+    with open(top / "large", "wb") as file:
+        file.truncate(1200 << 20)
+    done = images("import", "top", "large:1", timeout=4 * TIMEOUT_S)
+    assert done.status == 0 and done.out.startswith("sha256:"), done
 
 
 def test_the_stop_signal_is_the_image_s(images: Images, layout: Maker) -> None:

@@ -193,9 +193,9 @@ class Unpacker:
 
     def _contents(self, tar: tarfile.TarFile, info: tarfile.TarInfo) -> tuple[int, int]:
         """The contents of a file, holes left out: their number, and with holes the blocks that they take, else -1."""
-        self.logical += info.size
-        # A sparse file claims more bytes than the stream holds.
-        if self.logical > FREE_BYTES + MAX_RATIO * self.stream.taken + self.stream.given:
+        if info.issparse():  # it claims more bytes than the stream holds
+            self.logical += info.size
+        if self.logical > FREE_BYTES + MAX_RATIO * self.stream.taken:
             raise ImageError(f"a layer has files of {self.logical} bytes: that is taken for an attack")
         if info.size == 0:
             return EMPTY, -1
