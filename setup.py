@@ -38,11 +38,6 @@ BUILD = (
     "build/pure" if PURE else "build/compiled"
 )  # directories apart: an interpreted wheel has no compiled modules in it
 
-# Modules of those packages that stay interpreted, each with the reason.
-INTERPRETED: dict[str, str] = {
-    "boot/spawn.py": "starts the keeper before `cloche-oci create` has loaded the library of the others (oci/begin.py)",
-}
-
 
 def _loaded(name: str, path: Path) -> Any:
     """A module of the checkout, which is not installed yet."""
@@ -62,9 +57,9 @@ def compiled_modules() -> list[str]:
     out = []
     for package in library.PACKAGES:
         for path in sorted((SOURCE / package).rglob("*.py")):
-            name = path.relative_to(SOURCE).as_posix()
+            name = ".".join(path.relative_to(SOURCE.parent).with_suffix("").parts)
             # Modules of constants, too: they load faster than from bytecode.
-            if path.name not in ("__init__.py", "__main__.py") and name not in INTERPRETED:
+            if path.name not in ("__init__.py", "__main__.py") and name not in library.INTERPRETED:
                 out.append(path.relative_to(ROOT).as_posix())
     return out
 

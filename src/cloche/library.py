@@ -18,6 +18,10 @@ else:
 
 # The sentry: all code on the path of a system call.  The other processes run interpreted.
 PACKAGES = ("abi", "arch", "platform", "mm", "vfs", "kernel", "fs", "net", "syscalls", "boot", "wire")
+# Modules of those packages that stay interpreted, each with the reason.
+INTERPRETED = {
+    "cloche.boot.spawn": "starts the keeper before `cloche-oci create` has loaded the library (oci/begin.py)",
+}
 GROUP = "cloche"  # of mypyc; its library is called
 LIBRARY = f"{GROUP}__mypyc"
 
@@ -37,7 +41,7 @@ class Finder(Loader):
         """For a compiled module its spec."""
         top, _, rest = name.partition(".")
         package, dot, _ = rest.partition(".")
-        if top != "cloche" or not dot or package not in PACKAGES:
+        if top != "cloche" or not dot or package not in PACKAGES or name in INTERPRETED:
             return None
         if not self.capsules:
             self._load()

@@ -86,7 +86,9 @@ def test_what_asks_the_monitor_imports_source_files(tmp_path: Path, verb: str) -
     record.is_made = True
     record.save()
     record.mark("paused", is_set=verb == "resume")
-    files = "[m.__file__ for n, m in sys.modules.items() if n.startswith('cloche.')]"
+    files = (
+        "[m.__file__ for n, m in sys.modules.items() if n.startswith('cloche')]"  # the library would be one
+    )
     code = f"from cloche.oci.main import main; print(main(sys.argv[1:]), *{files}, file=sys.stderr)"
     words = [verb, "alone"] + (["STOP"] if verb == "kill" else [])
     status, *paths = _run_launched(tmp_path, code, *words)
@@ -96,7 +98,9 @@ def test_what_asks_the_monitor_imports_source_files(tmp_path: Path, verb: str) -
 
 
 def test_what_create_does_before_its_keeper_imports_source_files(tmp_path: Path) -> None:
-    files = "[m.__file__ for n, m in sys.modules.items() if n.startswith('cloche.')]"
+    files = (
+        "[m.__file__ for n, m in sys.modules.items() if n.startswith('cloche')]"  # the library would be one
+    )
     paths = _run_launched(tmp_path, f"import cloche.oci.running; print(*{files}, file=sys.stderr)")
     assert any(path.endswith("/boot/spawn.py") for path in paths)
     assert [path for path in paths if not path.endswith(".py")] == []
