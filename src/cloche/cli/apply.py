@@ -710,7 +710,7 @@ def _run(options: argparse.Namespace) -> int:
             "the last application was cut off; --undo takes back what it has done, --force goes on"
         )
     with files_of(options, options.name) as connection:
-        collector = Collector(FileClient(connection), wanted, drops_applied=options.to is None)
+        collector = Collector(FileClient(connection), wanted, options.name, drops_applied=options.to is None)
         collector.collect()
         for path, number in collector.errors:
             raise ControlError(f"{quoted(path)}: {os.strerror(number)}")

@@ -2,7 +2,7 @@
 
 The monitor says which directories of the host are where inside. The sentry is not trusted: it only names paths below
 those. A conflict is a file that the host has changed since the sandbox first looked at it, or a file that the sandbox
-has created and that exists on the host by now.
+has created and that exists on the host by now, unless an earlier `cloche apply` of this sandbox has left it so.
 """
 
 import errno
@@ -10,15 +10,17 @@ import io
 import os
 import stat
 from collections.abc import Iterator
-from typing import IO, Final
+from typing import IO, Any, Final
 
 from cloche.abi.errno import LinuxError
 from cloche.boot.spec import IMAGE_PREFIX
 from cloche.cli.options import UsageError
 from cloche.runtime.hosttree import HostTree
+from cloche.runtime.journal import describe, states_after
+from cloche.runtime.records import RecordError
 from cloche.wire import files
 from cloche.wire.control_client import ControlError
-from cloche.wire.file_client import FileClient
+from cloche.wire.file_client import FileClient, FileError
 from cloche.wire.files import Base, FileEntry, Record, is_clean
 from cloche.wire.imagetree import TreeRow
 
@@ -64,6 +66,10 @@ class Place:
         except LinuxError as error:
             raise OSError(error.errno, os.strerror(error.errno)) from None
 
+    def top(self) -> bytes:
+        """The directory on the host that names of `tree` are below."""
+        return os.path.dirname(self.source) if self.is_file else self.source
+
     def relative(self, path: bytes) -> bytes | None:
         """The name of a path inside, below this place; empty: the place itself; None: it is elsewhere."""
         if path == self.inside:
@@ -77,7 +83,7 @@ class Place:
     def tree(self) -> HostTree:
         """The directory on the host; of a file, the one that it is in.  Raises OSError."""
         if self._tree is None:
-            self._tree = HostTree(os.path.dirname(self.source) if self.is_file else self.source)
+            self._tree = HostTree(self.top())
         return self._tree
 
     def host_name(self, path: bytes) -> bytes:
@@ -104,6 +110,7 @@ class Item:
         self.is_shown: bool = True  # False: a directory that is implied by the files in it
         self.conflict: str = ""
         self.host: os.stat_result | None = None  # the host's file now
+        self.was_applied: bool = False  # an earlier state, which is on the host
 
     def is_dir(self) -> bool:
         """Whether it is, or was, a directory."""
@@ -143,8 +150,11 @@ def wanted_paths(paths: list[str]) -> list[bytes]:
 class Collector:
     """Turns records into items."""
 
-    def __init__(self, client: FileClient, wanted: list[bytes], *, drops_applied: bool = True) -> None:
-        """Raises ControlError."""
+    def __init__(
+        self, client: FileClient, wanted: list[bytes], name: str, *, drops_applied: bool = True
+    ) -> None:
+        """`name`: the sandbox's.  Raises ControlError."""
+        self.name: str = name
         self.drops_applied: bool = drops_applied
         self.client: FileClient = client
         self.wanted: list[bytes] = wanted
@@ -169,6 +179,8 @@ class Collector:
         for item in self.items:
             is_new = item.kind in (files.ADDED, RENAMED)
             _compare_with_host(item, is_replacing=is_new and item.path in gone)
+        if self.drops_applied:
+            self._know_applied(gone)
         for item in self.items:
             if item.kind in (files.ADDED, RENAMED):
                 item.conflict = _conflict_of_all(item, gone)
@@ -216,6 +228,49 @@ class Collector:
             for item in self.items
             if item.kind != files.DELETED or item.is_dir() or item.path not in taken
         ]
+
+    def _know_applied(self, gone: dict[bytes, Item]) -> None:
+        """What an earlier `cloche apply` of this sandbox has left, and nobody has changed since, is no conflict:
+        the change is from there to the present state.  Raises ControlError.
+        """
+        try:
+            states = states_after(self.name)
+        except (OSError, RecordError):
+            return  # nothing is known of it
+        if not states:
+            return
+        for item in self.items:
+            if item.place is not None and not item.place.digest and item.old is None:
+                try:
+                    _begin_with_applied(item, item.place, states, is_replacing=item.path in gone)
+                except OSError:
+                    pass  # the conflict stays
+        self._find_removed(states)
+
+    def _find_removed(self, states: dict[bytes, Any]) -> None:
+        """What was applied and is gone inside; the sandbox says nothing of what was new then.  Raises ControlError."""
+        known = {path for item in self.items for path in (item.path, item.old_path)}
+        tops = {place.top(): place for place in self.places.values() if not (place.digest or place.is_file)}
+        found: list[Item] = []
+        for path in sorted(states):
+            top = path
+            while top not in tops and top != b"/":
+                top = os.path.dirname(top)
+            place = tops.get(top)
+            if place is None or path == top:
+                continue
+            inside = os.path.join(place.inside, os.path.relpath(path, top))
+            if inside in known or not self._is_wanted(inside):
+                continue
+            item = _removed(self.client, inside, place, states[path])
+            if item is not None:
+                found.append(item)
+        self.items += found
+
+    def _is_wanted(self, path: bytes) -> bool:
+        return not self.wanted or any(
+            path == each or path.startswith(each.rstrip(b"/") + b"/") for each in self.wanted
+        )
 
     def _drop_applied(self) -> None:
         """Drop changes that the host has already. Raises ControlError."""
@@ -296,6 +351,64 @@ def _compare_with_host(item: Item, *, is_replacing: bool) -> None:
         item.conflict = "the host has changed it, too"
 
 
+def _removed(client: FileClient, path: bytes, place: Place, state: Any) -> Item | None:
+    """The removal of what is on the host as it was applied, and not in the sandbox.  Raises ControlError."""
+    try:
+        found = place.tree().stat(place.host_name(path))
+    except OSError:
+        return None
+    if found is None or describe(found) != state:
+        return None
+    try:
+        client.stat(path)
+        return None
+    except FileError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+            return None
+    entry = FileEntry(path, found.st_mode)
+    entry.uid, entry.gid, entry.size, entry.mtime_ns = (
+        found.st_uid,
+        found.st_gid,
+        found.st_size,
+        found.st_mtime_ns,
+    )
+    item = Item(files.DELETED, entry, _base_of(found, entry))
+    item.place, item.host, item.was_applied = place, found, True
+    return item
+
+
+def _base_of(found: os.stat_result, owned: FileEntry | Base) -> Base:
+    return Base(*(found.st_mode, owned.uid, owned.gid, found.st_size, found.st_mtime_ns, found.st_ctime_ns))
+
+
+def _begin_with_applied(item: Item, place: Place, states: dict[bytes, Any], *, is_replacing: bool) -> None:
+    """Take the conflict from an item if the host's file is what was applied before.  Raises OSError."""
+    tree, name = place.tree(), place.host_name(item.path)
+    path = os.path.join(place.top(), name)
+    found = tree.stat(name)
+    if path not in states or describe(found) != states[path]:
+        return
+    is_whole = item.has_data or stat.S_ISLNK(item.entry.mode)
+    if item.kind in (files.ADDED, RENAMED):
+        if found is None or is_replacing or not is_whole or item.is_dir() or stat.S_ISDIR(found.st_mode):
+            return
+        if item.kind == RENAMED and tree.stat(place.host_name(item.old_path)) is not None:
+            return
+        item.kind, item.old_path, item.origin = files.CHANGED, item.path, 0
+        item.base = _base_of(found, item.entry)
+    if found is None:  # its removal was applied, and there is a new one
+        if item.kind != files.CHANGED or not is_whole:
+            return
+        item.kind, item.base = files.ADDED, None
+    elif item.base is not None:
+        base = Base(
+            found.st_mode, item.base.uid, item.base.gid, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+        )
+        base.ino = item.base.ino
+        item.base = base
+    item.host, item.conflict, item.was_applied = found, "", True
+
+
 def _compare_with_image(item: Item, place: Place) -> None:
     """An image does not change: there are no conflicts."""
     try:
@@ -333,7 +446,7 @@ def _may_be_there(item: Item) -> bool:
         return False  # the old one is still there
     if item.is_dir():
         return found.st_mode == item.entry.mode
-    if not item.conflict and item.kind == files.CHANGED:
+    if not item.conflict and not item.was_applied and item.kind == files.CHANGED:
         return False  # it is still as the sandbox first saw it
     if not _has_content(item):
         return found.st_mode == item.entry.mode and found.st_rdev == item.entry.rdev

@@ -320,7 +320,7 @@ def _write(collector: Collector, options: argparse.Namespace, out: Output) -> No
 
 def _run(options: argparse.Namespace) -> int:
     with files_of(options, options.name) as connection:
-        collector = Collector(FileClient(connection), wanted_paths(options.paths))
+        collector = Collector(FileClient(connection), wanted_paths(options.paths), options.name)
         collector.collect()
         for path, errno in collector.errors:
             print(f"cloche diff: {quoted(path)}: {os.strerror(errno)}", file=sys.stderr)

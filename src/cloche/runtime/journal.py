@@ -24,6 +24,7 @@ from cloche.runtime.records import RecordError, open_directory
 VERSION: Final = 2
 _READABLE: Final = (1, VERSION)  # in version 1 each step has a line when it is done, and there is no "end"
 KEPT: Final = 10  # journals for a sandbox's name; older ones are removed
+_UNKNOWN: Final = object()  # a step was cut off
 _COPY_BYTES: Final = 1 << 20
 _END: Final = b'{"end": true}\n'
 
@@ -72,7 +73,7 @@ class Journal:
             ident = f"{name}@{time.time_ns():020d}"
             os.mkdir(ident, 0o700, dir_fd=top_fd)
             self.fd: int = open_directory(ident, top_fd)
-            for old in sorted(each for each in os.listdir(top_fd) if each.startswith(name + "@"))[:-KEPT]:
+            for old in _journals(top_fd, name)[:-KEPT]:
                 shutil.rmtree(old, dir_fd=top_fd, ignore_errors=True)
         finally:
             os.close(top_fd)
@@ -201,6 +202,60 @@ def is_cut_off(name: str, directory: str = "") -> bool:
         return False
 
 
+def _journals(top_fd: int, name: str) -> list[str]:
+    return sorted(each for each in os.listdir(top_fd) if each.startswith(name + "@"))
+
+
+def _read(journal_fd: int) -> tuple[list[dict[str, Any]], dict[int, Any], list[tuple[str, str]]]:
+    """The steps, what was there after each where that is known, and the directories for new files.  Raises OSError,
+    RecordError.
+    """
+    steps: list[dict[str, Any]] = []
+    after: dict[int, Any] = {}
+    asides: list[tuple[str, str]] = []
+    fd = os.open("journal", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=journal_fd)
+    with open(fd, "rb") as file:
+        for number, line in enumerate(file):
+            try:
+                row = json.loads(line)
+            except ValueError:
+                break  # the crash came in the middle of it
+            if number == 0 and row.get("version") not in _READABLE:
+                raise RecordError("the journal was written by another version of cloche")
+            if "step" in row:
+                row["before"] = _described(row["before"])
+                steps.append(row)
+            if "after" in row:
+                after[row["step"] if "step" in row else row["done"]] = _described(row["after"])
+            if "aside" in row:
+                asides.append((row["top"], row["aside"]))
+    return steps, after, asides
+
+
+def states_after(name: str, directory: str = "") -> dict[bytes, Any]:
+    """What the applications of sandbox `name` have left at each path of the host that they changed, as `describe` says
+    it; those that were undone do not count.  Raises RecordError, OSError.
+    """
+    found: dict[bytes, Any] = {}
+    try:
+        top_fd = open_directory(directory or default_directory())
+    except FileNotFoundError:
+        return found
+    try:
+        for ident in _journals(top_fd, name):
+            fd = open_directory(ident, top_fd)
+            try:
+                steps, after, _asides = _read(fd)
+            finally:
+                os.close(fd)
+            for row in steps:
+                path = os.fsencode(os.path.join(row["top"], row["path"]))
+                found[path] = after.get(row["step"], _UNKNOWN)
+    finally:
+        os.close(top_fd)
+    return found
+
+
 class Undo:
     """Undoes an application, the last step first."""
 
@@ -211,7 +266,7 @@ class Undo:
             self.top_fd: int = open_directory(top)
         except FileNotFoundError:
             raise RecordError(f"nothing of {name} has been applied") from None
-        found = sorted(each for each in os.listdir(self.top_fd) if each.startswith(name + "@"))
+        found = _journals(self.top_fd, name)
         if not found:
             raise RecordError(f"nothing of {name} has been applied, or all of it was undone")
         self.ident: str = found[-1]
@@ -219,11 +274,10 @@ class Undo:
         self.trees: dict[str, HostTree] = {}
         self.left: list[tuple[bytes, str]] = []  # paths that were not undone, and the reason
         self.undone: list[bytes] = []
-        self._asides: list[tuple[str, str]] = []
 
     def run(self, *, is_forced: bool) -> None:
         """Undo all steps; the journal is removed when all are undone. Raises RecordError, OSError."""
-        steps, after = self._read()
+        steps, after, asides = _read(self.fd)
         for row in reversed(steps):
             path = os.fsencode(os.path.join(row["top"], row["path"]))
             try:
@@ -231,34 +285,13 @@ class Undo:
                     self.undone.append(path)
             except OSError as error:
                 self.left.append((path, error.strerror or str(error)))
-        for top, name in self._asides:
+        for top, name in asides:
             try:
                 remove_aside(self._tree(top), os.fsencode(name))
             except OSError:
                 pass  # it was removed, with all of the directory perhaps
         if not self.left:
             shutil.rmtree(self.ident, dir_fd=self.top_fd)
-
-    def _read(self) -> tuple[list[dict[str, Any]], dict[int, Any]]:
-        steps: list[dict[str, Any]] = []
-        after: dict[int, Any] = {}
-        fd = os.open("journal", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.fd)
-        with open(fd, "rb") as file:
-            for number, line in enumerate(file):
-                try:
-                    row = json.loads(line)
-                except ValueError:
-                    break  # the crash came in the middle of it
-                if number == 0 and row.get("version") not in _READABLE:
-                    raise RecordError("the journal was written by another version of cloche")
-                if "step" in row:
-                    row["before"] = _described(row["before"])
-                    steps.append(row)
-                if "after" in row:
-                    after[row["step"] if "step" in row else row["done"]] = _described(row["after"])
-                if "aside" in row:
-                    self._asides.append((row["top"], row["aside"]))
-        return steps, after
 
     def _tree(self, top: str) -> HostTree:
         if top not in self.trees:
@@ -310,6 +343,3 @@ class Undo:
             os.unlink(temporary, dir_fd=fd)  # rename(2) leaves two names of one file alone
         except FileNotFoundError:
             pass
-
-
-_UNKNOWN: Final = object()

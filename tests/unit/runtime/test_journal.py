@@ -8,7 +8,18 @@ from pathlib import Path
 import pytest
 
 from cloche.runtime.hosttree import HostTree, NewFile, Policy, make_directory, new_name
-from cloche.runtime.journal import CREATE, MODE, REMOVE, REPLACE, Journal, Undo, is_cut_off, remove_aside
+from cloche.runtime.journal import (
+    CREATE,
+    MODE,
+    REMOVE,
+    REPLACE,
+    Journal,
+    Undo,
+    describe,
+    is_cut_off,
+    remove_aside,
+    states_after,
+)
 from cloche.wire.files import KEEP_NS, FileEntry
 
 
@@ -179,3 +190,27 @@ def test_one_that_has_done_nothing_was_not_cut_off(ground: Ground) -> None:
     (path,) = Path(ground.journals).glob("*/journal")
     path.write_bytes(path.read_bytes()[:-3])  # torn
     assert is_cut_off("box", ground.journals)
+
+
+def test_the_last_state_that_was_left_is_known_until_it_is_undone(ground: Ground) -> None:
+    assert states_after("box", ground.journals) == {}
+    left = []
+    for data in (b"one", b"three"):
+        journal = ground.begin()
+        ground.write(journal, b"file", data)
+        journal.close()
+        left.append(states_after("box", ground.journals))
+        assert left[-1] == {ground.top + b"/file": describe(ground.tree.stat(b"file"))}
+    assert left[0] != left[1] and states_after("other", ground.journals) == {}
+    ground.undo()
+    assert states_after("box", ground.journals) == left[0]
+    assert describe(ground.tree.stat(b"file")) == left[0][ground.top + b"/file"]
+
+
+def test_the_state_after_a_step_that_was_cut_off_is_none_that_is_known(ground: Ground) -> None:
+    (ground.path / "d").mkdir()
+    journal = ground.begin()
+    journal.begin(MODE, ground.top, ground.tree, b"d", ground.tree.stat(b"d"))
+    journal.close()
+    states = states_after("box", ground.journals)
+    assert states[ground.top + b"/d"] not in (None, describe(ground.tree.stat(b"d")))

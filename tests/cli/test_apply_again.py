@@ -1,0 +1,113 @@
+"""`cloche apply` of what was changed again after it had been applied: its own work is no change of the host's."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.test_apply import Applied, snapshot
+
+FIRST = "echo one >>file; echo new >added; rm sub/deep; mv script moved; echo x >>moved; ln -s file link; mkdir d; echo d >d/x"
+SECOND = "echo two >>file; echo more >>added; echo again >sub/deep; echo y >>moved; ln -sfn added link; echo e >>d/x"
+
+
+@pytest.fixture
+def changed(tmp_path: Path, project: Path) -> Iterator[Applied]:
+    made = Applied(tmp_path / "root", project, tmp_path / "state")
+    yield made
+    made("rm", "-f", "box")
+
+
+def contents(top: Path) -> dict[str, bytes]:
+    return {name: data for name, (_mode, data) in snapshot(top).items()}
+
+
+@pytest.mark.parametrize("is_ended", [False, True])
+def test_what_was_changed_again_is_applied_again(changed: Applied, is_ended: bool) -> None:
+    project = changed.project
+    states = [snapshot(project)]
+    changed.start()
+    for work in (FIRST, SECOND):
+        changed.sh(work)
+        if is_ended and work == SECOND:
+            assert changed("stop", "-t", "0", "box").status == 0
+        dry = changed.apply("--dry-run")
+        assert snapshot(project) == states[-1]
+        assert changed.apply() == dry != ""
+        assert changed("diff", "--exit-code", "box").status == 0 and changed.apply() == ""
+        states.append(snapshot(project))
+    found = contents(project)
+    assert found["file"] == b"host\none\ntwo\n" and found["added"] == b"new\nmore\n"
+    assert found["sub/deep"] == b"again\n" and found["link"] == b"added" and found["d/x"] == b"d\ne\n"
+    assert found["moved"].endswith(b"x\ny\n") and "script" not in found
+    for state in reversed(states[:-1]):
+        changed.apply("--undo")
+        assert snapshot(project) == state
+
+
+def test_the_change_is_from_what_was_applied(changed: Applied) -> None:
+    changed.start()
+    changed.sh(FIRST)
+    changed.apply()
+    changed.sh("echo two >>file; echo more >>added")
+    shown = changed.diff()
+    assert "+two" in shown and "+more" in shown and "+one" not in shown and "+new" not in shown
+    assert [line[0] for line in changed.apply("--dry-run").splitlines()] == ["M", "M"]
+    changed.apply(str(changed.project / "added"))
+    assert (changed.project / "added").read_text() == "new\nmore\n"
+    assert (changed.project / "file").read_text() == "host\none\n"
+
+
+def test_what_was_new_and_is_removed_is_removed(changed: Applied) -> None:
+    """Of these the sandbox has no trace any more."""
+    project = changed.project
+    changed.start()
+    changed.sh(FIRST + "; mkdir -p e/f; echo >e/f/g; echo >e/stays; echo >theirs; echo >other")
+    changed.apply()
+    before = snapshot(project)
+    (project / "theirs").write_text("by the host\n")
+    changed.sh("rm -r added moved link d e/f other theirs")
+    only = changed.apply("--dry-run", str(project / "d"))
+    assert f"D  {project}/d/x" in only.splitlines() and "added" not in only
+    changed.apply()
+    assert set(snapshot(project)) == {"file", "sub", "e", "e/stays", "theirs"}
+    assert changed.apply() == "" and changed("diff", "--exit-code", "box").status == 0
+    changed.apply("--undo")
+    found = snapshot(project)
+    assert found.pop("theirs") and before.pop("theirs") and found == before
+
+
+def test_what_somebody_has_changed_in_between_is_a_conflict(changed: Applied) -> None:
+    project = changed.project
+    changed.start()
+    changed.sh(FIRST)
+    changed.apply()
+    for name in ("file", "added", "moved"):
+        with open(project / name, "a") as file:
+            file.write("host's\n")
+    (project / "sub" / "deep").write_text("host's\n")
+    changed.sh(SECOND)
+    done = changed("apply", "box")
+    assert done.status == 1, done
+    lines = {line.split(": ")[1].rpartition("/")[2] for line in done.err.splitlines()}
+    assert {"file", "added", "moved", "deep"} <= lines, done
+    found = contents(project)
+    assert found["file"] == b"host\none\nhost's\n" and found["added"] == b"new\nhost's\n"
+    assert found["sub/deep"] == b"host's\n" and found["link"] == b"added"
+
+
+def test_what_was_undone_is_no_longer_known(changed: Applied) -> None:
+    """The host is as it was before: the sandbox's change is the whole of it again."""
+    project = changed.project
+    before = snapshot(project)
+    changed.start()
+    changed.sh(FIRST)
+    changed.apply()
+    changed.apply("--undo")
+    assert snapshot(project) == before
+    changed.sh(SECOND)
+    shown = changed.diff()
+    assert "+one" in shown and "+two" in shown and "+new" in shown
+    changed.apply()
+    assert (project / "file").read_text() == "host\none\ntwo\n"
+    assert (project / "sub" / "deep").read_text() == "again\n"
