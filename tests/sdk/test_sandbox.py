@@ -39,8 +39,16 @@ def everyone(sandbox: Sandbox) -> set[int]:
 
 def test_the_package_is_light() -> None:
     """The processes of a sandbox import it, too."""
-    script = "import sys, cloche; assert not any(name.startswith('cloche.') for name in sys.modules)"
-    subprocess.run([sys.executable, "-c", script], check=True, env=environment(), timeout=150)
+    script = "import sys, cloche; print(*(name for name in sys.modules if name.startswith('cloche')))"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        check=True,
+        env=environment(),
+        timeout=150,
+        capture_output=True,
+        text=True,
+    )
+    assert set(done.stdout.split()) == {"cloche", "cloche.library"}  # which finds compiled modules
 
 
 def test_what_it_is(shared: Sandbox) -> None:
