@@ -111,3 +111,27 @@ def test_what_was_undone_is_no_longer_known(changed: Applied) -> None:
     changed.apply()
     assert (project / "file").read_text() == "host\none\ntwo\n"
     assert (project / "sub" / "deep").read_text() == "again\n"
+
+
+def test_what_another_sandbox_of_that_name_has_applied_is_not_missing(changed: Applied) -> None:
+    """The host's file is hidden from the second, which has removed nothing."""
+    project = changed.project
+    changed.start()
+    changed.sh("mkdir build; echo x >build/x")
+    changed.apply()
+    assert changed("rm", "-f", "box").status == 0
+    changed.start("--tmpfs", str(project / "build"))
+    assert changed.sh("ls build") == ""
+    assert changed("diff", "--exit-code", "box").status == 0 and changed.apply() == ""
+    assert (project / "build" / "x").read_text() == "x\n"
+
+
+def test_what_was_applied_to_another_directory_is_not_missing(changed: Applied) -> None:
+    project = changed.project
+    changed.start()
+    changed.sh("mkdir out; echo x >sub/x")
+    (project / "out").mkdir()
+    assert changed("apply", "box", str(project / "sub"), "--to", str(project / "out")).status == 0
+    assert (project / "out" / "x").read_text() == "x\n"
+    assert changed.sh("ls out") == ""
+    assert "out" not in changed.apply("--dry-run")

@@ -22,7 +22,7 @@ from cloche.cli.changes import (
     wanted_paths,
     with_contents,
 )
-from cloche.cli.client import files_of, report_errors
+from cloche.cli.client import files_of, instance_of, report_errors
 from cloche.cli.diff import Output, is_binary, write_patch
 from cloche.cli.names import quoted
 from cloche.cli.options import UsageError, options_first
@@ -330,7 +330,8 @@ class Applier:
         if not steps:
             return
         self.policy.is_durable = len(steps) < MANY
-        self.journal = Journal(name, is_durable=self.policy.is_durable)
+        instance = self.collector.instance if self.options.to is None else ""
+        self.journal = Journal(name, instance=instance, is_durable=self.policy.is_durable)
         try:
             ground.survey()
             for target in {id(step.target): step.target for step in steps}.values():
@@ -710,7 +711,10 @@ def _run(options: argparse.Namespace) -> int:
             "the last application was cut off; --undo takes back what it has done, --force goes on"
         )
     with files_of(options, options.name) as connection:
-        collector = Collector(FileClient(connection), wanted, options.name, drops_applied=options.to is None)
+        instance = instance_of(options, options.name)
+        collector = Collector(
+            FileClient(connection), wanted, options.name, instance, drops_applied=options.to is None
+        )
         collector.collect()
         for path, number in collector.errors:
             raise ControlError(f"{quoted(path)}: {os.strerror(number)}")

@@ -16,7 +16,7 @@ from cloche.abi.errno import LinuxError
 from cloche.boot.spec import IMAGE_PREFIX
 from cloche.cli.options import UsageError
 from cloche.runtime.hosttree import HostTree
-from cloche.runtime.journal import describe, states_after
+from cloche.runtime.journal import Left, describe, states_after
 from cloche.runtime.records import RecordError
 from cloche.wire import files
 from cloche.wire.control_client import ControlError
@@ -151,10 +151,17 @@ class Collector:
     """Turns records into items."""
 
     def __init__(
-        self, client: FileClient, wanted: list[bytes], name: str, *, drops_applied: bool = True
+        self,
+        client: FileClient,
+        wanted: list[bytes],
+        name: str,
+        instance: str,
+        *,
+        drops_applied: bool = True,
     ) -> None:
-        """`name`: the sandbox's.  Raises ControlError."""
+        """`name`: the sandbox's; `instance`: see `Journal`.  Raises ControlError."""
         self.name: str = name
+        self.instance: str = instance
         self.drops_applied: bool = drops_applied
         self.client: FileClient = client
         self.wanted: list[bytes] = wanted
@@ -245,21 +252,26 @@ class Collector:
                     _begin_with_applied(item, item.place, states, is_replacing=item.path in gone)
                 except OSError:
                     pass  # the conflict stays
-        self._find_removed(states)
+        if self.instance:
+            self._find_removed(
+                {path: left.state for path, left in states.items() if left.instance == self.instance}
+            )
 
     def _find_removed(self, states: dict[bytes, Any]) -> None:
-        """What was applied and is gone inside; the sandbox says nothing of what was new then.  Raises ControlError."""
+        """What this sandbox's own changes have left on the host, and is gone inside; it says nothing of what was new
+        then.  Raises ControlError.
+        """
         known = {path for item in self.items for path in (item.path, item.old_path)}
         tops = {place.top(): place for place in self.places.values() if not (place.digest or place.is_file)}
         found: list[Item] = []
         for path in sorted(states):
-            top = path
+            top = os.path.dirname(path)
             while top not in tops and top != b"/":
                 top = os.path.dirname(top)
             place = tops.get(top)
-            if place is None or path == top:
+            if place is None:
                 continue
-            inside = os.path.join(place.inside, os.path.relpath(path, top))
+            inside = os.path.join(place.inside, path[len(top.rstrip(b"/")) + 1 :])
             if inside in known or not self._is_wanted(inside):
                 continue
             item = _removed(self.client, inside, place, states[path])
@@ -381,12 +393,12 @@ def _base_of(found: os.stat_result, owned: FileEntry | Base) -> Base:
     return Base(*(found.st_mode, owned.uid, owned.gid, found.st_size, found.st_mtime_ns, found.st_ctime_ns))
 
 
-def _begin_with_applied(item: Item, place: Place, states: dict[bytes, Any], *, is_replacing: bool) -> None:
+def _begin_with_applied(item: Item, place: Place, states: dict[bytes, Left], *, is_replacing: bool) -> None:
     """Take the conflict from an item if the host's file is what was applied before.  Raises OSError."""
     tree, name = place.tree(), place.host_name(item.path)
     path = os.path.join(place.top(), name)
     found = tree.stat(name)
-    if path not in states or describe(found) != states[path]:
+    if path not in states or describe(found) != states[path].state:
         return
     is_whole = item.has_data or stat.S_ISLNK(item.entry.mode)
     if item.kind in (files.ADDED, RENAMED):
@@ -401,11 +413,9 @@ def _begin_with_applied(item: Item, place: Place, states: dict[bytes, Any], *, i
             return
         item.kind, item.base = files.ADDED, None
     elif item.base is not None:
-        base = Base(
-            found.st_mode, item.base.uid, item.base.gid, found.st_size, found.st_mtime_ns, found.st_ctime_ns
-        )
-        base.ino = item.base.ino
-        item.base = base
+        ino = item.base.ino
+        item.base = _base_of(found, item.base)
+        item.base.ino = ino
     item.host, item.conflict, item.was_applied = found, "", True
 
 

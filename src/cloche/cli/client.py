@@ -7,13 +7,22 @@ from collections.abc import Callable, Iterator
 
 from cloche.cli.options import UsageError
 from cloche.cli.terminal import EXIT_INTERNAL, printable_text
-from cloche.runtime.records import RecordError, Store
+from cloche.runtime.records import RUNNING, RecordError, Store
 from cloche.wire.control_client import ControlClient, ControlError, Ended
 
 
 def connect(options: argparse.Namespace, name: str) -> ControlClient:
     """A connection to the sandbox of that name.  Raises RecordError."""
     return ControlClient(Store(options.root).connect(name))
+
+
+def instance_of(options: argparse.Namespace, name: str) -> str:
+    """What tells a sandbox that runs from another one of the same name; empty if it does not run."""
+    try:
+        state = Store(options.root).find(name)
+    except RecordError:
+        return ""  # it has ended, and its layer is kept
+    return f"{state.pid}@{state.created_s:.0f}" if state.status == RUNNING else ""
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from cloche.cli.changes import (
     wanted_paths,
     with_contents,
 )
-from cloche.cli.client import files_of, report_errors
+from cloche.cli.client import files_of, instance_of, report_errors
 from cloche.cli.names import quoted
 from cloche.cli.options import options_first
 from cloche.cli.terminal import printable_text
@@ -320,7 +320,8 @@ def _write(collector: Collector, options: argparse.Namespace, out: Output) -> No
 
 def _run(options: argparse.Namespace) -> int:
     with files_of(options, options.name) as connection:
-        collector = Collector(FileClient(connection), wanted_paths(options.paths), options.name)
+        instance = instance_of(options, options.name)
+        collector = Collector(FileClient(connection), wanted_paths(options.paths), options.name, instance)
         collector.collect()
         for path, errno in collector.errors:
             print(f"cloche diff: {quoted(path)}: {os.strerror(errno)}", file=sys.stderr)

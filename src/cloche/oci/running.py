@@ -9,7 +9,7 @@ from cloche.oci.log import Log
 from cloche.oci.options import Options
 from cloche.oci.records import Record
 from cloche.oci.streams import listen_count, passed_streams
-from cloche.oci.verbs import one_id
+from cloche.oci.verbs import one_id, start
 
 
 def _make(
@@ -60,7 +60,6 @@ def run_verb(root: str, given: Options, options: Options, words: list[str]) -> i
     record, master = _make(root, given, options, words, "run", is_detached=is_detached)
     from cloche.oci.deletion import delete
     from cloche.oci.foreground import follow
-    from cloche.oci.verbs import start
 
     try:
         start(record)

@@ -11,6 +11,7 @@ existing file: they replace it by another one, so the kept file stays unchanged.
 that, below ~/.local/state, or of root below /var/lib.
 """
 
+import errno
 import json
 import os
 import shutil
@@ -64,8 +65,12 @@ def _described(row: Any) -> Any:
 class Journal:
     """The journal of one application that is under way."""
 
-    def __init__(self, name: str, directory: str = "", *, is_durable: bool = True) -> None:
-        """Raises RecordError, OSError."""
+    def __init__(
+        self, name: str, directory: str = "", *, instance: str = "", is_durable: bool = True
+    ) -> None:
+        """`instance` tells the sandbox from others of that name; empty: that is not known, or the changes are made in
+        another directory than the one that they belong to.  Raises RecordError, OSError.
+        """
         top = directory or default_directory()
         os.makedirs(top, 0o700, exist_ok=True)
         top_fd = open_directory(top)
@@ -81,10 +86,12 @@ class Journal:
         self._out: int = os.open("journal", flags, 0o600, dir_fd=self.fd)
         self.is_durable: bool = is_durable
         self.steps: int = 0
-        self._write({"version": VERSION, "name": name, "time": time.time()})
+        self._write({"version": VERSION, "name": name, "instance": instance, "time": time.time()})
 
     def _write(self, row: dict[str, Any]) -> None:
-        os.write(self._out, json.dumps(row).encode() + b"\n")
+        line = json.dumps(row).encode() + b"\n"
+        if os.write(self._out, line) != len(line):  # as much as there was room for
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         if self.is_durable:
             os.fsync(self._out)
 
@@ -126,7 +133,8 @@ class Journal:
 
     def end(self) -> None:
         """All was done that was to be done.  Raises OSError."""
-        os.write(self._out, _END)
+        if os.write(self._out, _END) != len(_END):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def close(self) -> None:
         """Close the journal."""
@@ -185,58 +193,78 @@ def remove_aside(tree: HostTree, path: bytes) -> None:
 
 
 def is_cut_off(name: str, directory: str = "") -> bool:
-    """Whether the last application of sandbox `name` was cut off, and not undone since.  Raises OSError."""
-    top = directory or default_directory()
-    if not os.path.isdir(top):
-        return False
-    found = sorted(each for each in os.listdir(top) if each.startswith(name + "@"))
-    if not found:
+    """Whether the last application of sandbox `name` was cut off, and not undone since.  Raises OSError,
+    RecordError.
+    """
+    try:
+        top_fd = open_directory(directory or default_directory())
+    except FileNotFoundError:
         return False
     try:
-        with open(os.path.join(top, found[-1], "journal"), "rb") as file:
+        found = _journals(top_fd, name)
+        if not found:
+            return False
+        fd = os.open(f"{found[-1]}/journal", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=top_fd)
+        with open(fd, "rb") as file:
             head = file.readline()
             begun, size = file.tell(), file.seek(0, os.SEEK_END)
             file.seek(max(begun, size - len(_END)))
             return size > begun and json.loads(head).get("version") == VERSION and file.read() != _END
     except (FileNotFoundError, ValueError):
         return False
+    finally:
+        os.close(top_fd)
 
 
 def _journals(top_fd: int, name: str) -> list[str]:
     return sorted(each for each in os.listdir(top_fd) if each.startswith(name + "@"))
 
 
-def _read(journal_fd: int) -> tuple[list[dict[str, Any]], dict[int, Any], list[tuple[str, str]]]:
-    """The steps, what was there after each where that is known, and the directories for new files.  Raises OSError,
-    RecordError.
-    """
-    steps: list[dict[str, Any]] = []
-    after: dict[int, Any] = {}
-    asides: list[tuple[str, str]] = []
-    fd = os.open("journal", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=journal_fd)
-    with open(fd, "rb") as file:
-        for number, line in enumerate(file):
-            try:
-                row = json.loads(line)
-            except ValueError:
-                break  # the crash came in the middle of it
-            if number == 0 and row.get("version") not in _READABLE:
-                raise RecordError("the journal was written by another version of cloche")
-            if "step" in row:
-                row["before"] = _described(row["before"])
-                steps.append(row)
-            if "after" in row:
-                after[row["step"] if "step" in row else row["done"]] = _described(row["after"])
-            if "aside" in row:
-                asides.append((row["top"], row["aside"]))
-    return steps, after, asides
+class _Told:
+    """What a journal says."""
+
+    def __init__(self, journal_fd: int) -> None:
+        """Raises OSError, RecordError."""
+        self.instance: str = ""
+        self.steps: list[dict[str, Any]] = []
+        self.after: dict[int, Any] = {}  # what was there after a step, where that is known
+        self.asides: list[tuple[str, str]] = []  # directories for new files
+        fd = os.open("journal", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=journal_fd)
+        with open(fd, "rb") as file:
+            for number, line in enumerate(file):
+                try:
+                    row = json.loads(line)
+                except ValueError:
+                    break  # the crash came in the middle of it
+                if number == 0:
+                    if row.get("version") not in _READABLE:
+                        raise RecordError("the journal was written by another version of cloche")
+                    self.instance = row.get("instance", "")
+                self._take(row)
+
+    def _take(self, row: dict[str, Any]) -> None:
+        if "step" in row:
+            row["before"] = _described(row["before"])
+            self.steps.append(row)
+        if "after" in row:
+            self.after[row["step"] if "step" in row else row["done"]] = _described(row["after"])
+        if "aside" in row:
+            self.asides.append((row["top"], row["aside"]))
 
 
-def states_after(name: str, directory: str = "") -> dict[bytes, Any]:
-    """What the applications of sandbox `name` have left at each path of the host that they changed, as `describe` says
-    it; those that were undone do not count.  Raises RecordError, OSError.
+class Left:
+    """What an application has left at a path of the host."""
+
+    def __init__(self, state: Any, instance: str) -> None:
+        self.state: Any = state  # as `describe` says it
+        self.instance: str = instance  # of the journal
+
+
+def states_after(name: str, directory: str = "") -> dict[bytes, Left]:
+    """What the applications of sandbox `name` have left at each path of the host that they changed; those that were
+    undone do not count.  Raises RecordError, OSError.
     """
-    found: dict[bytes, Any] = {}
+    found: dict[bytes, Left] = {}
     try:
         top_fd = open_directory(directory or default_directory())
     except FileNotFoundError:
@@ -245,12 +273,12 @@ def states_after(name: str, directory: str = "") -> dict[bytes, Any]:
         for ident in _journals(top_fd, name):
             fd = open_directory(ident, top_fd)
             try:
-                steps, after, _asides = _read(fd)
+                told = _Told(fd)
             finally:
                 os.close(fd)
-            for row in steps:
+            for row in told.steps:
                 path = os.fsencode(os.path.join(row["top"], row["path"]))
-                found[path] = after.get(row["step"], _UNKNOWN)
+                found[path] = Left(told.after.get(row["step"], _UNKNOWN), told.instance)
     finally:
         os.close(top_fd)
     return found
@@ -277,15 +305,15 @@ class Undo:
 
     def run(self, *, is_forced: bool) -> None:
         """Undo all steps; the journal is removed when all are undone. Raises RecordError, OSError."""
-        steps, after, asides = _read(self.fd)
-        for row in reversed(steps):
+        told = _Told(self.fd)
+        for row in reversed(told.steps):
             path = os.fsencode(os.path.join(row["top"], row["path"]))
             try:
-                if self._step(row, after.get(row["step"], _UNKNOWN), is_forced=is_forced):
+                if self._step(row, told.after.get(row["step"], _UNKNOWN), is_forced=is_forced):
                     self.undone.append(path)
             except OSError as error:
                 self.left.append((path, error.strerror or str(error)))
-        for top, name in asides:
+        for top, name in told.asides:
             try:
                 remove_aside(self._tree(top), os.fsencode(name))
             except OSError:

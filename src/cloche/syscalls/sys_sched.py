@@ -258,7 +258,7 @@ def sys_ioprio_set(task: Task, args: Args) -> int:
     sched.check_ioprio(task.creds, ioprio)
     if which not in (IOPRIO_WHO_PROCESS, IOPRIO_WHO_PGRP, IOPRIO_WHO_USER):
         return -EINVAL
-    if which == IOPRIO_WHO_USER:  # 0 is not the caller, as in the other three calls (block/ioprio.c)
+    if which == IOPRIO_WHO_USER:  # 0 is root, where the other calls mean the caller's user (block/ioprio.c)
         targets = _tasks_of(task, map_uid(task.creds.user_ns, who))
     else:
         targets = _chosen(task, which - 1, who)

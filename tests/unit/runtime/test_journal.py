@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -196,15 +197,17 @@ def test_the_last_state_that_was_left_is_known_until_it_is_undone(ground: Ground
     assert states_after("box", ground.journals) == {}
     left = []
     for data in (b"one", b"three"):
-        journal = ground.begin()
+        journal = Journal("box", ground.journals, instance="1@2")
         ground.write(journal, b"file", data)
         journal.close()
-        left.append(states_after("box", ground.journals))
-        assert left[-1] == {ground.top + b"/file": describe(ground.tree.stat(b"file"))}
+        [(path, found)] = states_after("box", ground.journals).items()
+        assert (path, found.instance) == (ground.top + b"/file", "1@2")
+        assert found.state == describe(ground.tree.stat(b"file"))
+        left.append(found.state)
     assert left[0] != left[1] and states_after("other", ground.journals) == {}
     ground.undo()
-    assert states_after("box", ground.journals) == left[0]
-    assert describe(ground.tree.stat(b"file")) == left[0][ground.top + b"/file"]
+    [found] = states_after("box", ground.journals).values()
+    assert found.state == left[0] == describe(ground.tree.stat(b"file"))
 
 
 def test_the_state_after_a_step_that_was_cut_off_is_none_that_is_known(ground: Ground) -> None:
@@ -212,5 +215,19 @@ def test_the_state_after_a_step_that_was_cut_off_is_none_that_is_known(ground: G
     journal = ground.begin()
     journal.begin(MODE, ground.top, ground.tree, b"d", ground.tree.stat(b"d"))
     journal.close()
-    states = states_after("box", ground.journals)
-    assert states[ground.top + b"/d"] not in (None, describe(ground.tree.stat(b"d")))
+    state = states_after("box", ground.journals)[ground.top + b"/d"].state
+    assert state not in (None, describe(ground.tree.stat(b"d")))
+
+
+def test_a_step_that_there_is_no_room_to_record_is_not_begun(ground: Ground) -> None:
+    """write(2) takes as much as there is room for, and says so."""
+    journal = ground.begin()
+    size = os.stat("journal", dir_fd=journal.fd).st_size
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20, limits[1]))
+    try:
+        with pytest.raises(OSError, match="No space left"):
+            journal.begin(REMOVE, ground.top, ground.tree, b"file", None)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    journal.close()
