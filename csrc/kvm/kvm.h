@@ -32,6 +32,7 @@
 #define WHOLE_BLOCK 0xffff
 #define MAX_VAIN 16 /* virtual CPUs for threads that the host or the sentry then refused */
 #define PROT_ALL 7
+#define NO_MEMORY (-12) /* ENOMEM */
 #define END_CALL 0x100000 /* and more: calls that do not exist, by which a process ends itself (end_process) */
 #define END_REASONS 0xfffffff
 #define AREA_FILE 8     /* in an area's bits, beside PROT_* */
@@ -182,6 +183,7 @@ bool make_cpu(uint64_t slotno);
 void start_cpu(struct thread *t, uint64_t slotno);
 bool add_memory(uint32_t number, uint32_t flags, uint64_t gpa, uint64_t length, uint64_t host);
 void flush_all(void);
+void __attribute__((noreturn)) end_for_memory(void);
 void __attribute__((noreturn)) end_process(uint32_t why); /* the line, or for what ring 0 or KVM_RUN came back */
 
 /* orders.c: host operations */

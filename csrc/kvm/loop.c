@@ -201,6 +201,8 @@ static uint32_t enter(struct thread *t)
             run->immediate_exit = 0;
         } else if (result == -14) { /* EFAULT */
             find_failure(t);
+        } else if (result == NO_MEMORY) {
+            end_for_memory();
         } else if (result < 0) {
             end_process(__LINE__);
         } else if (run->exit_reason == KVM_EXIT_HLT) {

@@ -5,6 +5,7 @@
  *   kvm_loop far               blocks and tables are given back, and out of them is ENOMEM
  *   kvm_loop vectors           what a program is told of each exception: vector, signal, code, address
  *   kvm_loop stopped           a stop of the process breaks off what makes its machine
+ *   kvm_loop memory            KVM_CREATE_VM and KVM_RUN find no memory: how the process ends
  *
  * A violation (a host call that the stub of systrap would not be allowed, a write outside of the guest's own memory,
  * a table of the loop's own that is damaged) is printed, and ends it with status 1. The addresses are the real ones,
@@ -40,6 +41,7 @@ static uint64_t state, returns_left, steps, ends, threads_let_through;
 static uint64_t memory[SLOT_BLOCKS + MAX_USED]; /* host addresses of memory slots, plus 1 */
 static struct thread thread;
 static bool is_fuzzing, fails_memory;
+static long no_memory; /* what these return then */
 static uint32_t stops; /* that are to come while a machine is made */
 static uint64_t counts[8]; /* how often each fake was called, to see that the run has covered them */
 
@@ -153,6 +155,8 @@ static long forged_run(void)
     struct cpu *cpu = thread.cpu;
     struct kvm_run *run = thread.run;
     counts[0]++;
+    if (no_memory)
+        return no_memory;
     if (!returns_left || steps > 2000)
         __builtin_longjmp(after, 1);
     returns_left--;
@@ -206,7 +210,7 @@ static long fake_ioctl(uint64_t fd, uint64_t command, void *arg)
     if (fd == VM_FD && command == KVM_SET_USER_MEMORY_REGION)
         return set_memory(arg);
     if (fd == KVM_FD && command == KVM_CREATE_VM && !is_fuzzing)
-        return stops && stops-- ? -4 : VM_FD;
+        return no_memory ? no_memory : stops && stops-- ? -4 : VM_FD;
     if (fd == VM_FD && command == KVM_ENABLE_CAP && !is_fuzzing)
         return 0;
     if (fd == VM_FD && command == KVM_CREATE_VCPU && (uint64_t)arg < SLOT_COUNT) {
@@ -253,6 +257,8 @@ long stub_syscall(long nr, long a, long b, long c, long d, long e, long f)
     case __NR_ioctl:
         return fake_ioctl(a, b, (void *)c);
     case __NR_exit_group:
+        if (no_memory)
+            __builtin_longjmp(after, 1);
         process_ends(a);
     case __NR_futex:
         if (!is_known(start, 4) || (b != FUTEX_WAIT && b != FUTEX_WAKE))
@@ -528,6 +534,23 @@ static void stopped(void)
     printf("machine %d\n", LOOP->vm);
 }
 
+/* It ends without a signal, and not as if ring 0 had done something. */
+static void without_memory(void)
+{
+    struct ucontext *uc = (struct ucontext *)(REGION_BASE + SLOTNO * SLOT_SIZE + 0x1d000 - offsetof(struct ucontext, uc_mcontext));
+    begin_process();
+    no_memory = -12; /* ENOMEM */
+    thread.slot->state = ST_REPLY;
+    if (!__builtin_setjmp(after))
+        run_guest(&thread, uc);
+    printf("KVM_RUN: exit_group\n");
+    LOOP->vm = -1;
+    LOOP->cpus[SLOTNO] = 0;
+    if (!__builtin_setjmp(after))
+        make_vm();
+    printf("KVM_CREATE_VM: exit_group\n");
+}
+
 static void have(uint64_t at, uint64_t length)
 {
     if (mmap((void *)at, length, 3, 0x104022, -1, 0) != (void *)at) /* private, anonymous, without reserve, at a free place */
@@ -551,6 +574,8 @@ int main(int count, char **words)
         vectors();
     else if (count > 1 && !strcmp(words[1], "stopped"))
         stopped();
+    else if (count > 1 && !strcmp(words[1], "memory"))
+        without_memory();
     else
         far_apart();
     return 0;

@@ -83,3 +83,8 @@ def test_signals_of_exceptions(program: Path) -> None:
 def test_a_stop_while_a_machine_is_made(program: Path) -> None:
     """KVM_CREATE_VM is EINTR then, and made again: the process had ended by SIGSYS."""
     assert run(program, "stopped") == f"machine {VM_FD}\n"
+
+
+def test_no_memory_of_the_host(program: Path) -> None:
+    """An end without a signal, for which the sentry puts SIGKILL: it had been SIGSYS."""
+    assert run(program, "memory") == "KVM_RUN: exit_group\nKVM_CREATE_VM: exit_group\n"
