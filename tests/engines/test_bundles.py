@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.engines.harness import RUNTIME, Done, groups_named, mounts_below, program, run
+from tests.engines.harness import RUNTIME, Done, groups_named, mounts_below, need, program, run
 
 WAIT_S = 120
 
@@ -325,6 +325,26 @@ def test_create_is_killed(cloche: Runtime, tmp_path: Path, root: Path) -> None:
         until(lambda pid=pid: is_gone(pid), "it ends")  # type: ignore[misc]
     assert cloche("delete", "--force", "killed").status == 0
     assert cloche("list", "-q").out == "" and not groups_named("killed")
+
+
+def test_create_is_killed_while_it_makes_groups(cloche: Runtime, tmp_path: Path, root: Path) -> None:
+    """Wherever that is, `delete` finds them: the record names them before."""
+    need("strace")
+    bundle = make_bundle(tmp_path / "b", root, "true")
+    create = [cloche.path, "--root", str(cloche.root), "create", "-b", str(bundle), "killed"]
+    nothing = subprocess.DEVNULL
+    most = 0
+    for count in range(1, 100):
+        inject = [program("strace"), "-qq", "-o", "/dev/null", "-e", f"inject=mkdir:signal=KILL:when={count}"]
+        done = subprocess.run([*inject, *create], stdin=nothing, stdout=nothing, stderr=nothing, check=False)
+        most = max(most, len(groups_named("killed")))
+        deleted = cloche("delete", "--force", "killed")
+        assert not groups_named("killed") and cloche("list", "-q").out == "", (count, deleted)
+        if done.returncode == 0:
+            break
+    else:
+        pytest.fail("it makes too many directories")
+    assert count > 1 and most, "strace has killed nothing"
 
 
 HOSTILE: list[tuple[dict[str, Any], str]] = [

@@ -63,6 +63,20 @@ class Begun:
         self.record.make()
         self.is_recorded = True
 
+    def make_groups(self, places: list[cgroups.Place], *, may_fail: bool = False) -> None:
+        """Make the control groups.  The record names them before: should the caller be killed, `delete` finds them.
+
+        Raises OciError, OSError.
+        """
+        record = self.record
+        record.groups = cgroups.paths(places)
+        record.save()
+        try:
+            record.groups = cgroups.make(places, may_fail=may_fail)
+        except BaseException:
+            record.groups = []  # what has been made is removed; a frozen one is another's
+            raise
+
     def fork(self) -> None:
         """The monitor, which outlives the caller, and the keeper.  Raises OSError."""
         record = self.record
@@ -114,10 +128,9 @@ def begin(
         return made
     made.make_record()
     try:
-        if has_groups:
-            made.record.groups = cgroups.make(_groups_path(made.data), ident, may_fail=is_rootless())
         made.record.bundle = path
-        made.record.save()
+        if has_groups:
+            made.make_groups(cgroups.places(_groups_path(made.data), ident), may_fail=is_rootless())
         made.fork()
     except OSError as failure:
         made.undo()

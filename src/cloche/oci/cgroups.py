@@ -29,6 +29,8 @@ _LAST_PAUSE_S: Final = 0.01
 _PERIOD: Final = "cpu.cfs_period_us"
 _QUOTA: Final = "cpu.cfs_quota_us"
 
+Place = tuple[str, str]  # a group that is there, and what is to be made below it
+
 
 def is_unified(mount: str = MOUNT) -> bool:
     """Whether the host has version 2 alone."""
@@ -43,12 +45,8 @@ def _own(controller: str) -> str:
     return "/"
 
 
-def make(path: str, ident: str, mount: str = MOUNT, *, may_fail: bool = False) -> list[str]:
-    """Make the groups, one in each hierarchy, and return their directories.
-
-    Raises OciError. `may_fail`: where groups may not be made (rootless containers) the result is empty, and the
-    sentry alone keeps the limits.
-    """
+def places(path: str, ident: str, mount: str = MOUNT) -> list[Place]:
+    """Where the groups will be, one in each hierarchy.  Nothing is made.  Raises OciError."""
     parts = [part for part in (path or ident).split("/") if part not in ("", ".")]
     if ".." in parts or not parts:
         raise OciError(f"invalid cgroupsPath {path!r}")
@@ -57,41 +55,25 @@ def make(path: str, ident: str, mount: str = MOUNT, *, may_fail: bool = False) -
             f"cgroupsPath {path[:255]} is of the systemd driver, and --systemd-cgroup was not given"
         )
     inner = "/".join(parts)
-    made: list[str] = []
-    try:
-        if is_unified(mount):
-            # Beside the caller's own group: that has processes, and so can give its children no controllers.
-            beside = os.path.dirname(_own("")).lstrip("/")
-            top = mount if path.startswith("/") else os.path.normpath(os.path.join(mount, beside))
-            _make_v2(top, parts)
-            _check_thawed(os.path.join(top, inner))
-            made.append(os.path.join(top, inner))
-            return made
-        for controller in _V1:
-            root = os.path.join(mount, controller)
-            if not os.path.exists(os.path.join(root, "cgroup.procs")):
-                continue
-            if not path.startswith("/"):
-                own = os.path.join(root, _own(controller).lstrip("/"))
-                root = own if os.path.isdir(own) else root
-            at = root
-            for part in parts:
-                at = os.path.join(at, part)
-                _make_one(at, controller)
-            if controller == "freezer":
-                _check_thawed(at)
-            made.append(at)
-    except OSError as error:
-        remove(made)
-        if may_fail and error.errno in (EACCES, EPERM, EROFS):
-            return []
-        raise OciError(f"cannot make control groups at {inner}: {error.strerror}") from None
-    return made
+    if is_unified(mount):
+        # Beside the caller's own group: that has processes, and so can give its children no controllers.
+        beside = os.path.dirname(_own("")).lstrip("/")
+        return [(mount if path.startswith("/") else os.path.normpath(os.path.join(mount, beside)), inner)]
+    found: list[Place] = []
+    for controller in _V1:
+        root = os.path.join(mount, controller)
+        if not os.path.exists(os.path.join(root, "cgroup.procs")):
+            continue
+        if not path.startswith("/"):
+            own = os.path.join(root, _own(controller).lstrip("/"))
+            root = own if os.path.isdir(own) else root
+        found.append((root, inner))
+    return found
 
 
-def of_process(text: str, mount: str = MOUNT) -> list[str]:
-    """The groups of a process with this /proc/PID/cgroup that systemd has placed.  In hierarchies of version 1 it uses
-    those that it needs; the others are made.  Raises OciError.
+def places_of_process(text: str, mount: str = MOUNT) -> list[Place]:
+    """The same for the groups of a process with this /proc/PID/cgroup that systemd has placed.  In hierarchies of
+    version 1 it uses those that it needs; the others are to be made.  Raises OciError.
     """
     found = own_groups(text)
     path = found.get("" if is_unified(mount) else "name=systemd", "")
@@ -99,21 +81,44 @@ def of_process(text: str, mount: str = MOUNT) -> list[str]:
     if not parts or ".." in parts:
         raise OciError(f"systemd has placed the container at {path[:255]!r}")
     if is_unified(mount):
-        return [os.path.join(mount, *parts)]
-    groups: list[str] = []
+        return [(os.path.join(mount, *parts), "")]
+    tops = [os.path.join(mount, controller) for controller in (*_V1, "unified")]
+    return [(top, "/".join(parts)) for top in tops if os.path.exists(os.path.join(top, "cgroup.procs"))]
+
+
+def paths(found: list[Place]) -> list[str]:
+    """The directories of groups."""
+    return [os.path.join(top, inner) if inner else top for top, inner in found]
+
+
+def make(found: list[Place], mount: str = MOUNT, *, may_fail: bool = False) -> list[str]:
+    """Make the groups, and return their directories.
+
+    Raises OciError. `may_fail`: where groups may not be made (rootless containers) the result is empty, and the
+    sentry alone keeps the limits.
+    """
+    made: list[str] = []
+    is_v2 = is_unified(mount)
     try:
-        for controller in (*_V1, "unified"):
-            at = os.path.join(mount, controller)
-            if not os.path.exists(os.path.join(at, "cgroup.procs")):
-                continue
-            for part in parts:
-                at = os.path.join(at, part)
-                _make_one(at, controller)
-            groups.append(at)
+        for top, inner in found:
+            parts = inner.split("/") if inner else []
+            controller = os.path.relpath(top, mount).partition("/")[0]
+            at = os.path.join(top, *parts)
+            if is_v2:
+                _make_v2(top, parts)
+            else:
+                for count in range(len(parts)):
+                    _make_one(os.path.join(top, *parts[: count + 1]), controller)
+            if is_v2 or controller == "freezer":
+                _check_thawed(at)
+            made.append(at)
     except OSError as error:
-        remove(groups)
-        raise OciError(f"cannot make control groups at {path[:255]}: {error.strerror}") from None
-    return groups
+        remove(made)
+        if may_fail and error.errno in (EACCES, EPERM, EROFS):
+            return []
+        where = found[0][1] or found[0][0]
+        raise OciError(f"cannot make control groups at {where[:255]}: {error.strerror}") from None
+    return made
 
 
 def _make_one(path: str, controller: str) -> None:

@@ -281,9 +281,11 @@ def create(
                 from cloche.oci import systemd
 
                 scope = systemd.Scope(bundle.groups_path, record.ident, bundle.resources, bundle.annotations)
-                record.groups, record.unit, record.bus = scope.groups, scope.unit, scope.bus
+                record.unit, record.bus = scope.unit, scope.bus
+                begun.make_groups(cgroups.places_of_process(scope.groups))
             elif has_groups:
-                record.groups = cgroups.make(bundle.groups_path, record.ident, may_fail=is_rootless())
+                places = cgroups.places(bundle.groups_path, record.ident)
+                begun.make_groups(places, may_fail=is_rootless())
             record.save()
             if sandbox is None:
                 begun.fork()

@@ -11,7 +11,6 @@ A scope ends when it has no process. So while a container is made a process stan
 import os
 import signal
 import socket
-from collections.abc import Callable
 from typing import Any, Final
 
 from cloche.oci import cgroups
@@ -231,12 +230,11 @@ class Scope:
         ident: str,
         resources: dict[str, Any],
         annotations: dict[str, str],
-        placed: Callable[[str], list[str]] = cgroups.of_process,
     ) -> None:
-        """`placed` tells the groups by a /proc/PID/cgroup.  Raises OciError."""
+        """Raises OciError."""
         is_user = is_rootless()
         self.bus: str = ""  # the socket at which the manager was reached
-        self.groups: list[str] = []
+        self.groups: str = ""  # its /proc/PID/cgroup
         place, self.unit = unit_of(path, ident, is_user=is_user)
         is_v2 = cgroups.is_unified()
         properties(place, ident, 1, resources, annotations, is_v2=is_v2)  # says what is wrong
@@ -257,12 +255,7 @@ class Scope:
             raise OciError(
                 f"unable to apply cgroup configuration: error creating systemd unit `{self.unit}`: {problem}"
             )
-        self.bus = answer["bus"]
-        try:
-            self.groups = placed(answer["groups"])
-        except OciError:
-            self.release()
-            raise
+        self.bus, self.groups = answer["bus"], answer["groups"]
 
     def release(self) -> None:
         """End the process."""

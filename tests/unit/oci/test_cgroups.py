@@ -17,8 +17,12 @@ def mount(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def make(mount: Path, path: str) -> list[str]:
+    return cgroups.make(cgroups.places(path, "box", str(mount)), str(mount))
+
+
 def test_one_directory_in_each_hierarchy(mount: Path) -> None:
-    made = cgroups.make("/engine/box", "box", str(mount))
+    made = make(mount, "/engine/box")
     assert sorted(made) == [str(mount / name / "engine" / "box") for name in ("cpu", "memory", "pids")]
     assert all(Path(path).is_dir() for path in made)
     assert cgroups.group_of(made, "memory", str(mount)) == str(mount / "memory/engine/box")
@@ -30,16 +34,31 @@ def test_one_directory_in_each_hierarchy(mount: Path) -> None:
 @pytest.mark.parametrize("path", ["/a/../../b", "..", "/"])
 def test_paths_that_lead_elsewhere(mount: Path, path: str) -> None:
     with pytest.raises(OciError, match="invalid cgroupsPath"):
-        cgroups.make(path, "box", str(mount))
+        make(mount, path)
 
 
 def test_systemd_is_refused(mount: Path) -> None:
     with pytest.raises(OciError, match="systemd"):
-        cgroups.make("system.slice:docker:0123", "box", str(mount))
+        make(mount, "system.slice:docker:0123")
+
+
+def test_groups_that_systemd_has_placed(mount: Path) -> None:
+    """In version 1 those that it does not use are made; in version 2 there is one, which is there."""
+    text = "5:name=systemd:/a.slice/x.scope\n4:memory:/a.slice/x.scope\n3:pids:/\n0::/a.slice/x.scope\n"
+    found = cgroups.places_of_process(text, str(mount))
+    assert not (mount / "pids/a.slice").exists()
+    made = cgroups.make(found, str(mount))
+    assert made == cgroups.paths(found)
+    assert sorted(made) == [str(mount / name / "a.slice/x.scope") for name in ("cpu", "memory", "pids")]
+    assert all(Path(path).is_dir() for path in made)
+    (mount / "cgroup.controllers").write_text("memory\n")
+    found = cgroups.places_of_process(text, str(mount))
+    assert cgroups.make(found, str(mount)) == cgroups.paths(found) == [str(mount / "a.slice/x.scope")]
+    assert not (mount / "a.slice").exists()
 
 
 def test_limits_have_room_for_our_own(mount: Path) -> None:
-    made = cgroups.make("/box", "box", str(mount))
+    made = make(mount, "/box")
     rows: list[tuple[str, str]] = [
         ("memory", "memory.limit_in_bytes"),
         ("pids", "pids.max"),
@@ -59,7 +78,7 @@ def test_limits_have_room_for_our_own(mount: Path) -> None:
 
 
 def test_figures(mount: Path) -> None:
-    made = cgroups.make("/box", "box", str(mount))
+    made = make(mount, "/box")
     (mount / "memory/box/memory.usage_in_bytes").write_text("5\n")
     (mount / "memory/box/memory.stat").write_text("cache 3\nrss 2\n")
     (mount / "pids/box/pids.current").write_text("4\n")
@@ -76,14 +95,14 @@ def test_a_frozen_group_is_not_entered(mount: Path) -> None:
     (mount / "freezer/cgroup.procs").write_text("")
     (mount / "freezer/box/freezer.state").write_text("FROZEN\n")
     with pytest.raises(OciError, match="container's cgroup unexpectedly frozen"):
-        cgroups.make("/box", "box", str(mount))
+        make(mount, "/box")
     assert not (mount / "memory/box").exists()
     (mount / "freezer/box/freezer.state").write_text("THAWED\n")
-    assert len(cgroups.make("/box", "box", str(mount))) == 4
+    assert len(make(mount, "/box")) == 4
 
 
 def test_unified_limits_want_version_2(mount: Path) -> None:
-    made = cgroups.make("/box", "box", str(mount))
+    made = make(mount, "/box")
     with pytest.raises(OciError, match="invalid configuration"):
         cgroups.limit(made, {"unified": {"memory.low": "1"}}, str(mount))
 
@@ -106,7 +125,7 @@ def test_unified_limits_want_version_2(mount: Path) -> None:
     ],
 )
 def test_groups_of_a_command(mount: Path, given: list[str], text: str) -> None:
-    made = cgroups.make("/engine/box", "box", str(mount))
+    made = make(mount, "/engine/box")
     for path in made:
         (Path(path) / "inner").mkdir()
         (Path(path).parent / "boxes").mkdir()

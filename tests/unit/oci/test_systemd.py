@@ -248,9 +248,10 @@ def test_where_the_manager_is() -> None:
 def test_a_scope_is_held_until_it_is_released(manager: Manager, monkeypatch: pytest.MonkeyPatch) -> None:
     name = "DBUS_SESSION_BUS_ADDRESS" if systemd.is_rootless() else "DBUS_SYSTEM_BUS_ADDRESS"
     monkeypatch.setenv(name, f"unix:path={manager.path}")
-    scope = systemd.Scope("a.slice:docker:x", "x", {}, {}, placed=lambda _text: ["/group"])
+    scope = systemd.Scope("a.slice:docker:x", "x", {}, {})
     child = os.dup(scope.sock.fileno())  # as a process that was forked meanwhile has it
-    assert (scope.groups, scope.unit, scope.bus) == (["/group"], "docker-x.scope", manager.path)
+    assert (scope.unit, scope.bus) == ("docker-x.scope", manager.path)
+    assert scope.groups == Path("/proc/self/cgroup").read_text()
     rows = dict(manager.called("StartTransientUnit")[0][2])
     assert rows["PIDs"] == ("au", [scope.pid])
     assert Path(f"/proc/{scope.pid}").exists()
