@@ -29,7 +29,7 @@ RUNTIMES = {
     "runc": shutil.which("runc") or "/usr/sbin/runc",
     "cloche": str(Path(sys.executable).parent / "cloche-oci"),
 }
-TIMEOUT_S = 400
+TIMEOUT_S = 1200
 GROUPS = Path("/sys/fs/cgroup")
 # Options of crun's own, which its tests give whatever the runtime is.
 _WRAPPER = """#!/usr/bin/python3 -IS
