@@ -172,10 +172,14 @@ def _be_monitor(
         os.dup2(null, 1)
         os.dup2(log, 2)
         os.chdir("/")
+        # Else not before: it takes longer than the keeper's interpreter.
+        is_in = cgroups.is_quick(record.groups)
+        if is_in:
+            cgroups.enter(record.groups)
         keeper = spawn_keeper()
-        # Not before: it takes longer than the keeper's interpreter, because the kernel waits for all its processors.
-        cgroups.enter(record.groups)
-        cgroups.place_family(record.groups, keeper.pid)
+        if not is_in:
+            cgroups.enter(record.groups)
+            cgroups.place_family(record.groups, keeper.pid)
         from cloche.oci.monitor import serve  # while the keeper gets ready
 
         serve(record, sock, high, listener, link, keeper)

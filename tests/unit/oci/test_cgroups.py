@@ -101,6 +101,23 @@ def test_a_frozen_group_is_not_entered(mount: Path) -> None:
     assert len(make(mount, "/box")) == 4
 
 
+def test_the_only_thread_of_a_process_enters_alone(mount: Path) -> None:
+    """In version 1, where that takes no lock; a group of version 2 has no file `tasks`."""
+    made = make(mount, "/box")
+    for path in made:
+        (Path(path) / "cgroup.procs").write_text("")
+    assert not cgroups.is_quick(made)
+    for path in made[1:]:
+        (Path(path) / "tasks").write_text("")
+    assert not cgroups.is_quick(made) and cgroups.is_quick(made[1:]) and cgroups.is_quick([])
+    cgroups.enter(made)
+    assert (Path(made[0]) / "cgroup.procs").read_text() == "0"
+    for path in made[1:]:
+        assert [(Path(path) / name).read_text() for name in ("tasks", "cgroup.procs")] == ["0", ""]
+    with pytest.raises(FileNotFoundError):
+        cgroups.enter([str(mount / "nowhere")])
+
+
 def test_unified_limits_want_version_2(mount: Path) -> None:
     made = make(mount, "/box")
     with pytest.raises(OciError, match="invalid configuration"):
