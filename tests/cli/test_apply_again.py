@@ -1,5 +1,6 @@
 """`cloche apply` of what was changed again after it had been applied: its own work is no change of the host's."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -135,3 +136,43 @@ def test_what_was_applied_to_another_directory_is_not_missing(changed: Applied) 
     assert (project / "out" / "x").read_text() == "x\n"
     assert changed.sh("ls out") == ""
     assert "out" not in changed.apply("--dry-run")
+
+
+@pytest.mark.parametrize("is_listed", [False, True])
+def test_what_was_applied_and_removed_does_not_come_back(changed: Applied, is_listed: bool) -> None:
+    """Neither when the directory is read for the first time, nor in a later sandbox with the layer."""
+    project = changed.project
+    (project / "dir").mkdir()
+    (project / "dir" / "theirs").write_text("host's\n")
+    changed.start()
+    if is_listed:
+        changed.sh("ls dir")
+    changed.sh("cd dir; for name in gone moved saved; do echo $name >$name; done; mkdir d; echo x >d/x")
+    changed.apply()
+    assert sorted(os.listdir(project / "dir")) == ["d", "gone", "moved", "saved", "theirs"]
+    changed.sh("cd dir; rm -r gone d; mv moved away; echo new >save~; mv save~ saved; rm saved")
+    assert changed.sh("ls dir; ls dir") == "away\ntheirs\n" * 2
+    gone = ("d/x", "gone", "moved", "saved")
+    kinds = [f"A\t{project}/dir/away", *(f"D\t{project}/dir/{name}" for name in gone)]
+    assert sorted(changed.kinds()) == kinds
+    assert changed("stop", "-t", "0", "box").status == 0
+    assert changed("run", "--from", "box", "--", "ls", "dir").out == "away\ntheirs\n"
+    assert sorted(changed.kinds()) == kinds
+    changed.apply()
+    assert sorted(os.listdir(project / "dir")) == ["away", "theirs"] and changed.apply() == ""
+
+
+def test_what_the_host_has_made_itself_stays(changed: Applied) -> None:
+    """The sandbox's own file of that name is gone again, and there was nothing when it was made."""
+    project = changed.project
+    changed.start()
+    changed.sh("echo guest >sub/mine; echo guest >sub/seen")
+    (project / "sub" / "seen").write_text("host's\n")
+    assert "sub/seen" in changed.diff("--name-only")
+    (project / "sub" / "mine").write_text("host's\n")
+    changed.sh("rm sub/mine sub/seen")
+    for _time in range(2):
+        done = changed("apply", "box")
+        assert f"{project}/sub/mine" not in done.out + done.err and "D  " not in done.out, done
+        assert (project / "sub" / "mine").exists() and (project / "sub" / "seen").exists()
+        changed("stop", "-t", "0", "box")

@@ -152,6 +152,8 @@ def _change(
     if known is not None:
         base = Base(known.mode, known.uid, known.gid, known.size, known.mtime_ns, known.ctime_ns)
         old = known.data
+    elif change.is_unseen and below is not None:
+        base = Base(0, 0, 0, 0, 0, 0)
     elif below is not None or change.kind == CHANGED:
         first = layer.firsts.get(change.path)
         if first is not None:

@@ -193,6 +193,8 @@ class Collector:
                 item.conflict = _conflict_of_all(item, gone)
         if self.drops_applied:
             self._drop_applied()
+        # What a guest has made and removed, and the host has by now, is a change only if it was applied.
+        self.items = [item for item in self.items if not (_was_unseen(item) and not item.was_applied)]
         self._hide_directories()
 
     def _take(self, record: Record, place: Place | None, pending: list[Item]) -> Place | None:
@@ -313,6 +315,11 @@ class Collector:
             if item.is_dir() and item.kind in (files.ADDED, files.DELETED):
                 item.is_shown = not after.startswith(item.path + b"/")
             after = item.path
+
+
+def _was_unseen(item: Item) -> bool:
+    """Whether a removal is one of what the host did not have when the sandbox made its own."""
+    return item.kind == files.DELETED and item.base is not None and item.base.mode == 0
 
 
 def _conflict_of_all(item: Item, gone: dict[bytes, Item]) -> str:

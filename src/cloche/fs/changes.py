@@ -37,7 +37,9 @@ _BREATH: Final = 64  # names between two pauses
 
 
 class Change:
-    """One difference; `inode` is the present file, `base` the one below, `known` the one that the start had made."""
+    """One difference; `inode` is the present file, `base` the one below, `known` the one that the start had made.
+    `is_unseen`: when guests made theirs there was nothing below yet.
+    """
 
     def __init__(self, kind: str, path: bytes, inode: Inode | None, base: Inode | None) -> None:
         self.kind: str = kind
@@ -45,6 +47,7 @@ class Change:
         self.inode: Inode | None = inode
         self.base: Inode | None = base
         self.known: Known | None = None
+        self.is_unseen: bool = False
 
     def has_new_data(self) -> bool:
         """Whether the contents may differ from those below."""
@@ -62,6 +65,7 @@ class _Frame:
         self.upper: TmpfsDir | None = upper
         self.below: list[Inode] = below
         self.is_in_place: bool = is_in_place  # `upper` already merges `below`
+        self.is_unseen: bool = False  # as in `Change`
         self.names: list[bytes] = []
         self.is_listed: bool = False
         self.last: Change | None = None  # the change that has replaced the directory
@@ -236,6 +240,8 @@ class Changes:
         above: Inode | None = None
         below: Inode | None = None
         is_in_place = False
+        first = self.layer.firsts.get(path)
+        is_unseen = frame.is_unseen or (first is not None and not first.mode)
         if upper is not None:
             entry = upper.entries.get(name)
             if entry is not None:
@@ -243,6 +249,8 @@ class Changes:
                     above = entry.inode
                 else:
                     above = yield from self._ask(lambda: _find(ctx, upper, name))
+                    if frame.is_in_place and isinstance(upper, OverlayDir):
+                        upper.tell(name)
                 is_in_place = frame.is_in_place and entry.is_lower
                 if is_in_place and not isinstance(above, TmpfsInode):
                     above = self._linked(entry.ino)
@@ -251,6 +259,7 @@ class Changes:
         if frame.is_in_place and isinstance(upper, OverlayDir):
             if not is_in_place and name in upper.removed:
                 below = yield from self._look(upper.lowers, name)
+                is_unseen = upper.unseen is not None and name in upper.unseen
         else:
             below = yield from self._look(frame.below, name)
         if is_in_place and isinstance(above, TmpfsInode):
@@ -260,7 +269,15 @@ class Changes:
             if isinstance(above, TmpfsDir):
                 self._push(_Frame(path, above, [], is_in_place=True))
             return
-        yield from self._differ(path, above, below)
+        depth = len(self.stack)
+        for change in self._differ(path, above, below):
+            if change is not None and is_unseen:
+                change.is_unseen = True
+                if change.kind == CHANGED:
+                    change.kind, change.base = ADDED, None
+            yield change
+        if len(self.stack) > depth:
+            self.stack[-1].is_unseen = is_unseen
 
     def _look(self, below: list[Inode], name: bytes) -> "Generator[None, None, Inode | None]":
         """A name in directories of lower layers."""
@@ -278,7 +295,7 @@ class Changes:
             first = self.layer.firsts.get(path)
             if above.is_dir():
                 is_gone = above.origin is not None
-            elif first is None:
+            elif first is None or not first.mode:
                 below = None  # the host has created the file since
             else:
                 is_gone = (below is None or below.is_dir()) and first.mode & S_IFMT != S_IFDIR

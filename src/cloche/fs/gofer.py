@@ -446,6 +446,17 @@ class GoferDir(WalkedDir, SocketPlace, Forgetful):
         if isinstance(inner, GoferDir):
             _forget_below(inner)
 
+    def has_by_now(self, ctx: Context, name: bytes) -> bool:
+        if self.host.is_shared or self._children.get(name) is not None:
+            return self.lookup(ctx, name) is not None
+        if self.only is not None and name not in self.only:
+            return False
+        found = self.host.client.look_up(self.fid(), name, opens=False)
+        if isinstance(found, int):
+            return False
+        self.host.clunk(found.fid)
+        return True
+
     def forget_known(self, name: bytes) -> None:
         """Drop the inode of a name, unless it is used."""
         inode = self._children.pop(name, None)

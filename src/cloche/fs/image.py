@@ -153,6 +153,9 @@ class ImageDir(ImageInode, Forgetful):
         """An image is only below other file systems."""
         return False
 
+    def has_by_now(self, ctx: Context, name: bytes) -> bool:
+        return self.lookup(ctx, name) is not None
+
     def forget_name(self, name: bytes) -> None:
         inode = self.children.pop(name, None)
         if inode is None:

@@ -17,7 +17,8 @@ has for the life of the journal; 1 is a layer's root):
     [1, layer, label of a directory, name, label]    a name; label 0: it was removed; -1: and there is none below
     [2, layer, label]                                the file was removed
     [3, layer, 1, path, mode, uid, gid, size, mtime_ns, ctime_ns]    the host's file at `path` when it was first looked
-                             at, for a file that was changed or removed: so later changes by the host are recognized
+                             at, for a file that was changed or removed: so later changes by the host are recognized;
+                             mode 0: there was none
 
 Later rows override earlier ones; replaying all of them gives the layer.  At each start the log is written anew, short,
 as `journal.new`, and renamed; while the sandbox runs, too, once it has become long (`fs.kept_rewrite`).
@@ -154,6 +155,15 @@ class LayerStore(LayerDisk, TimerOwner, LayerLog, Keeping):
         if path is not None and path not in self.known_firsts[number]:
             first = First(below.mode, below.uid, below.gid, below.size, below.mtime_ns, below.ctime_ns)
             self.firsts.append(first_row(number, path, first))
+
+    def _remember_unseen(self, directory: TmpfsDir, name: bytes) -> None:
+        """Record that there was nothing below when guests made what they have removed."""
+        if isinstance(directory, OverlayDir) and directory.unseen is not None and name in directory.unseen:
+            above = origin_of(directory, self.paths)
+            number = self._number(directory)
+            path = (above + b"/" if above else b"") + name
+            if above is not None and path not in self.known_firsts[number]:
+                self.firsts.append(first_row(number, path, First(0, 0, 0, 0, 0, 0)))
 
     def named(self, directory: TmpfsInode, name: bytes) -> None:
         if not isinstance(directory, TmpfsDir) or self.error:
@@ -308,6 +318,8 @@ class LayerStore(LayerDisk, TimerOwner, LayerLog, Keeping):
                         isinstance(directory, OverlayDir) and name in directory.removed
                     ):
                         label = FORGOTTEN
+                    elif entry is None:
+                        self._remember_unseen(directory, name)
                     if isinstance(inode, TmpfsInode):
                         if inode.label == 0:
                             more.append(inode)

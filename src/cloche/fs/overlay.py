@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from cloche.abi.errno import EAGAIN, EIO, ENOSPC, ENOTDIR, LinuxError
+from cloche.abi.fcntl import RENAME_EXCHANGE
 from cloche.abi.magic import OVERLAYFS_SUPER_MAGIC
 from cloche.abi.mman import MAP_SHARED
 from cloche.abi.stat import S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, dtype
@@ -434,6 +435,8 @@ class OverlayDir(TmpfsDir, Forgetful):
         self.overlay: OverlayFs = fs
         self.lowers: list[Inode] = lowers
         self.removed: set[bytes] = set()  # names that exist below and are hidden
+        self.told: set[bytes] | None = None  # new files that `cloche apply` may have made below since
+        self.unseen: set[bytes] | None = None  # of `removed`: they were not below when guests made theirs
         self.is_listed: bool = False  # `entries` has every visible lower name
         self.listing: Listing | None = None  # the state of a listing under way
 
@@ -563,6 +566,9 @@ class OverlayDir(TmpfsDir, Forgetful):
     def forget_name(self, name: bytes) -> None:
         """It is no lower layer."""
 
+    def has_by_now(self, ctx: Context, name: bytes) -> bool:
+        return self.lookup(ctx, name) is not None
+
     def is_as_below(self) -> bool:
         """Whether nothing in it differs from the lower layers, and nothing below it is in use."""
         if self.is_changed or self.removed or self.listing is not None:
@@ -571,6 +577,61 @@ class OverlayDir(TmpfsDir, Forgetful):
             if entry.inode is not None or not entry.is_lower:
                 return False
         return True
+
+    # -- what guests have made, and somebody has taken over below (`cloche apply`) --------------------------
+    def tell(self, name: bytes) -> None:
+        """A new file is shown to somebody who may make it below, too."""
+        if self.told is None:
+            self.told = set()
+        self.told.add(name)
+
+    def _is_behind(self, ctx: Context, name: bytes) -> bool:
+        """Whether the lower layers have by now what a guest is about to remove. It changes nothing, but may ask the
+        host.
+        """
+        told = self.told
+        if told is None or name not in told or name in self.removed:
+            return False
+        for layer in self.lowers:
+            below = forgetful(layer)
+            if below.has_by_now(ctx, name) if below is not None else layer.lookup(ctx, name) is not None:
+                return True
+        told.remove(name)
+        return False
+
+    def _hide(self, name: bytes) -> None:
+        """Let a removed name not come back by what is behind it."""
+        self.removed.add(name)
+        if self.unseen is None:
+            self.unseen = set()
+        self.unseen.add(name)
+
+    def unlink(self, ctx: Context, name: bytes, inode: Inode) -> None:
+        is_behind = self._is_behind(ctx, name)
+        super().unlink(ctx, name, inode)
+        if is_behind:
+            self._hide(name)
+
+    def rmdir(self, ctx: Context, name: bytes, inode: Inode) -> None:
+        is_behind = self._is_behind(ctx, name)
+        super().rmdir(ctx, name, inode)
+        if is_behind:
+            self._hide(name)
+
+    def rename(
+        self,
+        ctx: Context,
+        name: bytes,
+        inode: Inode,
+        new_dir: Inode,
+        new_name: bytes,
+        target: Inode | None,
+        flags: int,
+    ) -> None:
+        is_behind = flags & RENAME_EXCHANGE == 0 and self._is_behind(ctx, name)
+        super().rename(ctx, name, inode, new_dir, new_name, target, flags)
+        if is_behind:
+            self._hide(name)
 
     # -- what tmpfs's directory calls ----------------------------------------------------------------------
     def remove(self, ctx: Context, name: bytes) -> None:

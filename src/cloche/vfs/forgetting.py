@@ -17,7 +17,7 @@ from typing import Final
 
 from mypy_extensions import trait
 
-from cloche.vfs.objects import Dentry, FileSystem, Inode
+from cloche.vfs.objects import Context, Dentry, FileSystem, Inode
 
 DENTRY_BYTES: Final = 1450  # a looked-up file: its dentry, and its inodes in the overlay and below it
 LISTED_BYTES: Final = 190  # a name of a listed directory, in one of two layers
@@ -44,6 +44,10 @@ class Forgetful:
 
     def forget_name(self, name: bytes) -> None:
         """Of a directory below another: that one has dropped the name, so drop it here, too, unless it is used."""
+        raise NotImplementedError
+
+    def has_by_now(self, ctx: Context, name: bytes) -> bool:
+        """Whether there is such a name, even one that was made since the directory was read. Raises LinuxError."""
         raise NotImplementedError
 
 
