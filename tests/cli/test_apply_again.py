@@ -176,3 +176,26 @@ def test_what_the_host_has_made_itself_stays(changed: Applied) -> None:
         assert f"{project}/sub/mine" not in done.out + done.err and "D  " not in done.out, done
         assert (project / "sub" / "mine").exists() and (project / "sub" / "seen").exists()
         changed("stop", "-t", "0", "box")
+
+
+def test_a_renamed_file_that_the_host_has_changed_is_copied_as_it_is(changed: Applied) -> None:
+    """With --force: to its present end."""
+    project = changed.project
+    now: dict[str, bytes] = {
+        "longer": b"x" * 300_000,
+        "shorter": b"abc",
+        "sparse": b"s" + bytes(9_999),
+        "none": b"",
+    }
+    for name in now:
+        (project / name).write_bytes(b"first" if name != "sparse" else b"s" + bytes(100_000))
+    changed.start()
+    changed.sh("for name in longer shorter sparse none; do cat $name >/dev/null; mv $name new-$name; done")
+    for name, data in now.items():
+        with open(project / name, "r+b") as file:
+            file.truncate(0)
+            file.write(data.rstrip(b"\0"))
+            file.truncate(len(data))
+    assert changed("apply", "box").status == 1
+    changed.apply("--force")
+    assert {name: (project / f"new-{name}").read_bytes() for name in now} == now

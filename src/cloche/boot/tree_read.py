@@ -11,9 +11,10 @@ from cloche.abi.errno import (
     LinuxError,
 )
 from cloche.abi.fcntl import O_DIRECTORY
-from cloche.abi.fs import SEEK_DATA
+from cloche.abi.fs import SEEK_DATA, SEEK_HOLE
 from cloche.abi.stat import S_IFDIR, S_IFLNK, S_IFMT, S_IFREG
 from cloche.fs.changes import CHANGED, MAX_WAY_BYTES, Change, Changes, open_inode
+from cloche.fs.overlay import OverlayFile
 from cloche.fs.tmpfs_inode import TmpfsInode
 from cloche.kernel.patience import Patience
 from cloche.vfs.dcache import lookup_child
@@ -75,9 +76,9 @@ def xattrs_of(ctx: Context, inode: Inode) -> list[tuple[bytes, bytes]]:
 
 
 def _seek(
-    ctx: Context, patience: Patience, file: FileDescription, offset: int
+    ctx: Context, patience: Patience, file: FileDescription, offset: int, whence: int = SEEK_DATA
 ) -> Generator[bytes, None, int]:
-    found = yield from patience.ask(lambda: file.lseek(ctx, offset, SEEK_DATA))
+    found = yield from patience.ask(lambda: file.lseek(ctx, offset, whence))
     return found
 
 
@@ -113,6 +114,41 @@ def contents(
         yield wire.pack_data(offset, data)
         offset += len(data)
     yield wire.pack_end(size if size > 0 else offset)
+
+
+def _contents_below(
+    ctx: Context, patience: Patience, file: FileDescription, size: int
+) -> Generator[bytes, None, None]:
+    """The same of a file of the host, to its present end: it may not have `size` bytes any more."""
+    offset = 0
+    while True:
+        found = yield from _seek(ctx, patience, file, offset)
+        if found < 0:
+            break
+        offset = max(offset, found)
+        try:
+            data = yield from _read(ctx, patience, file, offset, wire.CHUNK_BYTES)
+        except LinuxError as error:
+            if error.errno != EAGAIN:
+                yield wire.pack_error(b"", error.errno)
+            break
+        if not data:
+            break
+        yield wire.pack_data(offset, data)
+        offset += len(data)
+        if offset == size and len(data) < wire.CHUNK_BYTES:
+            break
+    if offset < size:  # a hole, to where there is nothing: not even that
+        least, most = offset, size
+        while least < most:
+            middle = (least + most) // 2 if most < size else most - 1
+            found = yield from _seek(ctx, patience, file, middle, SEEK_HOLE)
+            if found >= 0:
+                least = middle + 1
+            else:
+                most = middle
+        offset = most
+    yield wire.pack_end(offset)
 
 
 def change_records(
@@ -192,7 +228,10 @@ def _change(
     yield wire.pack(entry.to_list())
     if file is not None:
         try:
-            yield from contents(ctx, patience, file, entry.size)
+            if isinstance(inode, OverlayFile) and inode.is_below and entry.size:
+                yield from _contents_below(ctx, patience, file, entry.size)
+            else:
+                yield from contents(ctx, patience, file, entry.size)
         finally:
             file.put()
 
