@@ -41,7 +41,17 @@ from cloche.runtime.hosttree import (
     user_attributes,
     wanted_mode,
 )
-from cloche.runtime.journal import CREATE, MODE, REMOVE, REPLACE, Journal, Undo, is_cut_off, remove_aside
+from cloche.runtime.journal import (
+    CREATE,
+    MODE,
+    REMOVE,
+    REPLACE,
+    Journal,
+    Undo,
+    clear_rests,
+    is_cut_off,
+    remove_aside,
+)
 from cloche.wire import files
 from cloche.wire.control_client import ControlError
 from cloche.wire.file_client import FileClient
@@ -504,7 +514,9 @@ class Applier:
                 self._change_mode(step)
                 return None
             aside = self._aside(step) if self.ground.has_to_wait(step, step.name) else b""
-            made = NewFile(step.target.tree, step.name, make=True, aside=aside)
+            assert self.journal is not None
+            temporary = b"" if aside else self.journal.temporary(step.target.top, step.name)
+            made = NewFile(step.target.tree, step.name, make=True, aside=aside, temporary=temporary)
             if kind == stat.S_IFREG:
                 made.open()
                 if step.text is None and has_data:
@@ -706,6 +718,8 @@ def _run(options: argparse.Namespace) -> int:
         if not os.path.isdir(options.to):
             raise UsageError(f"--to {options.to}: not a directory")
         wanted = wanted or wanted_paths(["."])
+    if not options.dry_run:
+        clear_rests(options.name)
     if not (options.force or options.dry_run) and is_cut_off(options.name):
         raise ControlError(
             "the last application was cut off; --undo takes back what it has done, --force goes on"

@@ -231,9 +231,11 @@ def new_name() -> bytes:
 class NewFile:
     """A new file under a temporary name, in its final directory or in another one, `aside`, of the same file system."""
 
-    def __init__(self, tree: HostTree, path: bytes, *, make: bool = False, aside: bytes = b"") -> None:
-        """Raises OSError."""
-        self.temporary: bytes = new_name()
+    def __init__(
+        self, tree: HostTree, path: bytes, *, make: bool = False, aside: bytes = b"", temporary: bytes = b""
+    ) -> None:
+        """`temporary`: the name, if it is not any one.  Raises OSError."""
+        self.temporary: bytes = temporary or new_name()
         fd, self.name = tree.parent(path, make=make) if not aside else (tree.directory(aside), b"")
         self.tree: HostTree = tree
         self.path: bytes = path

@@ -4,7 +4,8 @@
                      what is there then ("after"), that line when it is done; "end" when there are no more steps
     DIR/ID/N         what step N has replaced or removed: another name of that file, or a copy
 
-A line may also name a directory where new files wait for their names ("aside"), which is empty and removed at the end.
+A line may also name a directory where new files wait for their names ("aside"), which is empty and removed at the end,
+or one ("in") in which files are about to be made whose names until they are complete begin with the head's "temporary".
 
 A step is recorded before it is begun, and a file is kept before the step removes it. Steps never write into an
 existing file: they replace it by another one, so the kept file stays unchanged. DIR is below $XDG_STATE_HOME; without
@@ -12,11 +13,13 @@ that, below ~/.local/state, or of root below /var/lib.
 """
 
 import errno
+import fcntl
 import json
 import os
 import shutil
 import stat
 import time
+from collections.abc import Callable
 from typing import Any, Final
 
 from cloche.runtime.hosttree import NEW, HostTree, attributes_of, new_name, set_attributes
@@ -84,9 +87,17 @@ class Journal:
             os.close(top_fd)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
         self._out: int = os.open("journal", flags, 0o600, dir_fd=self.fd)
+        try:
+            fcntl.flock(self._out, fcntl.LOCK_EX | fcntl.LOCK_NB)  # see `clear_rests`
+        except OSError:
+            pass
         self.is_durable: bool = is_durable
         self.steps: int = 0
-        self._write({"version": VERSION, "name": name, "instance": instance, "time": time.time()})
+        self._prefix: bytes = new_name() + b"-"
+        self._place: tuple[bytes, bytes] = (b"", b"")  # where the last temporary file was
+        self._temporaries: int = 0
+        head = {"version": VERSION, "name": name, "instance": instance, "time": time.time()}
+        self._write(head | {"temporary": self._prefix.decode()})
 
     def _write(self, row: dict[str, Any]) -> None:
         line = json.dumps(row).encode() + b"\n"
@@ -122,6 +133,15 @@ class Journal:
             fd, name = tree.parent(path)
             keep(fd, name, self.fd, str(self.steps).encode())
         self._write(row)
+
+    def temporary(self, top: bytes, path: bytes) -> bytes:
+        """The name that a new file beside `path` has until it is complete. Raises OSError."""
+        place = top, path.rpartition(b"/")[0]
+        if place != self._place:
+            self._write({"in": os.fsdecode(place[1]), "top": os.fsdecode(top)})
+            self._place = place
+        self._temporaries += 1
+        return self._prefix + b"%d" % self._temporaries
 
     def aside(self, top: bytes, path: bytes) -> None:
         """A directory for new files is about to be made.  Raises OSError."""
@@ -206,10 +226,11 @@ def is_cut_off(name: str, directory: str = "") -> bool:
             return False
         fd = os.open(f"{found[-1]}/journal", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=top_fd)
         with open(fd, "rb") as file:
-            head = file.readline()
-            begun, size = file.tell(), file.seek(0, os.SEEK_END)
-            file.seek(max(begun, size - len(_END)))
-            return size > begun and json.loads(head).get("version") == VERSION and file.read() != _END
+            if json.loads(file.readline()).get("version") != VERSION:
+                return False
+            has_begun = any(b'"step"' in line or b'"aside"' in line for line in file)
+            file.seek(max(0, file.seek(0, os.SEEK_END) - len(_END)))
+            return has_begun and file.read() != _END
     except (FileNotFoundError, ValueError):
         return False
     finally:
@@ -226,6 +247,9 @@ class _Told:
     def __init__(self, journal_fd: int) -> None:
         """Raises OSError, RecordError."""
         self.instance: str = ""
+        self.prefix: str = ""  # of names of files that were not complete
+        self.place: tuple[str, str] | None = None  # where the last of them was
+        self.is_ended: bool = False
         self.steps: list[dict[str, Any]] = []
         self.after: dict[int, Any] = {}  # what was there after a step, where that is known
         self.asides: list[tuple[str, str]] = []  # directories for new files
@@ -240,6 +264,7 @@ class _Told:
                     if row.get("version") not in _READABLE:
                         raise RecordError("the journal was written by another version of cloche")
                     self.instance = row.get("instance", "")
+                    self.prefix = row.get("temporary", "")
                 self._take(row)
 
     def _take(self, row: dict[str, Any]) -> None:
@@ -250,6 +275,72 @@ class _Told:
             self.after[row["step"] if "step" in row else row["done"]] = _described(row["after"])
         if "aside" in row:
             self.asides.append((row["top"], row["aside"]))
+        if "in" in row:
+            self.place = row["top"], row["in"]
+        self.is_ended = "end" in row
+
+    def remove_rests(self) -> None:
+        """Remove what was not complete when it was cut off."""
+        for top, name in self.asides:
+            _clear(top, name, remove_aside)
+        if self.place is not None and self.prefix.encode().startswith(NEW):
+            _clear(self.place[0], self.place[1], self._remove_temporary)
+
+    def _remove_temporary(self, tree: HostTree, path: bytes) -> None:
+        """Raises OSError."""
+        fd = tree.open_directory(path)
+        try:
+            for name in os.listdir(fd):
+                if name.startswith(self.prefix):
+                    os.unlink(name, dir_fd=fd)
+        finally:
+            os.close(fd)
+
+
+def _clear(top: str, path: str, work: Callable[[HostTree, bytes], None]) -> None:
+    try:
+        tree = HostTree(os.fsencode(top))
+        try:
+            work(tree, os.fsencode(path))
+        finally:
+            tree.close()
+    except OSError:
+        pass  # it was removed, with all of the directory perhaps
+
+
+def clear_rests(name: str, directory: str = "") -> None:
+    """Remove what applications of sandbox `name` that were cut off have left incomplete.  Raises OSError,
+    RecordError.
+    """
+    try:
+        top_fd = open_directory(directory or default_directory())
+    except FileNotFoundError:
+        return
+    try:
+        for ident in _journals(top_fd, name):
+            fd = open_directory(ident, top_fd)
+            try:
+                told = _Told(fd)
+                if not told.is_ended and not _is_held(fd):
+                    told.remove_rests()
+            except FileNotFoundError:
+                pass  # killed before it was made
+            finally:
+                os.close(fd)
+    finally:
+        os.close(top_fd)
+
+
+def _is_held(journal_fd: int) -> bool:
+    """Whether somebody writes the journal, or nobody knows. Raises OSError."""
+    fd = os.open("journal", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=journal_fd)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return False
+    except OSError:
+        return True
+    finally:
+        os.close(fd)
 
 
 class Left:
@@ -299,6 +390,7 @@ class Undo:
             raise RecordError(f"nothing of {name} has been applied, or all of it was undone")
         self.ident: str = found[-1]
         self.fd: int = open_directory(self.ident, self.top_fd)
+        self.temporary: bytes = new_name()
         self.trees: dict[str, HostTree] = {}
         self.left: list[tuple[bytes, str]] = []  # paths that were not undone, and the reason
         self.undone: list[bytes] = []
@@ -306,6 +398,8 @@ class Undo:
     def run(self, *, is_forced: bool) -> None:
         """Undo all steps; the journal is removed when all are undone. Raises RecordError, OSError."""
         told = _Told(self.fd)
+        if told.prefix.encode().startswith(NEW):
+            self.temporary = told.prefix.encode() + b"undo"
         for row in reversed(told.steps):
             path = os.fsencode(os.path.join(row["top"], row["path"]))
             try:
@@ -313,11 +407,7 @@ class Undo:
                     self.undone.append(path)
             except OSError as error:
                 self.left.append((path, error.strerror or str(error)))
-        for top, name in told.asides:
-            try:
-                remove_aside(self._tree(top), os.fsencode(name))
-            except OSError:
-                pass  # it was removed, with all of the directory perhaps
+        told.remove_rests()
         if not self.left:
             shutil.rmtree(self.ident, dir_fd=self.top_fd)
 
@@ -331,6 +421,8 @@ class Undo:
         tree, path = self._tree(row["top"]), os.fsencode(row["path"])
         now, before = tree.stat(path), row["before"]
         shown = describe(now)
+        if before is not None and not stat.S_ISDIR(before["mode"]):
+            self._remove_temporary(tree, path)  # of an earlier one that was cut off
         if shown == before:
             return False  # the step was not carried out
         if after is not _UNKNOWN and shown != after and not is_forced:
@@ -360,14 +452,20 @@ class Undo:
 
     def _put_back(self, kept: bytes, fd: int, name: bytes) -> None:
         """Give the kept file its name again, atomically."""
-        temporary = new_name()
-        keep(self.fd, kept, fd, temporary)
+        keep(self.fd, kept, fd, self.temporary)
         try:
-            os.rename(temporary, name, src_dir_fd=fd, dst_dir_fd=fd)
+            os.rename(self.temporary, name, src_dir_fd=fd, dst_dir_fd=fd)
         except OSError:
-            os.unlink(temporary, dir_fd=fd)
+            os.unlink(self.temporary, dir_fd=fd)
             raise
         try:
-            os.unlink(temporary, dir_fd=fd)  # rename(2) leaves two names of one file alone
+            os.unlink(self.temporary, dir_fd=fd)  # rename(2) leaves two names of one file alone
         except FileNotFoundError:
+            pass
+
+    def _remove_temporary(self, tree: HostTree, path: bytes) -> None:
+        try:
+            fd, _name = tree.parent(path)
+            os.unlink(self.temporary, dir_fd=fd)
+        except OSError:
             pass

@@ -16,6 +16,7 @@ from cloche.runtime.journal import (
     REPLACE,
     Journal,
     Undo,
+    clear_rests,
     describe,
     is_cut_off,
     remove_aside,
@@ -231,3 +232,33 @@ def test_a_step_that_there_is_no_room_to_record_is_not_begun(ground: Ground) -> 
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     journal.close()
+
+
+def test_what_was_not_complete_is_removed(ground: Ground) -> None:
+    """Neither what another has made, nor what somebody is at."""
+    (ground.path / "d").mkdir()
+    journal = ground.begin()
+    for path in (b"d/one", b"d/two"):
+        made = NewFile(ground.tree, path, temporary=journal.temporary(ground.top, path))
+        made.open()
+    theirs = ground.path / "d" / os.fsdecode(new_name())
+    theirs.write_text("x")
+    assert len(list((ground.path / "d").iterdir())) == 3
+    clear_rests("box", ground.journals)
+    assert len(list((ground.path / "d").iterdir())) == 3
+    journal.close()
+    clear_rests("another", ground.journals)
+    assert len(list((ground.path / "d").iterdir())) == 3
+    assert not is_cut_off("box", ground.journals)  # it has done nothing
+    clear_rests("box", ground.journals)
+    assert list((ground.path / "d").iterdir()) == [theirs]
+
+
+def test_an_undo_that_was_cut_off_leaves_nothing(ground: Ground) -> None:
+    (ground.path / "old").write_text("host")
+    journal = ground.begin()
+    ground.write(journal, b"old", b"new")
+    temporary = journal.temporary(ground.top, b"old").rpartition(b"-")[0] + b"-undo"
+    (ground.path / os.fsdecode(temporary)).write_text("host")
+    assert not ground.undo().left
+    assert ground.names() == ["old"] and (ground.path / "old").read_text() == "host"
