@@ -3,7 +3,8 @@
  * For `cloche run` of an installed cloche that interpreter begins with no words or variables of the user's: it forks
  * the keeper (boot/keeper.py), which every sandbox needs, while its memory is still empty, and then reads the words
  * and the environment of the command from a file in memory (cli/main.py, `forking`). So one interpreter starts
- * instead of two, and the command and the parts of the sandbox share its memory.
+ * instead of two, and the command and the parts of the sandbox share its memory. For `cloche-oci create` and `run` the
+ * same holds of the monitor, which forks the keeper (oci/ahead.py).
  *
  * The files beside this program decide: BIN/pythonX.Y, LIB/pythonX.Y/site-packages/cloche.  Where cloche is not there
  * (an editable install, a user's own directory) the interpreter finds it by itself, and starts a keeper apart.
@@ -22,7 +23,7 @@
 
 #ifndef PYTHON /* setup.py defines these two: the version for which the extensions were compiled, and whose `launched` is called */
 #define PYTHON "python3"
-#define MODULE "cli" /* of `cloche`; "oci" of `cloche-oci`, whose verbs are short and fork no keeper first */
+#define MODULE "cli" /* of `cloche`; "oci" of `cloche-oci` */
 #endif
 
 enum {
@@ -33,16 +34,14 @@ enum {
 
 static const char FORKING_CODE[] =
 	"import gc, sys, time; gc.disable(); now = time.monotonic_ns(); sys.path[:0] = sys.argv[1:2]; "
-	"sys.path += sys.argv[2:3]; del sys.argv[1:3]; from cloche.cli.main import forking; forking(now)";
+	"sys.path += sys.argv[2:3]; del sys.argv[1:3]; from cloche." MODULE ".main import forking; forking(now)";
 static const char COMMAND_CODE[] =
 	"import gc, sys, time; gc.disable(); now = time.monotonic_ns(); sys.path[:0] = sys.argv[1:2]; "
 	"sys.path += sys.argv[2:3]; del sys.argv[1:3]; from cloche." MODULE ".main import launched; launched(now)";
 static const char FOREIGN_CODE[] =
 	"import time; now = time.monotonic_ns(); from cloche." MODULE ".main import launched; launched(now)";
 
-static char interpreter[PATH_MAX + 64];
-static char packages[PATH_MAX + 64];
-static char light[PATH_MAX + 64];
+static char interpreter[PATH_MAX + 64], packages[PATH_MAX + 64], light[PATH_MAX + 64];
 
 /* Whether cloche is installed beside this program; sets the paths. */
 static bool find_installation(void)
@@ -71,28 +70,32 @@ static bool find_installation(void)
 	return access(light, X_OK) == 0;
 }
 
-/* Whether these words are a `cloche run` that stays in the foreground.  A wrong guess costs time, nothing else: `drop_keeper` of boot/spawn.py. */
+/* Whether a general option is followed by its value.  Most of runc's are; of those without a value engines give these. */
+static bool has_value(const char *option)
+{
+	const char *name = option + strspn(option, "-");
+	if (!strcmp(MODULE, "oci"))
+		return !strchr(name, '=') && strcmp(name, "debug") && strcmp(name, "systemd-cgroup");
+	return !strcmp(option, "--root");
+}
+
+/* Whether these words are a `cloche run` that stays in the foreground, or make a container.  A wrong guess costs time, nothing else: `drop_keeper` of boot/spawn.py. */
 static bool wants_keeper(char **words)
 {
 	const char *template = getenv("CLOCHE_TEMPLATE");
-	if (strcmp(MODULE, "cli") || (template && !strcmp(template, "1")))
+	while (*words && **words == '-')
+		words += has_value(*words) && words[1] ? 2 : 1;
+	if (!*words || !words[1])
+		return false;
+	if (!strcmp(MODULE, "oci"))
+		return !strcmp(*words, "create") || !strcmp(*words, "run");
+	if (strcmp(*words, "run") || (template && !strcmp(template, "1")))
 		return false; /* the template gives it one */
-	while (*words && **words == '-') {
-		if (!strcmp(*words, "--root") && words[1])
-			words++;
-		words++;
-	}
-	if (!*words || strcmp(*words, "run"))
-		return false;
-	if (!words[1])
-		return false;
 	for (words++; *words && strcmp(*words, "--"); words++) {
 		const char *word = *words;
-		if (word[0] != '-')
-			continue;
 		if (!strcmp(word, "--detach") || !strcmp(word, "--help") || !strcmp(word, "--template"))
 			return false;
-		if (word[1] != '-' && strspn(word + 1, "itdh") == strlen(word + 1) && strpbrk(word, "dh"))
+		if (word[0] == '-' && word[1] != '-' && strspn(word + 1, "itdh") == strlen(word + 1) && strpbrk(word, "dh"))
 			return false;
 	}
 	return true;

@@ -20,7 +20,8 @@ else:
 PACKAGES = ("abi", "arch", "platform", "mm", "vfs", "kernel", "fs", "net", "syscalls", "boot", "wire")
 # Modules of those packages that stay interpreted, each with the reason.
 INTERPRETED = {
-    "cloche.boot.spawn": "starts the keeper before `cloche-oci create` has loaded the library (oci/begin.py)",
+    "cloche.boot.spawn": "`cloche-oci create` uses it before it loads the library, if it does at all (oci/ahead.py)",
+    "cloche.boot.surroundings": "as above",
 }
 GROUP = "cloche"  # of mypyc; its library is called
 LIBRARY = f"{GROUP}__mypyc"

@@ -144,7 +144,7 @@ def test_the_environment_is_not_in_the_memory_of_the_parts() -> None:
         for pid in keeper:
             assert Path(f"/proc/{pid}/comm").read_text() == "cloche-keeper\n"
             try:
-                found = _memory_has(pid, secret)
+                found = memory_has(pid, secret)
             except OSError:
                 pytest.skip("this user may not read the memory of its processes")
             assert not found
@@ -166,7 +166,7 @@ def _children(pid: int) -> list[int]:
     return found
 
 
-def _memory_has(pid: int, text: bytes) -> bool:
+def memory_has(pid: int, text: bytes) -> bool:
     """Whether its writable memory contains it.  Raises OSError."""
     with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
         for line in Path(f"/proc/{pid}/maps").read_text().splitlines():

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.cli.test_launcher import memory_has
 from tests.engines.harness import RUNTIME, Done, groups_named, mounts_below, need, program, run
 
 WAIT_S = 120
@@ -275,7 +276,7 @@ def part_of(cloche: Runtime, ident: str, name: str) -> int:
 
 
 def test_every_part_is_in_the_groups(cloche: Runtime, tmp_path: Path, root: Path) -> None:
-    """The keeper and what it has forked are put there while it starts."""
+    """With control groups of version 2 the keeper and what it has forked are put there while it starts."""
     cloche.make("grouped", make_bundle(tmp_path / "b", root, "sleep", "1000"))
     assert cloche("start", "grouped").status == 0
     expected = Path(f"/proc/{part_of(cloche, 'grouped', 'anchor')}/cgroup").read_text()
@@ -286,6 +287,29 @@ def test_every_part_is_in_the_groups(cloche: Runtime, tmp_path: Path, root: Path
         left += [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     assert len(left) >= len(PARTS)
     assert cloche("delete", "-f", "grouped").status == 0
+
+
+def test_words_and_environment_of_create_are_not_in_the_memory_of_its_parts(
+    cloche: Runtime, tmp_path: Path, root: Path
+) -> None:
+    """The monitor forks the keeper before it hears of the container, or the keeper is executed."""
+    hidden = [f"hush-{os.urandom(8).hex()}" for _each in range(2)]
+    bundle = make_bundle(tmp_path / "b", root, "sleep", "1000")
+    done = subprocess.run(
+        [cloche.path, "--root", str(cloche.root), "--log", f"/tmp/{hidden[0]}", "create", "-b", str(bundle), "knows"],
+        env={**os.environ, "SECRET": hidden[1]},
+        **dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL),
+        timeout=WAIT_S,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0
+    for name in ("keeper", "gofer", "sentry"):
+        pid = part_of(cloche, "knows", name)
+        assert not [text for text in hidden if memory_has(pid, text.encode())], name
+        assert not [text for text in hidden if text.encode() in Path(f"/proc/{pid}/environ").read_bytes()]
+        assert not [text for text in hidden if text.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    assert memory_has(part_of(cloche, "knows", "keeper"), b"cloche-keeper")  # it can be found
+    assert cloche("delete", "-f", "knows").status == 0
 
 
 @pytest.mark.timeout(3600 if IS_SLOW else 120)

@@ -2,8 +2,8 @@
 environment, command line or memory is in any process that a guest could take over.
 
 It is started as early as possible (the verb `run` does so before it reads its options), because it takes a while to
-get ready. The installed command does not need this: its own interpreter begins with an empty environment, and forks
-the keeper first of all (`csrc/launcher`, `fork_first_keeper` in `keeper.py`).
+get ready. The installed commands do not need this: their own interpreter begins with an empty environment, and forks
+the keeper first of all, or the monitor that does (`csrc/launcher`, `fork_first_keeper` in `keeper.py`).
 """
 
 import fcntl

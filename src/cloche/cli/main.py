@@ -123,40 +123,17 @@ def launched(now_ns: int) -> NoReturn:
 
 def forking(now_ns: int) -> NoReturn:
     """`launched` for a verb that starts a sandbox: this process forks the keeper before it has any data of the user."""
+    from cloche.boot import surroundings
     from cloche.boot.keeper import fork_first_keeper
     from cloche.boot.spawn import adopt_keeper
 
-    begun, given, count = map(int, sys.argv[1:4])
-    timing.mark("command: launched", begun)
+    timing.mark("command: launched", int(sys.argv[1]))
     timing.mark("command: interpreter is up", now_ns)
     timing.mark("command: keeper's modules are imported")
     adopt_keeper(fork_first_keeper())
     timing.mark("command: keeper is forked")
-    items = os.pread(given, os.fstat(given).st_size, 0).split(b"\0")[:-1]
-    os.close(given)
-    _show_words(items[:count])
-    sys.argv[:] = ["cloche", *map(os.fsdecode, items[:count])]
-    os.environ.clear()
-    for item in items[count:]:
-        key, equals, value = item.partition(b"=")
-        if key and equals:
-            os.environb[key] = value
+    surroundings.take("cloche")
     entry()
-
-
-def _show_words(words: list[bytes]) -> None:
-    """Have `ps` show the user's arguments: write them over this process's last argument, which the launcher made long
-    enough.
-    """
-    try:
-        with open("/proc/self/stat", "rb") as file:
-            end = int(file.read().rpartition(b")")[2].split()[46])  # arg_end, the 49th field
-        text = b"\0".join(words)[: len(sys.argv[4])]
-        with open("/proc/self/mem", "r+b", buffering=0) as file:
-            file.seek(end - 1 - len(sys.argv[4]))
-            file.write(text)
-    except OSError:
-        pass  # no /proc, or not that of this pid namespace
 
 
 if __name__ == "__main__":

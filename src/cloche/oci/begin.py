@@ -1,24 +1,22 @@
-"""The first steps of `create`: the record, the control groups, and the monitor, which starts the keeper.
+"""The first steps of `create`: the record, the control groups, and the monitor (`ahead`), which starts the keeper.
 
 The keeper takes longest to get ready, so it comes before all else: config.json is parsed here, and checked only
 afterwards (`create`), while the keeper imports the kernel.  Nothing that this module imports is in the compiled
 library.  What `create` refuses is removed again (`Begun.undo`).
 
-The monitor comes later (`Begun.fork`) where systemd makes the control groups, from limits that must be checked first,
-and where a container perhaps has none because it joins the sandbox of another.
+The monitor hears of the container later (`Begun.fork`) where systemd makes the control groups, from limits that must be
+checked first, and where a container perhaps has none because it joins the sandbox of another.
 """
 
-import fcntl
 import os
-import signal
 import socket
-import sys
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
-from cloche.boot.spawn import spawn_keeper
 from cloche.oci import cgroups
+from cloche.oci.ahead import Ahead, adopted, fork_monitor
 from cloche.oci.config import read_json
 from cloche.oci.errors import OciError
+from cloche.oci.messages import say
 from cloche.oci.records import Record, check_id, start_time
 from cloche.oci.rootless import is_rootless
 
@@ -30,19 +28,6 @@ POD_MARKS: Final = (
     ("io.kubernetes.cri-o.ContainerType", "io.kubernetes.cri-o.SandboxID"),
 )
 POD_CONTAINER: Final = "container"
-_IGNORED: Final = (
-    *(
-        signal.SIGHUP,
-        signal.SIGINT,
-        signal.SIGTERM,
-        signal.SIGQUIT,
-        signal.SIGPIPE,
-        signal.SIGUSR1,
-        signal.SIGUSR2,
-    ),
-    *(signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU),
-)
-_ABOVE_STDIO: Final = 10
 
 
 class Begun:
@@ -54,7 +39,9 @@ class Begun:
         self.data: dict[str, Any] = data  # its config.json
         self.streams: list[int] = streams
         self.is_recorded: bool = False
-        self.link: socket.socket | None = None  # to the monitor
+        self.ahead: Ahead | None = adopted()
+        # to the monitor
+        self.link: socket.socket | None = self.ahead.link if self.ahead is not None else None
         self.sock: socket.socket  # the monitor's end of the socket between anchor and monitor
         self.far: socket.socket
 
@@ -80,17 +67,29 @@ class Begun:
     def fork(self) -> None:
         """The monitor, which outlives the caller, and the keeper.  Raises OSError."""
         record = self.record
+        ahead = self.ahead if self.ahead is not None else fork_monitor()
+        self.link = ahead.link
+        log = os.open(
+            os.path.join(record.path, "log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
+        )
+        ways = cgroups.ways_in(record.groups)
+        self._tell(self.streams, [log, *ways])
+        for fd in (log, *ways):
+            os.close(fd)
         self.sock, self.far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         listener = record.listen()
-        self.link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        sys.stdout.flush()
-        pid = os.fork()
-        if pid == 0:
-            _be_monitor(record, self.streams, self.sock, listener, theirs)
-        record.monitor, record.monitor_start = pid, start_time(pid)
-        record.save()
-        theirs.close()
+        told = (record.root, record.ident, record.groups, dict(os.environ))
+        self._tell(told, [self.sock.fileno(), listener.fileno()])
         listener.close()
+        record.monitor, record.monitor_start = ahead.pid, start_time(ahead.pid)
+        record.save()
+
+    def _tell(self, value: Any, fds: list[int]) -> None:
+        assert self.link is not None
+        try:
+            say(self.link, value, fds)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # it has died; `create` finds out why
 
     def drop(self) -> None:
         """Say no more to the monitor: unless it has been told to go on it ends."""
@@ -100,7 +99,6 @@ class Begun:
 
     def undo(self) -> None:
         """Remove everything of a container that could not be made, but its anchor."""
-        sys.stdout.flush()
         self.drop()
         record = self.record
         if not self.is_recorded:
@@ -153,37 +151,3 @@ def _groups_path(data: dict[str, Any]) -> str:
     linux = data.get("linux")
     path = linux.get("cgroupsPath") if isinstance(linux, dict) else None
     return path if isinstance(path, str) and "\0" not in path else ""
-
-
-def _be_monitor(
-    record: Record, streams: list[int], sock: socket.socket, listener: socket.socket, link: socket.socket
-) -> NoReturn:
-    try:
-        for signo in _IGNORED:
-            signal.signal(signo, signal.SIG_IGN)
-        signal.pthread_sigmask(signal.SIG_SETMASK, [])
-        os.setsid()
-        log = os.open(
-            os.path.join(record.path, "log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
-        )
-        high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _ABOVE_STDIO) if fd >= 0 else -1 for fd in streams]
-        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-        os.dup2(null, 0)
-        os.dup2(null, 1)
-        os.dup2(log, 2)
-        os.chdir("/")
-        # Else not before: it takes longer than the keeper's interpreter.
-        is_in = cgroups.is_quick(record.groups)
-        if is_in:
-            cgroups.enter(record.groups)
-        keeper = spawn_keeper()
-        if not is_in:
-            cgroups.enter(record.groups)
-            cgroups.place_family(record.groups, keeper.pid)
-        from cloche.oci.monitor import serve  # while the keeper gets ready
-
-        serve(record, sock, high, listener, link, keeper)
-    except BaseException as failure:
-        sys.excepthook(type(failure), failure, failure.__traceback__)
-    finally:
-        os._exit(0)

@@ -1,12 +1,11 @@
 """`create`, and what `run` shares with it.
 
-Order: the bundle is read; record and control groups are made, and the monitor is forked (`begin`); everything of the
-bundle is checked; the anchor is forked into the namespaces; hooks (prestart, createRuntime) run; the anchor makes its
-mounts; hooks (createContainer) run; the anchor stands in the root; the monitor starts the sandbox, in which the program
-is looked for.  The pid-file is last.
+Order: the bundle is read; record and control groups are made, and the monitor hears of them (`begin`); everything of
+the bundle is checked; the anchor is forked into the namespaces; hooks (prestart, createRuntime) run; the anchor makes
+its mounts; hooks (createContainer) run; the anchor stands in the root; the monitor starts the sandbox, in which the
+program is looked for.  The pid-file is last.
 """
 
-import marshal
 import os
 import socket
 import stat
@@ -28,10 +27,11 @@ from cloche.oci.egress import check_joined, egress_of, packed
 from cloche.oci.errors import OciError
 from cloche.oci.hooks import run_hooks
 from cloche.oci.log import Log
+from cloche.oci.messages import say
 from cloche.oci.mounts import guest_mounts
 from cloche.oci.pods import join, sandbox_of
 from cloche.oci.propagation import describe_mounts
-from cloche.oci.records import CREATING, LENGTH_BYTES, Record
+from cloche.oci.records import CREATING, Record
 from cloche.oci.rootless import is_rootless
 from cloche.oci.seccomp import compile_profile
 from cloche.oci.spec import Bundle, ProcessSpec, encode
@@ -289,6 +289,8 @@ def create(
             record.save()
             if sandbox is None:
                 begun.fork()
+            else:
+                begun.drop()  # one that was forked before it was known
         cgroups.limit(record.groups, bundle.resources)
         if (bundle.resources.get("memory") or {}).get("disableOOMKiller") and not cgroups.is_unified():
             # Version 2 has no such thing, and runc says nothing there.
@@ -359,10 +361,8 @@ def _start(begun: Begun, pid: int, spec: SandboxSpec, terminal: int) -> None:
     assert link is not None
     text = b""
     try:
-        data = marshal.dumps((pid, dump(spec), None if spec.egress is None else packed(spec.egress)))
-        order = len(data).to_bytes(LENGTH_BYTES, "little") + data
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [terminal]))] if terminal >= 0 else []
-        link.sendall(order[link.sendmsg([order], rights) :])
+        egress = None if spec.egress is None else packed(spec.egress)
+        say(link, (pid, dump(spec), egress), [terminal] if terminal >= 0 else [])
         while True:
             data = link.recv(65536)
             if not data:

@@ -94,5 +94,18 @@ def launched(_now_ns: int) -> None:
     entry()
 
 
+def forking(_now_ns: int) -> None:
+    """`launched` for `create` and `run`: this process forks the monitor before it has any data of the user's."""
+    from cloche.boot import surroundings
+    from cloche.oci import ahead
+
+    try:
+        ahead.adopt(ahead.fork_monitor(surroundings.forget))
+    except OSError:
+        pass  # it is forked later, or there it is said what is wrong
+    surroundings.take("cloche-oci")
+    entry()
+
+
 if __name__ == "__main__":
     entry()

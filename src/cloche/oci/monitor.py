@@ -7,7 +7,6 @@ the container ends, every part of it is gone before its anchor ends: then the en
 """
 
 import fcntl
-import marshal
 import os
 import select
 import signal
@@ -15,8 +14,7 @@ import socket
 import struct
 import termios
 import time
-from array import array
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from cloche.abi.prctl import PR_SET_CHILD_SUBREAPER
 from cloche.boot import confine
@@ -25,11 +23,12 @@ from cloche.boot.launch import LaunchError, Sandbox, launch
 from cloche.boot.orphans import end_orphans
 from cloche.boot.spawn import KeeperProcess
 from cloche.boot.spec import EgressSpec, SandboxSpec, load
-from cloche.oci import oom, userns
+from cloche.oci import cgroups, oom, userns
 from cloche.oci import quickjson as json
 from cloche.oci.egress import complete, unpacked
 from cloche.oci.members import JOIN, STATUS_KILLED, Held, Members
-from cloche.oci.records import LENGTH_BYTES, Record
+from cloche.oci.messages import hear
+from cloche.oci.records import Record
 from cloche.oci.uts import host_name
 from cloche.platform import hostsys
 from cloche.wire import protocol, requests
@@ -312,38 +311,41 @@ class OciMonitor:
         self.execs[held.sock.fileno()] = held
 
 
-def serve(
-    record: Record,
-    sock: socket.socket,
-    streams: list[int],
-    listener: socket.socket,
-    link: socket.socket,
-    keeper: KeeperProcess,
-) -> None:
-    """The life of a monitor, whose keeper gets ready meanwhile (`begin`).
+def serve(link: socket.socket, streams: list[int], keeper: KeeperProcess, *, is_placed: bool) -> None:
+    """The life of a monitor, whose keeper gets ready meanwhile (`ahead`).
 
-    From `link` it reads what is to be started once the anchor is ready, and to it it writes the result. `sock` is its
-    end of the anchor's socket, `streams` are the program's.
+    From `link` it reads for which container, and what is to be started once the anchor is ready; to it it writes the
+    result. `streams` are the program's. `is_placed`: this process and the keeper are in the control groups.
     """
     confine.name_process("cloche-monitor")
     given = [fd for fd in streams if fd >= 0]
-    kept = [sock.fileno(), listener.fileno(), link.fileno(), keeper.link.fileno(), *given]
-    confine.close_all_but([0, 1, 2, *kept])
+    confine.close_all_but([0, 1, 2, link.fileno(), keeper.link.fileno(), *given])
     hostsys.prctl(PR_SET_CHILD_SUBREAPER, 1)
-    order, terminal = _hear(link)
-    if not order:  # there will be no container
+    told, ends = hear(link)
+    order: Any = None
+    if told is not None:
+        root, ident, groups, environment = told
+        os.environ.update(environment)
+        record = Record(root, ident)
+        record.groups = groups
+        if not is_placed:
+            # Not before: it takes as long as the keeper's start, because the kernel waits for all its processors.
+            cgroups.enter(groups)
+            cgroups.place_family(groups, keeper.pid)
+        order, terminals = hear(link)
+    if order is None:  # there will be no container
         os.kill(keeper.pid, signal.SIGKILL)
         end_orphans()
         return
-    pid, data, egress = marshal.loads(order)
+    pid, data, egress = order
     spec = load(data)
-    held = Held(sock, pid)
-    if terminal >= 0:
+    held = Held(socket.socket(fileno=ends[0]), pid)
+    if terminals:
         for fd in streams[:3]:
             if fd >= 0:
                 os.close(fd)
-        streams[:3] = [terminal, os.dup(terminal), os.dup(terminal)]
-        held.terminal = terminal
+        streams[:3] = [terminals[0], os.dup(terminals[0]), os.dup(terminals[0])]
+        held.terminal = terminals[0]
     spec.network_fd = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     spec.has_network = True
     if spec.uid_map:
@@ -352,25 +354,6 @@ def serve(
         spec.egress = unpacked(egress)
         complete(spec.egress, record.path)
     spec.hostname = spec.hostname or host_name(pid)
+    listener = socket.socket(fileno=ends[1])
+    listener.setblocking(False)
     OciMonitor(record, held, link.detach()).run(spec, streams, listener, keeper)
-
-
-def _hear(link: socket.socket) -> tuple[bytes, int]:
-    """What is to be started, and its terminal, or -1; empty if `create` has given up, or died."""
-    text, terminal = b"", -1
-    fds = array("i")
-    while len(text) < LENGTH_BYTES + int.from_bytes(text[:LENGTH_BYTES], "little"):
-        try:
-            data, ancillary, _flags, _address = link.recvmsg(
-                1 << 16, socket.CMSG_SPACE(fds.itemsize), socket.MSG_CMSG_CLOEXEC
-            )
-        except ConnectionResetError:
-            data, ancillary = b"", []
-        for level, kind, each in ancillary:
-            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                fds.frombytes(each)
-                terminal = fds[0]
-        if not data:
-            return b"", -1
-        text += data
-    return text[LENGTH_BYTES:], terminal

@@ -28,7 +28,6 @@ CREATED: Final = "created"
 RUNNING: Final = "running"
 PAUSED: Final = "paused"
 STOPPED: Final = "stopped"
-LENGTH_BYTES: Final = 8  # of what `create` tells the monitor, before that
 _MAX_ID: Final = 1024
 _STATE_BYTES: Final = 32 << 20
 _ENDING_S: Final = 15.0  # for processes that were killed to be gone

@@ -32,6 +32,11 @@ def _make(
         has_groups=manager != "disabled",
         is_systemd=is_systemd,
     )
+    if begun.ahead is not None:
+        # The library is the monitor's, and takes longer to load than what is used of it here.
+        from cloche.oci.wire import interpret
+
+        interpret()
     from cloche.oci.create import create  # while the keeper gets ready
 
     return create(

@@ -6,7 +6,7 @@ import stat
 
 from cloche.oci.errors import OciError
 
-__all__ = ["listen_count", "passed_streams"]
+__all__ = ["fill_standard_streams", "listen_count", "passed_streams"]
 
 
 def passed_streams(preserved: str, activated: int = 0) -> list[int]:
@@ -82,3 +82,11 @@ def _standard_streams() -> list[int]:
         else:
             found.append(fd)
     return found
+
+
+def fill_standard_streams() -> None:
+    """Those that the caller has closed must not become something else."""
+    for fd, found in enumerate(_standard_streams()):
+        if found < 0:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free, so `fd`
+            os.set_inheritable(fd, True)

@@ -1,4 +1,4 @@
-"""The modules of `wire` for a verb that asks the monitor one thing: interpreted.
+"""The modules of `wire`, `boot` and others for a verb that uses little of them: interpreted.
 
 In a compiled build they are parts of one library with the whole sentry, which takes longer to load than all else that
 such a verb does. Only for a process that uses nothing of that library: the two kinds of a module do not mix.

@@ -1,5 +1,6 @@
 """The places of control groups and the values written, in a tree that looks like /sys/fs/cgroup."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -106,10 +107,13 @@ def test_the_only_thread_of_a_process_enters_alone(mount: Path) -> None:
     made = make(mount, "/box")
     for path in made:
         (Path(path) / "cgroup.procs").write_text("")
-    assert not cgroups.is_quick(made)
     for path in made[1:]:
         (Path(path) / "tasks").write_text("")
-    assert not cgroups.is_quick(made) and cgroups.is_quick(made[1:]) and cgroups.is_quick([])
+    assert cgroups.ways_in(made) == cgroups.ways_in([]) == []
+    ways = cgroups.ways_in(made[1:])
+    assert [os.readlink(f"/proc/self/fd/{fd}") for fd in ways] == [f"{path}/tasks" for path in made[1:]]
+    for fd in ways:
+        os.close(fd)
     cgroups.enter(made)
     assert (Path(made[0]) / "cgroup.procs").read_text() == "0"
     for path in made[1:]:
