@@ -312,6 +312,20 @@ def test_words_and_environment_of_create_are_not_in_the_memory_of_its_parts(
     assert cloche("delete", "-f", "knows").status == 0
 
 
+@pytest.mark.parametrize("closed", ["<&-", "<&- 2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_stay_closed(cloche: Runtime, tmp_path: Path, root: Path, closed: str) -> None:
+    """Whatever create and its parts open meanwhile."""
+    program_of_it = ["sh", "-c", "ls /proc/self/fd; exit 5"]
+    made = [cloche.path, "--root", str(cloche.root), "run", "-b"]
+    made += [str(make_bundle(tmp_path / "b", root, *program_of_it)), "shut"]
+    found = [
+        run(["sh", "-c", f'exec "$@" {closed}', "sh", *words])
+        for words in (made, [program("busybox"), *program_of_it])
+    ]
+    assert found[0].status == 5, found[0]
+    assert found[0].out == found[1].out
+
+
 @pytest.mark.timeout(3600 if IS_SLOW else 120)
 @pytest.mark.parametrize("part", PARTS)
 def test_the_death_of_a_part_leaves_nothing(cloche: Runtime, tmp_path: Path, root: Path, part: str) -> None:

@@ -10,7 +10,6 @@ import os
 import resource
 import signal
 import socket
-import sys
 from errno import EIO
 from struct import Struct
 from typing import Final
@@ -87,7 +86,6 @@ class Anchor:
         far = self.far
         self.link, far_link = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         pid_namespace = [fd for kind, fd in namespaces if kind == "pid"]
-        sys.stdout.flush()
         ground: Ground | None = None
         try:
             if any(kind == "user" for kind, _fd in namespaces):

@@ -82,7 +82,8 @@ def entry() -> None:
     """The program."""
     status = main(sys.argv[1:])
     try:
-        sys.stdout.flush()
+        if sys.stdout is not None:  # None: closed when the interpreter started
+            sys.stdout.flush()
     except OSError:
         status = status or 1
     os._exit(status)  # nothing is left to be done, and the interpreter's end would cost as much as a verb

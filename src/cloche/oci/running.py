@@ -8,7 +8,7 @@ from cloche.oci.errors import OciError
 from cloche.oci.log import Log
 from cloche.oci.options import Options
 from cloche.oci.records import Record
-from cloche.oci.streams import listen_count, passed_streams
+from cloche.oci.streams import fill_standard_streams, listen_count, passed_streams
 from cloche.oci.verbs import one_id, start
 
 
@@ -18,6 +18,7 @@ def _make(
     ident = one_id(words, verb)
     activated = listen_count()
     streams = passed_streams(options.text("preserve-fds", "0"), activated)
+    fill_standard_streams()
     manager = given.text("cgroup-manager", "cgroupfs")
     is_systemd = given.has("systemd-cgroup") or manager == "systemd"
     if is_systemd:
