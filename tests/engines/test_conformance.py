@@ -2,15 +2,17 @@
 
 import json
 import os
+import shlex
 import socket
 import stat
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.engines.harness import RUNTIME, Done, need, program, run
-from tests.engines.test_bundles import Runtime, make_bundle, until
+from tests.engines.test_bundles import WAIT_S, Runtime, make_bundle, until
 
 
 @pytest.fixture
@@ -293,3 +295,33 @@ def test_without_an_oom_killer(
         told = (log.read_text() if has_file and log.exists() else "") + done.err
         assert ("disableOOMKiller has no effect" in told) == (name == "cloche" and is_v1), told
         assert not has_file or not done.err
+
+
+def test_newlines_of_a_terminal_in_the_foreground(
+    both: dict[str, Runtime], root: Path, tmp_path: Path
+) -> None:
+    """Programs see that their terminal leaves them as they are; the caller's own makes of them what it makes of all."""
+    need("script")
+    command = "echo a; stty -a 2>/dev/null | grep -o '.onlcr'; printf 'b\\r\\nc\\n'"
+    found = []
+    for name, runtime in both.items():
+        bundle = make_bundle(runtime.folder / "b", root, "sh", "-c", command, process={"terminal": True})
+        shown, written = tmp_path / f"shown-{name}", tmp_path / f"written-{name}"
+        call = f"{runtime.path} --root {runtime.root}"
+        lines = (
+            f"{call} run -b {bundle} c; {call} run -b {bundle} c > {written}",
+            f"{call} run -d -b {make_bundle(runtime.folder / 'd', root, 'sleep', '1000')} d",
+            f"{call} exec -t d sh -c {shlex.quote(command)} >> {written}; {call} delete -f d",
+        )
+        script = tmp_path / f"script-{name}"
+        script.write_text("\n".join(lines) + "\n")
+        with subprocess.Popen(
+            [program("script"), "-qec", f"sh {script}", str(shown)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+        ) as terminal:
+            assert terminal.wait(WAIT_S) == 0  # its input stays open meanwhile: the end of it is shown, too
+        text = [line for line in shown.read_bytes().splitlines(keepends=True) if b"Script " not in line]
+        found.append((b"".join(text), written.read_bytes()))
+    assert found[0] == found[1]
+    assert found[1][1] == 2 * b"a\n-onlcr\nb\r\nc\n", found

@@ -12,6 +12,7 @@ from typing import Final
 from cloche.abi.errno import LinuxError
 from cloche.abi.poll import POLLERR, POLLHUP
 from cloche.abi.signal import SIGKILL
+from cloche.abi.termios import ONLCR
 from cloche.boot.passed import describe_passed
 from cloche.boot.spec import SandboxSpec
 from cloche.boot.start import (
@@ -300,6 +301,8 @@ class ExecTable:
             tty, slave = open_pair(ctx)
             for _fd in range(3):
                 files.install(slave, _STDIO_LIMIT)
+            if request.keeps_newlines:
+                tty.termios.oflag &= ~ONLCR
             if request.rows and request.columns:
                 tty.resize((request.rows, request.columns, 0, 0))
             entry.bridge = TerminalBridge(self.kernel, tty, fds[0], fds[1])

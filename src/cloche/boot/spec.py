@@ -159,6 +159,7 @@ class SandboxSpec:
         self.timeout_s: float = 0.0  # 0: none
         self.is_read_only: bool = False
         self.has_terminal: bool = False  # -t
+        self.keeps_newlines: bool = False  # this leaves them as programs write them, until they set ONLCR
         self.is_interactive: bool = True  # stdin is passed on
         self.is_attached: bool = True  # to the terminal from which it was started
         self.platform: str = PLATFORMS[0]
@@ -233,6 +234,7 @@ _PLAIN_FIELDS: Final = (
     "argv", "cwd", "uid", "gid", "groups", "root_source", "root_only", "image_tree", "image_digest",
     "symlinks", "directories", "late_directories", "files",
     "hostname", "memory_bytes", "cpus", "max_tasks", "is_placed", "has_cpu_group", "timeout_s", "is_read_only",
+    "keeps_newlines",
     "has_terminal", "is_interactive", "is_attached", "platform", "mm_mode", "is_patching", "log_level", "nofile_limit",
     "allows_suid", "capabilities", "is_timed", "has_init", "is_idle", "is_confined", "is_reachable",
     "root_mode", "root_is_shared", "root_is_private", "umask", "rlimits",
@@ -381,6 +383,7 @@ def dump_bare(spec: SandboxSpec) -> bytes:
     fields["mounts"] = [{**_pack(mount, _MOUNT_FIELDS), **no_account} for mount in spec.mounts]
     for name in (
         "has_terminal",
+        "keeps_newlines",
         "is_interactive",
         "is_attached",
         "is_placed",

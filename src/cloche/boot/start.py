@@ -12,6 +12,7 @@ from typing import Final
 from cloche.abi.errno import EACCES, EINVAL, EISDIR, ENOENT, ENOTDIR, EPERM, LinuxError
 from cloche.abi.errno import name as errno_name
 from cloche.abi.resource import RLIMIT_FSIZE
+from cloche.abi.termios import ONLCR
 from cloche.boot.passed import describe_passed
 from cloche.boot.spec import SandboxSpec
 from cloche.fs.host_tty import TerminalBridge, bridge_terminal
@@ -158,6 +159,8 @@ class Streams:
             owner = KernelContext(container, root.fs, root.mount_ns)
             owner.creds = user_credentials(container, spec, spec.uid, spec.gid, spec.groups)
             self.bridge, slave = bridge_terminal(owner, kernel, fds[0], fds[1])
+            if spec.keeps_newlines:
+                self.bridge.tty.termios.oflag &= ~ONLCR
             container.console = self.bridge.tty
             for _fd in range(_STANDARD):
                 self.files.install(slave, _STDIO_LIMIT)

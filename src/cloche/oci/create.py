@@ -298,6 +298,7 @@ def create(
         terminal = master = -1
         if bundle.process.has_terminal:
             terminal, master = open_terminal(console, bundle.process, bundle.maps)
+            spec.keeps_newlines = master >= 0  # as with runc: those who get the terminal decide themselves
             streams = [terminal, terminal, terminal, *streams[3:]]
         else:
             own_streams(streams[:3], bundle.process, bundle.maps)

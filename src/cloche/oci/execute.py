@@ -57,12 +57,13 @@ def _process_data(record: Record, options: Options, words: list[str]) -> dict[st
     return data
 
 
-def _request(process: ProcessSpec, streams: list[int]) -> ExecRequest:
+def _request(process: ProcessSpec, streams: list[int], *, keeps_newlines: bool) -> ExecRequest:
     request = ExecRequest(process.argv)
     request.env = process.env
     request.cwd = process.cwd
     request.uid, request.gid, request.groups = process.uid, process.gid, process.groups
     request.has_terminal = process.has_terminal
+    request.keeps_newlines = keeps_newlines
     request.rows, request.columns = process.rows, process.columns
     request.is_whole = True
     request.umask, request.rlimits, request.cap_sets = process.umask, process.rlimits, process.cap_sets
@@ -122,7 +123,7 @@ def exec_verb(root: str, options: Options, words: list[str]) -> int:
         sock = anchor.sock.dup()
         anchor.begin(namespaces, record.groups, None, process.argv, terminal)
         anchor.go()
-        _ask(record, anchor, sock, process, streams)
+        _ask(record, anchor, sock, _request(process, streams, keeps_newlines=master >= 0), process, streams)
     except OciError:
         if anchor.pid:
             anchor.end()
@@ -138,10 +139,14 @@ def exec_verb(root: str, options: Options, words: list[str]) -> int:
 
 
 def _ask(
-    record: Record, anchor: Anchor, sock: socket.socket, process: ProcessSpec, streams: list[int]
+    record: Record,
+    anchor: Anchor,
+    sock: socket.socket,
+    request: ExecRequest,
+    process: ProcessSpec,
+    streams: list[int],
 ) -> None:
     """Have the monitor start it.  Raises OciError."""
-    request = _request(process, streams)
     if record.sandbox:
         request.container = record.ident
     fields = request.to_fields()

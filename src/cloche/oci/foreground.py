@@ -39,6 +39,9 @@ def _enter_raw() -> list[Any] | None:
     try:
         saved = termios.tcgetattr(0)
         tty.setraw(0, termios.TCSADRAIN)
+        raw: list[Any] = termios.tcgetattr(0)
+        raw[1] |= termios.OPOST  # the container's leaves newlines to this one
+        termios.tcsetattr(0, termios.TCSADRAIN, raw)
     except termios.error:
         return None
     return saved

@@ -117,6 +117,7 @@ class ExecRequest:
         self.uid: int = _NO_ID  # -1: the container's user
         self.gid: int = _NO_ID
         self.has_terminal: bool = False
+        self.keeps_newlines: bool = False  # this leaves them as programs write them
         self.is_detached: bool = False  # it may outlive its client
         self.rows: int = 0
         self.columns: int = 0
@@ -142,6 +143,7 @@ class ExecRequest:
             "uid": self.uid,
             "gid": self.gid,
             "terminal": self.has_terminal,
+            "keeps_newlines": self.keeps_newlines,
             "detached": self.is_detached,
             "rows": self.rows,
             "columns": self.columns,
@@ -166,6 +168,7 @@ def exec_request(fields: Fields, fd_count: int) -> ExecRequest:
     request.uid = take_int(fields, "uid", _NO_ID, _NO_ID, 0xFFFFFFFE)
     request.gid = take_int(fields, "gid", _NO_ID, _NO_ID, 0xFFFFFFFE)
     request.has_terminal = take_bool(fields, "terminal")
+    request.keeps_newlines = take_bool(fields, "keeps_newlines")
     request.is_detached = take_bool(fields, "detached")
     request.rows = take_int(fields, "rows", 0, 0, 0xFFFF)
     request.columns = take_int(fields, "columns", 0, 0, 0xFFFF)

@@ -17,13 +17,23 @@ def request() -> ExecRequest:
     made.cap_sets = [1, 1, 0, 0, 3]
     made.oom_score_adj = -5
     made.no_new_privileges = True
+    made.keeps_newlines = True
     return made
 
 
 def test_it_is_carried_whole() -> None:
     made = request()
     found = exec_request(made.to_fields(), 0)
-    for name in ("is_whole", "groups", "umask", "rlimits", "cap_sets", "oom_score_adj", "no_new_privileges"):
+    for name in (
+        "is_whole",
+        "groups",
+        "umask",
+        "rlimits",
+        "cap_sets",
+        "oom_score_adj",
+        "no_new_privileges",
+        "keeps_newlines",
+    ):
         assert getattr(found, name) == getattr(made, name), name
 
 
@@ -43,6 +53,7 @@ def test_it_is_carried_whole() -> None:
         ("cap_sets", [1 << 41] * 5),
         ("oom_score_adj", 1001),
         ("no_new_privileges", 1),
+        ("keeps_newlines", 1),
     ],
 )
 def test_what_is_out_of_range_is_refused(name: str, value: Any) -> None:
