@@ -14,6 +14,9 @@ import pytest
 from tests.engines.harness import RUNTIME, Done, need, program, run
 from tests.engines.test_bundles import WAIT_S, Runtime, make_bundle, until
 
+# A program that does not hold the streams of who calls the runtime.
+QUIET = ("sh", "-c", "exec >&- 2>&-; exec sleep 1000")
+
 
 @pytest.fixture
 def both(tmp_path: Path) -> dict[str, Runtime]:
@@ -325,3 +328,44 @@ def test_newlines_of_a_terminal_in_the_foreground(
         found.append((b"".join(text), written.read_bytes()))
     assert found[0] == found[1]
     assert found[1][1] == 2 * b"a\n-onlcr\nb\r\nc\n", found
+
+
+def test_a_group_with_others_processes(both: dict[str, Runtime], root: Path) -> None:
+    """Two containers in one: a warning says so, and only then."""
+    for runtime in both.values():
+        place = {"cgroupsPath": f"/cloche-test-{os.getpid()}"}
+        bundles = [make_bundle(runtime.folder / name, root, *QUIET, linux=place) for name in ("b1", "b2")]
+        try:
+            first = runtime("run", "-d", "-b", str(bundles[0]), "c1")
+            again = runtime("run", "-d", "-b", str(bundles[1]), "c2")
+        finally:
+            for ident in ("c1", "c2"):
+                runtime("delete", "-f", ident)
+        assert (first.status, first.err, again.status) == (0, "", 0), (first, again)
+        assert "level=warning" in again.err and "container's cgroup is not empty" in again.err, again
+
+
+def test_limits_of_a_device(both: dict[str, Runtime], root: Path) -> None:
+    """They stand in the groups as with runc."""
+    mount = Path("/sys/fs/cgroup/blkio")
+    disks = [path for path in Path("/sys/block").glob("vd*") if (path / "dev").exists()]
+    if not (mount / "blkio.throttle.read_bps_device").exists() or not disks:
+        pytest.skip("needs the controller blkio of version 1, and a disk")
+    major, minor = (int(word) for word in (disks[0] / "dev").read_text().split(":"))
+    place = f"/cloche-test-{os.getpid()}"
+    rows = {
+        name: [{"major": major, "minor": minor, "rate": rate << 30}]
+        for rate, name in enumerate(("throttleReadBpsDevice", "throttleWriteBpsDevice"), 1)
+    }
+    linux = {"cgroupsPath": place, "resources": {"blockIO": rows}}
+    found = []
+    for runtime in both.values():
+        bundle = make_bundle(runtime.folder / "b", root, *QUIET, linux=linux)
+        try:
+            assert runtime("run", "-d", "-b", str(bundle), "c").status == 0
+            group = mount / place[1:]
+            names = ("read_bps", "write_bps", "read_iops")
+            found.append([(group / f"blkio.throttle.{name}_device").read_text() for name in names])
+        finally:
+            assert runtime("delete", "-f", "c").status == 0
+    assert found[0] == found[1] == [f"{major}:{minor} {1 << 30}\n", f"{major}:{minor} {2 << 30}\n", ""]

@@ -40,3 +40,30 @@ def test_period_and_quota_below_a_limit(runtime: Runtime, tmp_path: Path, root: 
             for inner in group.glob("inner"):
                 inner.rmdir()
             group.rmdir()
+
+
+def test_real_time_below_a_limit(runtime: Runtime, tmp_path: Path, root: Path) -> None:  # noqa: F811
+    """The same for what tasks of real time have of a period."""
+    if not (CPU / "cpu.rt_runtime_us").exists() or not os.access(CPU, os.W_OK):
+        pytest.skip("no control groups of version 1 with CONFIG_RT_GROUP_SCHED")
+    name, above = own("limit"), own("above")
+    group = CPU / above / "inner"
+    group.mkdir(parents=True)
+    try:
+        for each in (group.parent, group):
+            (each / "cpu.rt_runtime_us").write_text("100000")  # of 1000000
+        linux = {"cgroupsPath": f"/{above}/inner"}
+        runtime.make(name, make_bundle(tmp_path / "b", root, "sleep", "100000", linux=linux))
+        assert runtime("start", name).status == 0
+        for period, part in ((100000, 5000), (1000000, 50000)):
+            words = ("--cpu-rt-period", str(period), "--cpu-rt-runtime", str(part))
+            assert runtime("update", *words, name).status == 0
+            values = [int((group / f"cpu.rt_{each}_us").read_text()) for each in ("period", "runtime")]
+            assert values == [period, part]
+        assert runtime("update", "--cpu-rt-runtime", "200000", name).status == 1
+    finally:
+        runtime("delete", "--force", name)
+        for top in Path("/sys/fs/cgroup").glob(f"*/{above}"):
+            for inner in top.glob("inner"):
+                inner.rmdir()
+            top.rmdir()

@@ -39,6 +39,7 @@ class Begun:
         self.data: dict[str, Any] = data  # its config.json
         self.streams: list[int] = streams
         self.is_recorded: bool = False
+        self.has_company: bool = False  # there are others' processes in its control groups
         self.ahead: Ahead | None = adopted()
         # to the monitor
         self.link: socket.socket | None = self.ahead.link if self.ahead is not None else None
@@ -56,6 +57,7 @@ class Begun:
         Raises OciError, OSError.
         """
         record = self.record
+        self.has_company = cgroups.are_occupied(places)
         record.groups = cgroups.paths(places)
         record.save()
         try:

@@ -29,6 +29,16 @@ _LAST_PAUSE_S: Final = 0.01
 _TASKS: Final = "tasks"
 _PERIOD: Final = "cpu.cfs_period_us"
 _QUOTA: Final = "cpu.cfs_quota_us"
+_RT_PERIOD: Final = "cpu.rt_period_us"
+_RT_RUNTIME: Final = "cpu.rt_runtime_us"
+_PARTS: Final = {_PERIOD: _QUOTA, _RT_PERIOD: _RT_RUNTIME}  # a period, and what is a part of it
+# Rates of devices: the name in a bundle, the file of version 1, the key in `io.max` of version 2.
+THROTTLES: Final = (
+    ("throttleReadBpsDevice", "blkio.throttle.read_bps_device", "rbps"),
+    ("throttleWriteBpsDevice", "blkio.throttle.write_bps_device", "wbps"),
+    ("throttleReadIOPSDevice", "blkio.throttle.read_iops_device", "riops"),
+    ("throttleWriteIOPSDevice", "blkio.throttle.write_iops_device", "wiops"),
+)
 
 Place = tuple[str, str]  # a group that is there, and what is to be made below it
 
@@ -301,9 +311,42 @@ def _rows(resources: dict[str, Any], *, is_v2: bool) -> list[tuple[str, str, str
             rows.append(("cpu", _PERIOD, str(period)))
         if quota:
             rows.append(("cpu", _QUOTA, str(quota)))
+        for key, name in (("realtimePeriod", _RT_PERIOD), ("realtimeRuntime", _RT_RUNTIME)):
+            if cpu.get(key):
+                rows.append(("cpu", name, str(cpu[key])))
     for key, name in (("cpus", "cpuset.cpus"), ("mems", "cpuset.mems")):
         if cpu.get(key):
             rows.append(("cpuset", name, str(cpu[key])))
+    return rows + _io_rows(resources.get("blockIO") or {}, is_v2=is_v2)
+
+
+def _io_rows(block: dict[str, Any], *, is_v2: bool) -> list[tuple[str, str, str]]:
+    """Weights go to the files of those schedulers that the kernel has: CFQ's and BFQ's, or iocost's."""
+    rows: list[tuple[str, str, str]] = []
+    share = block.get("weight")
+    if share and is_v2:
+        rows += [
+            ("io", "io.bfq.weight", str(share)),
+            ("io", "io.weight", str(1 + (share - 10) * 9999 // 990)),
+        ]
+    elif share:
+        rows += [("blkio", f"blkio.{kind}weight", str(share)) for kind in ("", "bfq.")]
+    if block.get("leafWeight") and not is_v2:
+        rows.append(("blkio", "blkio.leaf_weight", str(block["leafWeight"])))
+    for each in block.get("weightDevice") or []:
+        device = f"{each['major']}:{each['minor']}"
+        if each.get("weight"):
+            names = ("io.bfq.weight",) if is_v2 else ("blkio.weight_device", "blkio.bfq.weight_device")
+            rows += [("io" if is_v2 else "blkio", name, f"{device} {each['weight']}") for name in names]
+        if each.get("leafWeight") and not is_v2:
+            rows.append(("blkio", "blkio.leaf_weight_device", f"{device} {each['leafWeight']}"))
+    for key, name, short in THROTTLES:
+        for each in block.get(key) or []:
+            device = f"{each['major']}:{each['minor']}"
+            if is_v2:
+                rows.append(("io", "io.max", f"{device} {short}={each['rate']}"))
+            else:
+                rows.append(("blkio", name, f"{device} {each['rate']}"))
     return rows
 
 
@@ -345,13 +388,18 @@ def check_below(groups: list[str], given: list[str], mount: str = MOUNT) -> None
         )
 
 
+def are_occupied(found: list[Place]) -> bool:
+    """Whether there are groups with processes in these places."""
+    return any(read(os.path.join(path, "cgroup.procs")) for path in paths(found))
+
+
 def limit(groups: list[str], resources: dict[str, Any], mount: str = MOUNT) -> None:
     """Put limits in force.  Raises OciError."""
     is_v2 = is_unified(mount)
     if resources.get("unified") and not is_v2:
         raise OciError("invalid configuration: linux.resources.unified needs control groups of version 2")
     rows = _rows(resources, is_v2=is_v2)
-    is_put_off = False
+    put_off: list[str] = []
     for controller, name, text in rows:  # which may grow
         path = group_of(groups, controller, mount)
         if not path:
@@ -361,14 +409,10 @@ def limit(groups: list[str], resources: dict[str, Any], mount: str = MOUNT) -> N
         except FileNotFoundError:
             continue  # a controller that was not delegated to this user
         except OSError as error:
-            if (
-                error.errno == EINVAL
-                and name == _PERIOD
-                and any(row[1] == _QUOTA for row in rows)
-                and not is_put_off
-            ):
-                # With the quota that is in force it would be more than a group above has: once more after the new one.
-                is_put_off = True
+            part = _PARTS.get(name)
+            if error.errno == EINVAL and name not in put_off and any(row[1] == part for row in rows):
+                # With the part that is in force it would be more than a group above has: once more after the new one.
+                put_off.append(name)
                 rows.append((controller, name, text))
                 continue
             raise OciError(f"cannot write {text} to {name}: {error.strerror}") from None

@@ -291,6 +291,8 @@ def create(
                 begun.fork()
             else:
                 begun.drop()  # one that was forked before it was known
+        if begun.has_company and not is_systemd:  # whose scope has a process of ours
+            log.warning("container's cgroup is not empty")
         cgroups.limit(record.groups, bundle.resources)
         if (bundle.resources.get("memory") or {}).get("disableOOMKiller") and not cgroups.is_unified():
             # Version 2 has no such thing, and runc says nothing there.

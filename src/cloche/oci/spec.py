@@ -10,6 +10,7 @@ from typing import Any, Final
 from cloche.abi.capability import ALL_CAPS, CAP_NAMES
 from cloche.abi.magic import PROC_SUPER_MAGIC
 from cloche.boot.idmaps import Rows
+from cloche.oci.cgroups import THROTTLES
 from cloche.oci.config import read_json
 from cloche.oci.errors import OciError
 from cloche.oci.hooks import KINDS
@@ -405,11 +406,27 @@ def check_resources(data: dict[str, Any]) -> dict[str, Any]:
     take(memory, "disableOOMKiller", bool, "linux.resources.memory.")
     take_int(take(data, "pids", dict, "linux.resources.", {}), "limit", "linux.resources.pids.", 0, -1, most)
     cpu = take(data, "cpu", dict, "linux.resources.", {})
-    for name in ("shares", "quota", "period"):
+    for name in ("shares", "quota", "period", "realtimePeriod", "realtimeRuntime"):
         take_int(cpu, name, "linux.resources.cpu.", 0, -1, most)
     for name in ("cpus", "mems"):
         take_text(cpu, name, "linux.resources.cpu.")
+    _check_block_io(take(data, "blockIO", dict, "linux.resources.", {}), "linux.resources.blockIO.")
     return data
+
+
+def _check_block_io(data: dict[str, Any], where: str) -> None:
+    for name in ("weight", "leafWeight"):
+        take_int(data, name, where, 0, 0, 0xFFFF)
+    weights = take_objects(data, "weightDevice", where)
+    rates = [each for name, _file, _key in THROTTLES for each in take_objects(data, name, where)]
+    for each in (*weights, *rates):
+        for name in ("major", "minor"):
+            each[name] = take_int(each, name, where, 0, 0, 0xFFFFFFFF)
+    for each in weights:
+        for name in ("weight", "leafWeight"):
+            take_int(each, name, where + "weightDevice.", 0, 0, 0xFFFF)
+    for each in rates:
+        each["rate"] = take_int(each, "rate", where, 0, 0, (1 << 63) - 1)
 
 
 def _hooks(data: dict[str, Any]) -> dict[str, Any]:

@@ -323,6 +323,9 @@ _UPDATE_NUMBERS: Final = {
     "memory-reservation": ("memory", "reservation"),
     "memory-swap": ("memory", "swap"),
     "pids-limit": ("pids", "limit"),
+    "blkio-weight": ("blockIO", "weight"),
+    "cpu-rt-period": ("cpu", "realtimePeriod"),
+    "cpu-rt-runtime": ("cpu", "realtimeRuntime"),
 }
 _UPDATE_TEXTS: Final = {"cpuset-cpus": ("cpu", "cpus"), "cpuset-mems": ("cpu", "mems")}
 _SUFFIXES: Final = {"k": 10, "m": 20, "g": 30, "t": 40}

@@ -8,6 +8,7 @@ import pytest
 
 from cloche.oci import cgroups
 from cloche.oci.errors import OciError
+from cloche.oci.spec import check_resources
 
 
 @pytest.fixture
@@ -76,6 +77,72 @@ def test_limits_have_room_for_our_own(mount: Path) -> None:
     cgroups.limit(made, resources, str(mount))
     written = [(mount / controller / "box" / name).read_text() for controller, name in rows]
     assert written == [str((6 << 20) + cgroups.OVERHEAD_BYTES), str(2 + cgroups.OVERHEAD_TASKS), "7", "9"]
+
+
+BLOCK_IO: dict[str, Any] = {
+    "weight": 500,
+    "leafWeight": 20,
+    "weightDevice": [{"major": 8, "minor": 0, "weight": 100, "leafWeight": 30}, {"major": 8, "minor": 1}],
+    "throttleReadBpsDevice": [{"major": 8, "minor": 0, "rate": 7}],
+    "throttleWriteIOPSDevice": [{"major": 8, "minor": 16, "rate": 9}],
+}
+
+
+def test_limits_of_devices_in_version_1(mount: Path) -> None:
+    """In the files that there are: of those of schedulers the kernel has at most one."""
+    (mount / "blkio").mkdir()
+    (mount / "blkio/cgroup.procs").write_text("")
+    made = make(mount, "/box")
+    group = mount / "blkio/box"
+    wanted = {
+        "bfq.weight": "500",
+        "leaf_weight": "20",
+        "bfq.weight_device": "8:0 100",
+        "leaf_weight_device": "8:0 30",
+        "throttle.read_bps_device": "8:0 7",
+        "throttle.write_iops_device": "8:16 9",
+    }
+    for name in wanted:
+        (group / f"blkio.{name}").write_text("")
+    cgroups.limit(made, {"blockIO": BLOCK_IO}, str(mount))
+    assert {name: (group / f"blkio.{name}").read_text() for name in wanted} == wanted
+    assert not (group / "blkio.weight").exists()
+
+
+def test_limits_of_devices_in_version_2(mount: Path) -> None:
+    (mount / "cgroup.controllers").write_text("io\n")
+    made = make(mount, "/box")
+    for name in ("io.weight", "io.max"):
+        (mount / "box" / name).write_text("")
+    block = {"weight": 1000, "throttleReadBpsDevice": [{"major": 8, "minor": 0, "rate": 7}]}
+    cgroups.limit(made, {"blockIO": block}, str(mount))
+    assert (mount / "box/io.weight").read_text() == "10000"
+    assert (mount / "box/io.max").read_text() == "8:0 rbps=7"
+
+
+@pytest.mark.parametrize(
+    "block, text",
+    [
+        ({"weight": "x"}, "blockIO.weight"),
+        ({"weightDevice": [{"major": -1, "minor": 0}]}, "blockIO.major is out of range"),
+        ({"throttleReadBpsDevice": [{"rate": -1}]}, "blockIO.rate is out of range"),
+        ({"throttleReadBpsDevice": [7]}, "not an object"),
+    ],
+)
+def test_limits_of_devices_that_are_none(block: Any, text: str) -> None:
+    with pytest.raises(OciError) as refusal:
+        check_resources({"blockIO": block})
+    assert text in str(refusal.value)
+    check_resources({"blockIO": BLOCK_IO})
+
+
+def test_limits_of_real_time_tasks(mount: Path) -> None:
+    made = make(mount, "/box")
+    for name in ("cpu.rt_period_us", "cpu.rt_runtime_us"):
+        (mount / "cpu/box" / name).write_text("")
+    cgroups.limit(made, {"cpu": {"realtimePeriod": 9, "realtimeRuntime": 5}}, str(mount))
+    assert (mount / "cpu/box/cpu.rt_period_us").read_text() == "9"
+    assert (mount / "cpu/box/cpu.rt_runtime_us").read_text() == "5"
 
 
 def test_figures(mount: Path) -> None:
