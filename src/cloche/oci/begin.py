@@ -20,7 +20,7 @@ from cloche.oci.messages import say
 from cloche.oci.records import Record, check_id, start_time
 from cloche.oci.rootless import is_rootless
 
-__all__ = ["POD_CONTAINER", "POD_MARKS", "Begun", "begin"]
+__all__ = ["POD_CONTAINER", "POD_MARKS", "Begun", "begin", "may_join"]
 
 # (type of the container, id of its sandbox): of containerd (pkg/cri/annotations), of CRI-O (pkg/annotations).
 POD_MARKS: Final = (
@@ -124,7 +124,7 @@ def begin(
     check_id(ident)
     path = os.path.realpath(bundle_path)
     made = Begun(Record(root, ident), path, read_json(os.path.join(path, "config.json")), streams)
-    if is_systemd or _may_join(made.data):
+    if is_systemd or may_join(made.data):
         return made
     made.make_record()
     try:
@@ -141,7 +141,8 @@ def begin(
     return made
 
 
-def _may_join(data: dict[str, Any]) -> bool:
+def may_join(data: dict[str, Any]) -> bool:
+    """Whether the container may be one of a pod's that joins the sandbox of another, as its config.json says."""
     annotations = data.get("annotations")
     return isinstance(annotations, dict) and any(
         annotations.get(kind) == POD_CONTAINER for kind, _ident in POD_MARKS

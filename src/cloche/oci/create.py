@@ -9,7 +9,6 @@ program is looked for.  The pid-file is last.
 import os
 import socket
 import stat
-import termios
 import time
 from array import array
 from typing import TYPE_CHECKING, Any, Final
@@ -22,22 +21,18 @@ from cloche.boot.spec import PLATFORMS, RO, RW, SandboxSpec, dump
 from cloche.oci import cgroups
 from cloche.oci import quickjson as json
 from cloche.oci.anchor import Anchor
-from cloche.oci.begin import Begun
+from cloche.oci.begin import Begun, may_join
 from cloche.oci.egress import check_joined, egress_of, packed
 from cloche.oci.errors import OciError
-from cloche.oci.hooks import run_hooks
 from cloche.oci.log import Log
 from cloche.oci.messages import say
 from cloche.oci.mounts import guest_mounts
-from cloche.oci.pods import join, sandbox_of
 from cloche.oci.propagation import describe_mounts
 from cloche.oci.records import CREATING, Record
 from cloche.oci.rootless import is_rootless
-from cloche.oci.seccomp import compile_profile
 from cloche.oci.spec import Bundle, ProcessSpec, encode
 from cloche.oci.userns import IdMaps
 from cloche.oci.users import add_home
-from cloche.wire.control_client import ControlError
 
 if TYPE_CHECKING:
     from cloche.oci.systemd import Scope
@@ -126,6 +121,8 @@ def sandbox_spec(bundle: Bundle) -> SandboxSpec:
     if bundle.maps is not None:
         spec.uid_map, spec.gid_map = bundle.maps.uids, bundle.maps.gids
     if bundle.seccomp is not None:
+        from cloche.oci.seccomp import compile_profile
+
         spec.filter = compile_profile(bundle.seccomp)
     return spec
 
@@ -156,6 +153,8 @@ def open_terminal(path: str, process: ProcessSpec, maps: IdMaps | None = None) -
 
     Raises OciError.
     """
+    import termios
+
     try:
         master, slave = os.openpty()
     except OSError as error:
@@ -271,7 +270,11 @@ def create(
         record.version, record.bundle, record.rootfs = bundle.version, bundle.path, bundle.rootfs
         record.annotations, record.hooks = bundle.annotations, bundle.hooks
         record.process, record.created = bundle.process_data, timestamp()
-        sandbox = sandbox_of(record.root, bundle)
+        sandbox: Record | None = None
+        if may_join(begun.data):
+            from cloche.oci.pods import sandbox_of
+
+            sandbox = sandbox_of(record.root, bundle)
         if sandbox is not None:
             check_joined(bundle.annotations, sandbox.annotations)
             record.sandbox = sandbox.ident
@@ -315,10 +318,10 @@ def create(
             scope.release()
             scope = None
         state = record.state(CREATING)
-        run_hooks(bundle.hooks, "prestart", state)
-        run_hooks(bundle.hooks, "createRuntime", state)
+        _run_hooks(bundle.hooks, "prestart", state)
+        _run_hooks(bundle.hooks, "createRuntime", state)
         anchor.build()
-        run_hooks(bundle.hooks, "createContainer", state)
+        _run_hooks(bundle.hooks, "createContainer", state)
         end = anchor.sock.fileno() if sandbox is None else os.dup(anchor.sock.fileno())
         anchor.go()
         if sandbox is None:
@@ -345,10 +348,21 @@ def create(
     return record, master
 
 
+def _run_hooks(hooks: dict[str, Any], kind: str, state: dict[str, Any]) -> None:
+    """Raises OciError."""
+    if hooks.get(kind):
+        from cloche.oci.hooks import run_hooks  # most bundles have none
+
+        run_hooks(hooks, kind, state)
+
+
 def _join(
     record: Record, sandbox: Record, anchor: Anchor, end: int, spec: SandboxSpec, streams: list[int]
 ) -> None:
     """Raises OciError, and takes `end` over."""
+    from cloche.oci.pods import join
+    from cloche.wire.control_client import ControlError
+
     try:
         join(record, sandbox, anchor, end, spec, streams)
     except ControlError as refusal:

@@ -5,8 +5,7 @@ from typing import Any, Final
 from cloche.abi.capability import CAP_NAMES
 from cloche.arch.machine import MACHINE
 from cloche.oci.cgroups import is_unified
-from cloche.oci.hooks import KINDS
-from cloche.oci.spec import MAX_VERSION, NAMESPACES
+from cloche.oci.spec import HOOKS, MAX_VERSION, NAMESPACES
 
 _SUPPORTED: Final = [kind for kind in NAMESPACES if kind != "time"]
 _DEFAULT_CAPS: Final = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]
@@ -21,7 +20,7 @@ def features() -> dict[str, Any]:
     return {
         "ociVersionMin": "1.0.0",
         "ociVersionMax": MAX_VERSION,
-        "hooks": list(KINDS),
+        "hooks": list(HOOKS),
         "mountOptions": sorted([*_FLAGS, *_IGNORED]),
         "linux": {
             "namespaces": sorted(_SUPPORTED),

@@ -13,7 +13,6 @@ from typing import Any, Final
 from cloche.oci import quickjson as json
 from cloche.oci.errors import OciError
 
-KINDS: Final = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
 _MAX_OUTPUT: Final = 65536
 
 

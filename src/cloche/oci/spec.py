@@ -13,7 +13,6 @@ from cloche.boot.idmaps import Rows
 from cloche.oci.cgroups import THROTTLES
 from cloche.oci.config import read_json
 from cloche.oci.errors import OciError
-from cloche.oci.hooks import KINDS
 from cloche.oci.userns import IdMaps, id_maps, maps_at
 from cloche.platform import hostsys
 
@@ -29,6 +28,7 @@ _IPC_PARAMETERS: Final = tuple(
     "kernel." + name
     for name in ("msgmax", "msgmnb", "msgmni", "sem", "shmall", "shmmax", "shmmni", "shm_rmid_forced")
 )
+HOOKS: Final = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
 NAMESPACES: Final = ("mount", "network", "uts", "ipc", "pid", "cgroup", "user", "time")
 CAP_SETS: Final = ("effective", "permitted", "inheritable", "ambient", "bounding")
 
@@ -431,7 +431,7 @@ def _check_block_io(data: dict[str, Any], where: str) -> None:
 
 def _hooks(data: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for kind in KINDS:
+    for kind in HOOKS:
         rows: list[dict[str, Any]] = []
         for row in take_objects(data, kind, "hooks."):
             path = take_text(row, "path", f"hooks.{kind}.")

@@ -104,3 +104,13 @@ def test_what_create_does_before_its_keeper_imports_source_files(tmp_path: Path)
     paths = _run_launched(tmp_path, f"import cloche.oci.running; print(*{files}, file=sys.stderr)")
     assert any(path.endswith("/boot/spawn.py") for path in paths)
     assert [path for path in paths if not path.endswith(".py")] == []
+
+
+def test_create_imports_what_few_containers_need_only_for_them() -> None:
+    code = "import cloche.oci.create; print(*sys.modules, file=sys.stderr)"
+    words = (sys.executable, "-I", "-S", "-c", _LIGHT + code)
+    modules = subprocess.run(words, capture_output=True, text=True, check=True).stderr.split()
+    assert "cloche.oci.anchor" in modules
+    spared = {"termios", "cloche.wire.control_client", "json", "re"}
+    spared |= {f"cloche.oci.{name}" for name in ("hooks", "pods", "seccomp", "systemd")}
+    assert not spared & set(modules)
