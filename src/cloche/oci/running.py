@@ -35,7 +35,7 @@ def _make(
     )
     if begun.ahead is not None:
         # The library is the monitor's, and takes longer to load than what is used of it here.
-        from cloche.oci.wire import interpret
+        from cloche.library import interpret
 
         interpret()
     from cloche.oci.create import create  # while the keeper gets ready

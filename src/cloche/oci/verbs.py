@@ -30,7 +30,7 @@ def one_id(words: list[str], verb: str, most: int = 1) -> str:
 def run_simple(verb: str, root: str, options: Options, words: list[str]) -> int:
     """Carry out a simple verb. Raises OciError."""
     if verb in _ASKING:
-        from cloche.oci.wire import interpret
+        from cloche.library import interpret
 
         interpret()
     if verb == "state":
