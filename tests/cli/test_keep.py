@@ -209,6 +209,23 @@ def test_files_of_more_than_four_gibibytes(keeper: Keeper) -> None:
 COUNTER = "i=0; while :; do echo $i >>f; echo $i; i=$((i+1)); done"
 
 
+def test_a_file_of_the_host_with_holes_is_changed(keeper: Keeper) -> None:
+    """What is copied into the layer has the holes, and needs no room for them."""
+    size, middle = 5 << 30, (3 << 30) + 12345
+    with open(keeper.project / "holes", "wb") as file:
+        file.write(b"begin")
+        file.seek(middle)
+        file.write(b"middle")
+        file.truncate(size)
+    script = "printf mine | dd of=holes bs=1 seek=1G conv=notrunc 2>/dev/null; stat -c %s holes"
+    assert keeper.run(script, *NEW, "--disk", "16m") == f"{size}\n"
+    assert sum(path.lstat().st_blocks for path in keeper.layers.rglob("*")) * 512 < 8 << 20
+    script = f"""python3 -c 'f = open("holes", "rb")
+for at in (0, 1 << 30, {middle}, {size} - 3): f.seek(at); print(f.read(7))'"""
+    seen = keeper.run(script, "--from", "k")
+    assert seen.splitlines() == [str(data) for data in (b"begin\0\0", b"mine\0\0\0", b"middle\0", bytes(3))]
+
+
 @pytest.mark.parametrize(
     "words",
     [("rm", "-f"), ("stop", "-t", "0"), ("kill", "-s", "KILL"), ("kill", "-a", "-s", "KILL"), ()],

@@ -14,14 +14,15 @@ import os
 from collections.abc import Iterator
 from typing import Final
 
-from cloche.abi.errno import EAGAIN, EIO, ENOSPC, ENOTDIR, LinuxError
+from cloche.abi.errno import EAGAIN, EIO, ENOSPC, ENOTDIR, ENXIO, LinuxError
 from cloche.abi.fcntl import RENAME_EXCHANGE
+from cloche.abi.fs import SEEK_DATA
 from cloche.abi.magic import OVERLAYFS_SUPER_MAGIC
 from cloche.abi.mman import MAP_SHARED
 from cloche.abi.stat import S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, dtype
 from cloche.fs.dir_entry import DirEntry
 from cloche.fs.quota import StorageQuota, page_count
-from cloche.fs.storage import STEP
+from cloche.fs.storage import CHUNK, STEP
 from cloche.fs.tmpfs import WRITE_SEALS, TmpFs, TmpfsDescription, TmpfsDir, TmpfsFile
 from cloche.fs.tmpfs_inode import TmpfsInode, TmpfsLink
 from cloche.fs.tmpfs_options import TmpfsOptions
@@ -220,7 +221,7 @@ class OverlayFile(TmpfsFile):
             chores = self.tmpfs.account.quota.reaper.chores
             if chores is None or self.seals & WRITE_SEALS:
                 return False
-            if page_count(self.size) > self.tmpfs.account.free_pages():
+            if self._pages_below(self.size) > self.tmpfs.account.free_pages():
                 raise LinuxError(ENOSPC)
             copying = CopyUp(ctx, self)
             self.copying = copying
@@ -229,6 +230,14 @@ class OverlayFile(TmpfsFile):
             self.copying = None
             raise LinuxError(copying.error)
         return not copying.is_done
+
+    def has_holes(self) -> bool:
+        """Whether the file below has less data than bytes."""
+        return self.lower.blocks * 512 < self.size
+
+    def _pages_below(self, size: int) -> int:
+        """At least so many pages are needed for a copy of the first `size` bytes."""
+        return page_count(size) if not self.has_holes() else 0
 
     def take_over(self, ctx: Context, size: int) -> None:
         """Copy up: the first `size` bytes become the upper layer's.  Raises LinuxError(ENOSPC)."""
@@ -242,7 +251,7 @@ class OverlayFile(TmpfsFile):
             copying.abandon()
         storage = self.storage
         if keep > 0:
-            if page_count(keep) > self.tmpfs.account.free_pages():
+            if self._pages_below(keep) > self.tmpfs.account.free_pages():
                 raise LinuxError(ENOSPC)
             source = open_lower(ctx, self)
             try:
@@ -277,16 +286,39 @@ def open_lower(ctx: Context, file: OverlayFile) -> FileDescription:
 def _copy(ctx: Context, source: FileDescription, file: OverlayFile, length: int) -> None:
     """Copy from a lower file to the storage of the upper one."""
     done = 0
-    while done < length:
-        data = source.read_bytes(ctx, done, min(STEP, length - done))
+    while True:
+        at, data = _read_below(ctx, source, file, done, length)
         if not data:
-            break  # shorter than its attributes said
-        result = file.storage.write(done, data, done)
+            break
+        _write_above(file, at, data)
+        done = at + len(data)
+    if done < length:  # a hole, or it is shorter than its attributes said
+        file.storage.resize(done, length)
+
+
+def _read_below(
+    ctx: Context, source: FileDescription, file: OverlayFile, at: int, end: int
+) -> tuple[int, bytes]:
+    """Where the next data is, and some of it; none if there is none before `end`.  Raises LinuxError, HostWait."""
+    if at < end and file.has_holes():
+        found = source.lseek(ctx, at, SEEK_DATA)
+        if found == -ENXIO:
+            return end, b""
+        at = max(at, found)
+    return at, source.read_bytes(ctx, at, min(STEP, end - at)) if at < end else b""
+
+
+def _write_above(file: OverlayFile, at: int, data: bytes) -> None:
+    """Write what was read, but of a file with holes no blocks of zeros.  Raises LinuxError."""
+    has_holes = file.has_holes()
+    step = CHUNK if has_holes else len(data)
+    for begin in range(0, len(data), step):
+        piece = data[begin : begin + step]
+        if has_holes and piece.count(0) == len(piece):
+            continue
+        result = file.storage.write(at + begin, piece, at + begin)
         if result < 0:
             raise LinuxError(-result)
-        done += len(data)
-    if done < length:
-        file.storage.resize(done, length)
 
 
 class CopyUp(Chore):
@@ -310,31 +342,27 @@ class CopyUp(Chore):
         if source is None:
             return False
         try:
-            count = min(STEP, self.length - self.done)
-            found = self.patience.attempt(lambda: self._read(source, count))
+            found = self.patience.attempt(lambda: self._read(source))
             if not found:
                 return False
-            data = found[0]
-            result = file.storage.write(self.done, data, self.done) if data else 0
-        except LinuxError as error:
-            result = -error.errno
-        if result < 0:
-            self.error = -result
-            file.storage.free()
-        else:
-            self.done += result
-            if result and self.done < self.length:
+            at, data = found[0]
+            if data:
+                _write_above(file, at, data)
+                self.done = at + len(data)
                 return True
-            if self.done < self.length:  # shorter than its attributes said
+            if self.done < self.length:  # a hole, or it is shorter than its attributes said
                 file.storage.resize(self.done, self.length)
             file.copied_up(self.ctx, self.length)
+        except LinuxError as error:
+            self.error = error.errno
+            file.storage.free()
         self._end()
         return False
 
-    def _read(self, source: FileDescription, count: int) -> bytes:
+    def _read(self, source: FileDescription) -> tuple[int, bytes]:
         """Read what can be written now. Raises HostWait."""
         self.file.storage.prove()
-        return source.read_bytes(self.ctx, self.done, count)
+        return _read_below(self.ctx, source, self.file, self.done, self.length)
 
     def abandon(self) -> None:
         """Give up, because a call that cannot wait copies the file at once."""

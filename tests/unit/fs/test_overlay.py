@@ -134,6 +134,22 @@ def test_writing_copies_up_and_keeps_the_identity(layers: Layers) -> None:
     assert layers.changes() == [(CHANGED, b"/big")]
 
 
+def test_holes_are_copied_up_as_holes(layers: Layers) -> None:
+    """A file may be larger than what there is room for."""
+    ctx, size, middle = layers.ctx, 5 << 30, (3 << 30) + 12345
+    put_file(layers.lower, b"/holes", b"begin")
+    below = open_file(layers.lower, b"/holes", O_RDWR)
+    assert write_at(layers.lower, below, middle, b"middle") == 6
+    vfs_truncate(layers.lower, path_at(layers.lower, b"/holes"), size)
+    layers.quota.page_limit = 1000
+    file = open_file(ctx, b"/holes", O_RDWR)
+    assert write_at(ctx, file, 1 << 30, b"mine") == 4
+    assert inode_at(ctx, b"/holes").size == size and layers.quota.pages <= 64
+    for offset, data in ((0, b"begin\0"), (middle, b"middle\0"), (1 << 30, b"mine\0"), (size - 3, bytes(3))):
+        assert read_at(ctx, file, offset, len(data)) == data
+    file.put()
+
+
 def test_truncation_copies_only_what_stays(layers: Layers) -> None:
     ctx = layers.ctx
     open_file(ctx, b"/big", O_WRONLY | O_TRUNC).put()
