@@ -142,10 +142,16 @@ def begin(
 
 
 def may_join(data: dict[str, Any]) -> bool:
-    """Whether the container may be one of a pod's that joins the sandbox of another, as its config.json says."""
+    """Whether the container may be one that joins the sandbox of another, as its config.json says."""
     annotations = data.get("annotations")
-    return isinstance(annotations, dict) and any(
+    if isinstance(annotations, dict) and any(
         annotations.get(kind) == POD_CONTAINER for kind, _ident in POD_MARKS
+    ):
+        return True
+    linux = data.get("linux")
+    rows = linux.get("namespaces") if isinstance(linux, dict) else None
+    return isinstance(rows, list) and any(
+        isinstance(row, dict) and row.get("type") == "pid" and bool(row.get("path")) for row in rows
     )
 
 

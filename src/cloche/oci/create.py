@@ -30,7 +30,7 @@ from cloche.oci.mounts import guest_mounts
 from cloche.oci.propagation import describe_mounts
 from cloche.oci.records import CREATING, Record
 from cloche.oci.rootless import is_rootless
-from cloche.oci.spec import Bundle, ProcessSpec, encode
+from cloche.oci.spec import PLATFORM_ANNOTATION, Bundle, ProcessSpec, encode
 from cloche.oci.userns import IdMaps
 from cloche.oci.users import add_home
 
@@ -49,9 +49,6 @@ _DEVICES: Final = (
 _MAX_TASKS: Final = 1 << 22
 _NO_LIMIT_TASKS: Final = 32768
 _NOFILE: Final = 1 << 20
-
-
-PLATFORM_ANNOTATION: Final = "dev.cloche.platform"
 
 
 def chosen_platform(bundle: Bundle, flag: str) -> str:

@@ -1,10 +1,12 @@
-"""Pods: a container that joins the sandbox of another, as the annotations of Kubernetes' engines say.
+"""Containers that join the sandbox of another: pods, as the annotations of Kubernetes' engines say, and whoever names
+another's pid and network namespaces by their paths.
 
 containerd's CRI and CRI-O mark the containers of a pod: one is the sandbox, and the others name it. All of them share
 one kernel, that of the sandbox's container, whose monitor serves them all: each has its anchor, gofer, control groups
-and limits, and shares those namespaces inside that its anchor shares on the host. Without these annotations, or where
-they name something that is not a container of this runtime (Podman names its pod), a container has a kernel of its
-own.
+and limits, and shares those namespaces inside that its anchor shares on the host. Where they name something that is not
+a container of this runtime (Podman names its pod) they have no effect. Without them a container has a kernel of its
+own, unless its bundle names the pid namespace of a running container of these records, and the same network namespace
+(`docker run --pid container:X --network container:X`).
 """
 
 import os
@@ -13,9 +15,10 @@ from typing import Final
 from cloche.boot.spec import HOST, SandboxSpec, to_fields
 from cloche.oci.anchor import Anchor, namespace_file
 from cloche.oci.begin import POD_CONTAINER, POD_MARKS
+from cloche.oci.egress import ANNOTATION as EGRESS_ANNOTATION
 from cloche.oci.errors import OciError
-from cloche.oci.records import CREATED, Record, load, names
-from cloche.oci.spec import Bundle
+from cloche.oci.records import CREATED, RUNNING, Record, load, names
+from cloche.oci.spec import PLATFORM_ANNOTATION, Bundle
 from cloche.oci.userns import describe
 from cloche.oci.uts import host_name
 from cloche.wire import requests
@@ -42,6 +45,31 @@ def sandbox_of(root: str, bundle: Bundle) -> Record | None:
         if not found.has_monitor() or not found.has_anchor():
             raise OciError(f"the sandbox {found.ident} of this container's pod is not running")
         return found
+    return _sandbox_by_paths(root, bundle)
+
+
+def _sandbox_by_paths(root: str, bundle: Bundle) -> Record | None:
+    path = bundle.namespaces.get("pid")
+    if not path:
+        return None
+    try:
+        processes, network = _identity(path), _identity(bundle.namespaces.get("network", "/proc/self/ns/net"))
+    except OSError:
+        return None  # of a path that is wrong, or of a new network namespace
+    for name in names(root):
+        try:
+            found = load(root, name)
+            if found.status() != RUNNING or _identity(f"/proc/{found.pid}/ns/pid") != processes:
+                continue
+            sandbox = load(root, found.sandbox) if found.sandbox else found
+            is_there = sandbox.has_monitor() and sandbox.has_anchor()
+            for key in (EGRESS_ANNOTATION, PLATFORM_ANNOTATION):
+                if bundle.annotations.get(key) not in (None, sandbox.annotations.get(key)):
+                    is_there = False  # the network's rules and the platform are the sandbox's
+            if is_there and _identity(f"/proc/{sandbox.pid}/ns/net") == network:
+                return sandbox
+        except (OSError, OciError):
+            continue  # removed meanwhile
     return None
 
 
@@ -83,7 +111,7 @@ def _members(sandbox: Record) -> list[Record]:
 
 
 def _identity(path: str) -> bytes:
-    """The identity of a directory, the same for every path to it. Raises OSError."""
+    """The identity of a directory or namespace, the same for every path to it. Raises OSError."""
     status = os.stat(path)
     return b"%d:%d" % (status.st_dev, status.st_ino)
 
