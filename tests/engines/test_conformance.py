@@ -369,3 +369,19 @@ def test_limits_of_a_device(both: dict[str, Runtime], root: Path) -> None:
         finally:
             assert runtime("delete", "-f", "c").status == 0
     assert found[0] == found[1] == [f"{major}:{minor} {1 << 30}\n", f"{major}:{minor} {2 << 30}\n", ""]
+
+
+def test_capabilities_that_cannot_be(both: dict[str, Runtime], root: Path) -> None:
+    """They are left out, and warnings say so (those of ambient ones runc gives from 1.3 on)."""
+    caps = {name: ["CAP_KILL", "CAP_CHOWN", "CAP_NONE"] for name in ("bounding", "permitted", "effective")}
+    caps |= {"inheritable": ["CAP_KILL"], "ambient": ["CAP_KILL", "CAP_CHOWN"]}
+    found = []
+    for runtime in both.values():
+        command = ("grep", "^Cap", "/proc/self/status")
+        bundle = make_bundle(runtime.folder / "b", root, *command, process={"capabilities": caps})
+        done = runtime("run", "-b", str(bundle), "c")
+        assert done.status == 0 and "ignoring unknown or unavailable capabilities" in done.err, done
+        assert "CAP_NONE" in done.err
+        found.append(done.out)
+    assert found[0] == found[1] and "CapAmb:\t0000000000000020" in found[1]
+    assert "level=warning" in done.err and "can't raise ambient capability CAP_CHOWN: " in done.err

@@ -259,6 +259,8 @@ def create(
         namespaces = open_namespaces(bundle)
         bundle.settle_ids()
         check_terminal(bundle.process, console, is_detached=is_detached)
+        for text in bundle.process.warnings:
+            log.warning(text)
         if activated:
             bundle.process.env += [b"LISTEN_FDS=%d" % activated, b"LISTEN_PID=1"]  # as runc says it
         spec = sandbox_spec(bundle)

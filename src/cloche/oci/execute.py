@@ -10,6 +10,7 @@ from cloche.oci.config import read_json
 from cloche.oci.create import check_terminal, open_terminal, own_streams, write_pid_file
 from cloche.oci.errors import OciError
 from cloche.oci.foreground import follow
+from cloche.oci.log import Log
 from cloche.oci.monitor import EXEC
 from cloche.oci.options import Options
 from cloche.oci.records import PAUSED, STOPPED, Record, load
@@ -86,7 +87,7 @@ def _namespaces(record: Record) -> list[tuple[str, int]]:
     return found
 
 
-def exec_verb(root: str, options: Options, words: list[str]) -> int:
+def exec_verb(root: str, options: Options, words: list[str], log: Log) -> int:
     """The exit status.  Raises OciError."""
     if not words:
         raise OciError('cloche-oci exec: "exec" requires a minimum of 1 argument(s)')
@@ -99,6 +100,8 @@ def exec_verb(root: str, options: Options, words: list[str]) -> int:
         raise OciError("cannot exec in a paused container (use --ignore-paused to override)")
     cgroups.check_below(record.groups, options.all("cgroup"))
     process = ProcessSpec(_process_data(record, options, words[1:]), "")
+    for text in process.warnings:
+        log.warning(text)
     namespaces = _namespaces(record)
     maps: IdMaps | None = None
     if any(kind == "user" for kind, _fd in namespaces):

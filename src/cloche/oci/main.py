@@ -35,7 +35,8 @@ def _dispatch(verb: str, given: Options, options: Options, words: list[str]) -> 
     if verb == "exec":
         from cloche.oci.execute import exec_verb
 
-        return exec_verb(root, options, words)
+        log = Log(given.text("log"), given.text("log-format", "text"))
+        return exec_verb(root, options, words, log)
     from cloche.oci.verbs import run_simple
 
     return run_simple(verb, root, options, words)

@@ -116,7 +116,9 @@ class ProcessSpec:
                 raise OciError(f"config.json: {where}user.additionalGids has something that is no group")
             self.groups.append(gid)
         self.rlimits: list[tuple[int, int, int]] = _rlimits(data, where)
-        self.cap_sets: list[int] = _capabilities(take(data, "capabilities", dict, where, {}), where)
+        self.warnings: list[str] = []  # what cannot be as it says
+        capabilities = take(data, "capabilities", dict, where, {})
+        self.cap_sets: list[int] = _capabilities(capabilities, where, self.warnings)
         self.no_new_privileges: bool = take(data, "noNewPrivileges", bool, where, False)
         self.oom_score_adj: int = take_int(data, "oomScoreAdj", where, 0, -1000, 1000)
 
@@ -144,17 +146,28 @@ def _rlimits(data: dict[str, Any], where: str) -> list[tuple[int, int, int]]:
     return found
 
 
-def _capabilities(data: dict[str, Any], where: str) -> list[int]:
+def _capabilities(data: dict[str, Any], where: str, warnings: list[str]) -> list[int]:
+    """The sets, and in runc's words what is left out of them."""
     sets: list[int] = []
+    unknown: set[str] = set()
     for name in CAP_SETS:
         mask = 0
         for text in take_strings(data, name, where + "capabilities."):
             short = text.upper().removeprefix("CAP_")
-            if short in CAP_NAMES:  # as runc does, unknown ones are left out
+            if short in CAP_NAMES:
                 mask |= 1 << CAP_NAMES.index(short)
+            else:
+                unknown.add(text)
         sets.append(mask & ALL_CAPS)
     effective, permitted, inheritable, ambient, bounding = sets
-    return [effective & permitted, permitted, inheritable, ambient & permitted & inheritable, bounding]
+    if unknown:
+        listed = " ".join(sorted(unknown))
+        warnings.append(f"ignoring unknown or unavailable capabilities: [{listed[:1024]}]")
+    kept = ambient & permitted & inheritable  # capabilities(7)
+    for number, name in enumerate(CAP_NAMES):
+        if (ambient & ~kept) >> number & 1:
+            warnings.append(f"can't raise ambient capability CAP_{name}: operation not permitted")
+    return [effective & permitted, permitted, inheritable, kept, bounding]
 
 
 # -- the bundle ------------------------------------------------------------------------------------------------
