@@ -103,6 +103,7 @@ def tap(text: str) -> Verdicts:
 class Suite:
     """One of the suites, built in a folder of its own."""
 
+    keeps_input = False
     needs: tuple[str, ...] = ()  # programs; without one of them the suite fails by whatever runtime
 
     def __init__(self, source: Path, folder: Path) -> None:
@@ -124,15 +125,21 @@ class Suite:
     def output(self, words: list[str], where: Path, **env: str) -> tuple[int, str]:
         """The status and output of a command, which has a time limit."""
         where.mkdir(parents=True, exist_ok=True)
-        done = subprocess.run(
-            ["timeout", "-k", "5", str(TIMEOUT_S), *words],
-            cwd=where,
-            env={**os.environ, **env},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            check=False,
-        )
+        # The input stays open and empty: script(1) would write something at its end, which tests take for output.
+        ours, theirs = os.pipe()
+        try:
+            done = subprocess.run(
+                ["timeout", "-k", "5", str(TIMEOUT_S), *words],
+                cwd=where,
+                env={**os.environ, **env},
+                stdin=ours if self.keeps_input else subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                check=False,
+            )
+        finally:
+            os.close(ours)
+            os.close(theirs)
         return done.returncode, done.stdout.decode(errors="replace")
 
 
@@ -197,6 +204,7 @@ class Runc(Suite):
     """Each file of bats is a case; a terminal is its standard input."""
 
     needs = ("bats", "gawk", "jq", "go", "gcc", "script", "busybox")
+    keeps_input = True
     debian: Path | None = None
     has_agent = False
 
