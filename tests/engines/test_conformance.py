@@ -385,3 +385,29 @@ def test_capabilities_that_cannot_be(both: dict[str, Runtime], root: Path) -> No
         found.append(done.out)
     assert found[0] == found[1] and "CapAmb:\t0000000000000020" in found[1]
     assert "level=warning" in done.err and "can't raise ambient capability CAP_CHOWN: " in done.err
+
+
+def test_the_processors_of_the_caller(both: dict[str, Runtime], root: Path, tmp_path: Path) -> None:
+    """An engine that keeps to some of them does not keep its containers to these (as runc from 1.3 on)."""
+    need("taskset")
+    cloche = both["cloche"]
+    online = sorted(os.sched_getaffinity(1))
+    if len(online) < 2 or not Path("/sys/fs/cgroup/cpuset/cpuset.cpus").exists():
+        pytest.skip("needs two processors and the controller cpuset of version 1")
+    first, second = online[:2]
+    for name, cpus, count in (("all", "", len(online)), ("two", f"{first},{second}", 2)):
+        resources = {"cpu": {"cpus": cpus, "mems": "0"}} if cpus else {}
+        command = ("grep", "Cpus_allowed_list", "/proc/self/status")
+        bundle = make_bundle(tmp_path / name, root, *command, linux={"resources": resources})
+        call = [cloche.path, "--root", str(cloche.root), "run", "-b", str(bundle), name]
+        done = run([program("taskset"), "-c", str(first), *call])
+        # Numbers are the sandbox's own, from 0.
+        assert (done.status, done.out) == (0, f"Cpus_allowed_list:\t0-{count - 1}\n"), done
+
+
+@pytest.mark.parametrize("given", [["HOME="], ["HOME=/first", "HOME="], ["HOME=", "HOME=/last"]])
+def test_an_empty_home(both: dict[str, Runtime], root: Path, given: list[str]) -> None:
+    """Is none; of several the last counts."""
+    process = {"env": ["PATH=/bin", *given]}
+    done = alike(both, lambda at: make_bundle(at, root, "sh", "-c", "env | grep HOME", process=process))
+    assert done.out == ("HOME=/last\n" if given[-1] != "HOME=" else "HOME=/root\n")

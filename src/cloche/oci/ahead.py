@@ -40,6 +40,7 @@ _IGNORED: Final = (
     *(signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU),
 )
 _ABOVE_STDIO: Final = 10
+_MAX_CPUS: Final = 1024
 
 
 class Ahead:
@@ -84,6 +85,7 @@ def _be_monitor(link: socket.socket, forget: "Callable[[], None] | None") -> NoR
             signal.signal(signo, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
         os.setsid()
+        _take_all_processors()
         fill_standard_streams()
         start_keeper = spawn_keeper
         if forget is not None:
@@ -98,6 +100,14 @@ def _be_monitor(link: socket.socket, forget: "Callable[[], None] | None") -> NoR
         sys.excepthook(type(failure), failure, failure.__traceback__)
     finally:
         os._exit(0)
+
+
+def _take_all_processors() -> None:
+    """Those that the caller keeps to are not the container's: it has its control group's."""
+    try:
+        os.sched_setaffinity(0, range(_MAX_CPUS))  # the kernel leaves out those that there are not
+    except OSError:
+        pass
 
 
 def _begin(

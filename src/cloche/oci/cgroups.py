@@ -299,13 +299,15 @@ def _rows(resources: dict[str, Any], *, is_v2: bool) -> list[tuple[str, str, str
         rows.append(("pids", "pids.max", str(pids + OVERHEAD_TASKS) if pids > 0 else "max"))
     cpu = resources.get("cpu") or {}
     shares, quota, period = cpu.get("shares"), cpu.get("quota"), cpu.get("period")
+    if cpu.get("idle") is not None:  # while it is, the kernel takes no other weight
+        rows.append(("cpu", "cpu.idle", str(cpu["idle"])))
     if is_v2:
-        if shares:
+        if shares and not cpu.get("idle"):
             rows.append(("cpu", "cpu.weight", str(weight(shares))))
         if quota or period:
             rows.append(("cpu", "cpu.max", f"{quota if quota and quota > 0 else 'max'} {period or 100000}"))
     else:
-        if shares:
+        if shares and not cpu.get("idle"):
             rows.append(("cpu", "cpu.shares", str(shares)))
         if period:
             rows.append(("cpu", _PERIOD, str(period)))

@@ -57,7 +57,7 @@ def example_spec() -> dict[str, Any]:
     kinds = ["pid", "network", "ipc", "uts", "mount"]
     if is_unified():
         kinds.append("cgroup")
-    caps = {name: list(_DEFAULT_CAPS) for name in ("bounding", "effective", "permitted", "ambient")}
+    caps = {name: list(_DEFAULT_CAPS) for name in ("bounding", "effective", "permitted")}
     return {
         "ociVersion": "1.2.0",
         "process": {

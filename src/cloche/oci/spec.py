@@ -422,6 +422,8 @@ def check_resources(data: dict[str, Any]) -> dict[str, Any]:
     cpu = take(data, "cpu", dict, "linux.resources.", {})
     for name in ("shares", "quota", "period", "realtimePeriod", "realtimeRuntime"):
         take_int(cpu, name, "linux.resources.cpu.", 0, -1, most)
+    if cpu.get("idle") is not None:
+        take_int(cpu, "idle", "linux.resources.cpu.", 0, 0, 1)
     for name in ("cpus", "mems"):
         take_text(cpu, name, "linux.resources.cpu.")
     _check_block_io(take(data, "blockIO", dict, "linux.resources.", {}), "linux.resources.blockIO.")

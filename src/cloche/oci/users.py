@@ -1,4 +1,4 @@
-"""HOME, which runc takes from the container's own /etc/passwd where the process has none."""
+"""HOME, which runc takes from the container's own /etc/passwd where the process has none, or an empty one."""
 
 import os
 from typing import Final
@@ -11,8 +11,9 @@ _PASSWD_BYTES: Final = 1 << 20
 
 
 def add_home(process: ProcessSpec, rootfs: str) -> None:
-    """Set HOME. The container's files are looked up with links confined to its root."""
-    if not any(item.startswith(b"HOME=") for item in process.env):
+    """Set HOME, also where it is empty. The container's files are looked up with links confined to its root."""
+    given = [item for item in process.env if item.startswith(b"HOME=")]
+    if not given or given[-1] == b"HOME=":
         process.env.append(b"HOME=" + _home(process.uid, rootfs))
 
 

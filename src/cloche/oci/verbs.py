@@ -324,6 +324,7 @@ _UPDATE_NUMBERS: Final = {
     "memory-swap": ("memory", "swap"),
     "pids-limit": ("pids", "limit"),
     "blkio-weight": ("blockIO", "weight"),
+    "cpu-idle": ("cpu", "idle"),
     "cpu-rt-period": ("cpu", "realtimePeriod"),
     "cpu-rt-runtime": ("cpu", "realtimeRuntime"),
 }

@@ -136,6 +136,17 @@ def test_limits_of_devices_that_are_none(block: Any, text: str) -> None:
     check_resources({"blockIO": BLOCK_IO})
 
 
+def test_idle_groups(mount: Path) -> None:
+    """They have no other weight, which the kernel would refuse."""
+    made = make(mount, "/box")
+    for name in ("cpu.idle", "cpu.shares"):
+        (mount / "cpu/box" / name).write_text("")
+    cgroups.limit(made, {"cpu": {"idle": 1, "shares": 7}}, str(mount))
+    assert [(mount / "cpu/box" / name).read_text() for name in ("cpu.idle", "cpu.shares")] == ["1", ""]
+    cgroups.limit(made, {"cpu": {"idle": 0, "shares": 7}}, str(mount))
+    assert [(mount / "cpu/box" / name).read_text() for name in ("cpu.idle", "cpu.shares")] == ["0", "7"]
+
+
 def test_limits_of_real_time_tasks(mount: Path) -> None:
     made = make(mount, "/box")
     for name in ("cpu.rt_period_us", "cpu.rt_runtime_us"):
