@@ -69,6 +69,7 @@ class HostTree:
         self._parent: bytes | None = b""  # directory that was used last; None: see `_names`
         self._names: list[bytes] = []  # its components
         self._fds: list[int] = []  # for each of them a descriptor; -1: let go of, see `_thin`
+        self._absent: bytes = b""  # a directory that `stat` did not find, with a slash
 
     def close(self) -> None:
         """Let go."""
@@ -78,6 +79,7 @@ class HostTree:
     def forget(self) -> None:
         """Look all directories up anew: somebody may have moved them since."""
         self._leave(0)
+        self._absent = b""
 
     def _leave(self, depth: int) -> None:
         """Let go of the directories that are deeper."""
@@ -89,6 +91,8 @@ class HostTree:
 
     def _enter(self, path: bytes, *, make: bool = False) -> int:
         """A directory below; its descriptor (O_PATH) stays this object's.  Raises OSError."""
+        if make:
+            self._absent = b""  # until it is looked for again
         if path != self._parent:
             parts = path.split(b"/") if path else []
             names = self._names
@@ -147,12 +151,17 @@ class HostTree:
 
     def stat(self, path: bytes) -> os.stat_result | None:
         """The same; None if there is nothing, or something on the way is no directory.  Raises OSError."""
+        if self._absent and path.startswith(self._absent):
+            return None
         try:
             return self.lstat(path)
         except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-                return None
-            raise
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                raise
+            above = path.rpartition(b"/")[0]
+            if above != self._parent:  # it was not even entered
+                self._absent = above + b"/"
+            return None
 
     def open_file(self, path: bytes) -> int:
         """A descriptor of a regular file, to read.  Raises OSError."""
