@@ -6,8 +6,9 @@ processes that are forked from it. Order:
 1. A process for the sentry is forked at once, which imports the kernel while the monitor reads the command line.  It
    enters the namespaces and forks the sentry, so that the sentry is pid 1 of its pid namespace where there is one (I5:
    its death then ends every guest).  It exits; this process is a subreaper, so the sentry becomes its child, and
-   without a pid namespace so do guests whose sentry died.  Where it is a fork of the template, the sentry now confines
-   itself and starts its platform. If the monitor then says that the sandbox is unusual, it is ended for another.
+   without a pid namespace so do guests whose sentry died.  Where it is a fork of the template, or of `cloche-oci
+   create`'s monitor, the sentry now confines itself and starts its platform. If the monitor then says that the sandbox
+   is unusual, it is ended for another.
 2. The monitor's request: the gofer (it opens the attach points) and, if ports are published, the broker are forked;
    egress and its connector, if there are rules for the network; the network process, if there is a namespace to join.
 3. The sentry, which has waited for this, gets its spec and its sockets.
@@ -743,9 +744,9 @@ def fork_keeper(
     return KeeperProcess(pid, ours)
 
 
-def fork_first_keeper() -> KeeperProcess:
+def fork_first_keeper(*, is_ahead: bool = False) -> KeeperProcess:
     """Fork a keeper from the command, which began with an empty environment and has read nothing yet."""
-    return fork_keeper(_leave_command, is_ahead=False)
+    return fork_keeper(_leave_command, is_ahead=is_ahead)
 
 
 def _leave_command() -> None:

@@ -2,8 +2,8 @@
 
 Order (see `confine`): namespaces are entered already; read what is needed of the host (`begin_sentry`, before the
 spec is known), give everything up, start the platform, install the seccomp filter, build the kernel, run. In a spare
-of the template all of this but the filter, which depends on the spec, is done before that is known (`begin_ahead`),
-with what a sandbox has that asks for nothing unusual.
+of the template, and where `cloche-oci create` has asked for it, all of this but the filter, which depends on the spec,
+is done before that is known (`begin_ahead`), with what a sandbox has that asks for nothing unusual.
 """
 
 import gc

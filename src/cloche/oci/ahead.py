@@ -2,8 +2,9 @@
 
 As csrc/launcher starts `create`, its interpreter has no words, variables or files of the user's yet.  The monitor is
 forked then: while `create` reads the bundle and makes record and groups, it loads the library and the keeper's modules.
-The first message brings it descriptors alone: its log, and the ways into the groups.  It enters them, and forks the
-keeper, which so begins there and as empty as that of `cloche run`.  The second says of which container it is the
+The first message brings it descriptors alone: its log, and the ways into the groups; and whether the sentry may confine
+itself before it knows more (`is_usual` in `boot/spec.py`).  It enters the groups, and forks the keeper, which so begins
+there and as empty as that of `cloche run`.  The second says of which container it is the
 monitor, the last what is to be started (`monitor.serve`).
 
 A `create` that was started otherwise forks the monitor when it has the record; the keeper is then executed anew.
@@ -17,7 +18,7 @@ import socket
 import sys
 from typing import Final, NoReturn
 
-from cloche.boot.spawn import KeeperProcess, high_pair, spawn_keeper
+from cloche.boot.spawn import high_pair, spawn_keeper
 from cloche.oci.messages import hear
 from cloche.oci.streams import fill_standard_streams
 
@@ -26,6 +27,8 @@ __all__ = ["Ahead", "adopt", "adopted", "fork_monitor"]
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from cloche.boot.spawn import KeeperProcess
 
 _IGNORED: Final = (
     *(
@@ -87,15 +90,13 @@ def _be_monitor(link: socket.socket, forget: "Callable[[], None] | None") -> NoR
         os.setsid()
         _take_all_processors()
         fill_standard_streams()
-        start_keeper = spawn_keeper
         if forget is not None:
             forget()
-            from cloche.boot.keeper import fork_first_keeper
-
-            start_keeper = fork_first_keeper
-        streams, given = hear(link)
+            import cloche.boot.keeper  # noqa: F401  # while the caller reads the bundle
+        told, given = hear(link)
         if given:
-            _begin(link, streams, given, start_keeper)
+            streams, is_usual = told
+            _begin(link, streams, given, is_usual=is_usual, is_empty=forget is not None)
     except BaseException as failure:
         sys.excepthook(type(failure), failure, failure.__traceback__)
     finally:
@@ -110,8 +111,14 @@ def _take_all_processors() -> None:
         pass
 
 
+def _fork_keeper(*, is_usual: bool) -> "KeeperProcess":
+    from cloche.boot.keeper import fork_first_keeper
+
+    return fork_first_keeper(is_ahead=is_usual)
+
+
 def _begin(
-    link: socket.socket, streams: list[int], given: list[int], start_keeper: "Callable[[], KeeperProcess]"
+    link: socket.socket, streams: list[int], given: list[int], *, is_usual: bool, is_empty: bool
 ) -> None:
     """`given`: the log, and files by which this process enters the groups."""
     log, *ways = given
@@ -123,7 +130,7 @@ def _begin(
     os.chdir("/")
     for fd in ways:
         os.write(fd, b"0")
-    keeper = start_keeper()
+    keeper = _fork_keeper(is_usual=is_usual) if is_empty else spawn_keeper()
     from cloche.oci.monitor import serve  # while the keeper gets ready
 
     serve(link, high, keeper, is_placed=bool(ways))

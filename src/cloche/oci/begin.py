@@ -20,7 +20,7 @@ from cloche.oci.messages import say
 from cloche.oci.records import Record, check_id, start_time
 from cloche.oci.rootless import is_rootless
 
-__all__ = ["POD_CONTAINER", "POD_MARKS", "Begun", "begin", "may_join"]
+__all__ = ["PLATFORM_ANNOTATION", "POD_CONTAINER", "POD_MARKS", "Begun", "begin", "may_join"]
 
 # (type of the container, id of its sandbox): of containerd (pkg/cri/annotations), of CRI-O (pkg/annotations).
 POD_MARKS: Final = (
@@ -28,16 +28,21 @@ POD_MARKS: Final = (
     ("io.kubernetes.cri-o.ContainerType", "io.kubernetes.cri-o.SandboxID"),
 )
 POD_CONTAINER: Final = "container"
+PLATFORM_ANNOTATION: Final = "dev.cloche.platform"
+_USUAL_PLATFORM: Final = "systrap"
 
 
 class Begun:
     """A container that is being made, as far as it is."""
 
-    def __init__(self, record: Record, path: str, data: dict[str, Any], streams: list[int]) -> None:
+    def __init__(
+        self, record: Record, path: str, data: dict[str, Any], streams: list[int], *, is_usual: bool
+    ) -> None:
         self.record: Record = record
         self.path: str = path  # of the bundle
         self.data: dict[str, Any] = data  # its config.json
         self.streams: list[int] = streams
+        self.is_usual: bool = is_usual  # as far as it is known: a wrong guess costs the sentry's start
         self.is_recorded: bool = False
         self.has_company: bool = False  # there are others' processes in its control groups
         self.ahead: Ahead | None = adopted()
@@ -75,7 +80,7 @@ class Begun:
             os.path.join(record.path, "log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
         )
         ways = cgroups.ways_in(record.groups)
-        self._tell(self.streams, [log, *ways])
+        self._tell((self.streams, self.is_usual), [log, *ways])
         for fd in (log, *ways):
             os.close(fd)
         self.sock, self.far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -118,12 +123,20 @@ class Begun:
 
 
 def begin(
-    root: str, ident: str, bundle_path: str, streams: list[int], *, has_groups: bool, is_systemd: bool
+    root: str,
+    ident: str,
+    bundle_path: str,
+    streams: list[int],
+    *,
+    has_groups: bool,
+    is_systemd: bool,
+    platform: str = "",
 ) -> Begun:
     """Begin to make a container.  Raises OciError; everything that was made is then removed."""
     check_id(ident)
     path = os.path.realpath(bundle_path)
-    made = Begun(Record(root, ident), path, read_json(os.path.join(path, "config.json")), streams)
+    data = read_json(os.path.join(path, "config.json"))
+    made = Begun(Record(root, ident), path, data, streams, is_usual=_is_usual(data, platform))
     if is_systemd or may_join(made.data):
         return made
     made.make_record()
@@ -139,6 +152,13 @@ def begin(
         made.undo()
         raise
     return made
+
+
+def _is_usual(data: dict[str, Any], platform: str) -> bool:
+    """What `boot.spec.is_usual` will say, without that module: with the usual platform, and not changed by a test."""
+    annotations = data.get("annotations")
+    asked = annotations.get(PLATFORM_ANNOTATION) if isinstance(annotations, dict) else None
+    return (platform or asked or _USUAL_PLATFORM) == _USUAL_PLATFORM and "CLOCHE_SPIN_NS" not in os.environ
 
 
 def may_join(data: dict[str, Any]) -> bool:

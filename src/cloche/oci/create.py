@@ -21,7 +21,7 @@ from cloche.boot.spec import PLATFORMS, RO, RW, SandboxSpec, dump
 from cloche.oci import cgroups
 from cloche.oci import quickjson as json
 from cloche.oci.anchor import Anchor
-from cloche.oci.begin import Begun, may_join
+from cloche.oci.begin import PLATFORM_ANNOTATION, Begun, may_join
 from cloche.oci.egress import check_joined, egress_of, packed
 from cloche.oci.errors import OciError
 from cloche.oci.log import Log
@@ -30,7 +30,7 @@ from cloche.oci.mounts import guest_mounts
 from cloche.oci.propagation import describe_mounts
 from cloche.oci.records import CREATING, Record
 from cloche.oci.rootless import is_rootless
-from cloche.oci.spec import PLATFORM_ANNOTATION, Bundle, ProcessSpec, encode
+from cloche.oci.spec import Bundle, ProcessSpec, encode
 from cloche.oci.userns import IdMaps
 from cloche.oci.users import add_home
 

@@ -14,11 +14,11 @@ from typing import Final
 
 from cloche.boot.spec import HOST, SandboxSpec, to_fields
 from cloche.oci.anchor import Anchor, namespace_file
-from cloche.oci.begin import POD_CONTAINER, POD_MARKS
+from cloche.oci.begin import PLATFORM_ANNOTATION, POD_CONTAINER, POD_MARKS
 from cloche.oci.egress import ANNOTATION as EGRESS_ANNOTATION
 from cloche.oci.errors import OciError
 from cloche.oci.records import CREATED, RUNNING, Record, load, names
-from cloche.oci.spec import PLATFORM_ANNOTATION, Bundle
+from cloche.oci.spec import Bundle
 from cloche.oci.userns import describe
 from cloche.oci.uts import host_name
 from cloche.wire import requests

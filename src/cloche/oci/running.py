@@ -32,6 +32,7 @@ def _make(
         streams,
         has_groups=manager != "disabled",
         is_systemd=is_systemd,
+        platform=given.text("platform"),
     )
     if begun.ahead is not None:
         # The library is the monitor's, and takes longer to load than what is used of it here.

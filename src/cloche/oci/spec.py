@@ -16,7 +16,6 @@ from cloche.oci.errors import OciError
 from cloche.oci.userns import IdMaps, id_maps, maps_at
 from cloche.platform import hostsys
 
-PLATFORM_ANNOTATION: Final = "dev.cloche.platform"
 MAX_ITEMS: Final = 1 << 16
 MAX_VERSION: Final = "1.3.0"
 _RLIMITS: Final = (

@@ -1,10 +1,15 @@
 """The monitor that is forked before it is known of what: what it hears, and its end when nobody needs it."""
 
+import json
 import os
 import socket
 from pathlib import Path
 
+import pytest
+
+from cloche.boot.spec import PLATFORMS, SandboxSpec, is_usual
 from cloche.oci.ahead import fork_monitor
+from cloche.oci.begin import PLATFORM_ANNOTATION, begin
 from cloche.oci.messages import hear, say
 
 
@@ -52,3 +57,16 @@ def test_a_monitor_that_nobody_needs_ends(tmp_path: Path) -> None:
         ahead.link.close()
         assert os.waitpid(ahead.pid, 0) == (ahead.pid, 0)
     assert mark.exists()
+
+
+@pytest.mark.parametrize("flag", ["", *PLATFORMS])
+@pytest.mark.parametrize("asked", ["", *PLATFORMS])
+def test_the_sentry_gets_ready_ahead_for_what_is_usual(tmp_path: Path, flag: str, asked: str) -> None:
+    """What is guessed from words and annotations is what the specification says then."""
+    annotations = {PLATFORM_ANNOTATION: asked} if asked else {}
+    (tmp_path / "config.json").write_text(json.dumps({"annotations": annotations}))
+    spec = SandboxSpec([])
+    spec.platform = flag or asked or spec.platform
+    # A scope of systemd's: nothing is made yet.
+    found = begin(str(tmp_path), "any", str(tmp_path), [], has_groups=True, is_systemd=True, platform=flag)
+    assert found.is_usual == is_usual(spec, dict(os.environ))

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from cloche.oci.begin import PLATFORM_ANNOTATION
 from cloche.oci.config import MAX_CONFIG_BYTES, parse_json
-from cloche.oci.create import PLATFORM_ANNOTATION, chosen_platform
+from cloche.oci.create import chosen_platform
 from cloche.oci.errors import OciError
 from cloche.oci.features import example_spec
 from cloche.oci.spec import Bundle, ProcessSpec, read_bundle
