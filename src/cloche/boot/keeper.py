@@ -659,7 +659,7 @@ def _middle(tell: socket.socket, *, is_ahead: bool) -> int:
 
     The spec is not known yet; the sentry gets it later.
     """
-    from cloche.boot.sentry import begin_ahead, begin_sentry, sentry_main
+    from cloche.boot.sentry import await_keeper, begin_ahead, begin_sentry, sentry_main
     from cloche.platform.choose import open_stubs
 
     stubs = open_stubs()
@@ -678,9 +678,9 @@ def _middle(tell: socket.socket, *, is_ahead: bool) -> int:
         return 0  # the keeper has died
     facts = begin_sentry(report)
     timing.mark("sentry: waits for its work")
-    if hear(tell)[0] != b"A":
-        return 0  # the keeper has died
     begun = begin_ahead(report, tell, facts, stubs) if is_ahead else None
+    if not is_ahead and not await_keeper(tell):
+        return 0  # it has died
     packet, ancillary = hear(tell)
     if not packet:
         return 0  # the fork has failed, and has reported why

@@ -32,6 +32,7 @@ from cloche.vfs.forgetting import NAMES
 from cloche.wire import protocol, timing
 
 EXIT_INTERNAL: Final = 125  # as in `launch`
+ADOPTED: Final = b"A"  # of the keeper: it is this process's parent now
 _EXECUTE_AND_READ: Final = 0x1 | 0x4  # LANDLOCK_ACCESS_FS_*
 _READ_FILE: Final = 0x4
 
@@ -127,6 +128,14 @@ def sentry_main(
     return EXIT_INTERNAL
 
 
+def await_keeper(keeper: socket.socket) -> bool:
+    """Wait until the keeper is this process's parent; False: it has ended."""
+    try:
+        return keeper.recv(1) == ADOPTED
+    except ConnectionResetError:  # with something unread
+        return False
+
+
 def hold_to_keeper(keeper: socket.socket) -> None:
     """Die with the keeper, which is this process's parent.  Raises StartError if it is gone."""
     # The keeper's pid is not visible from inside the pid namespace; its socket tells whether it still lives.
@@ -139,8 +148,8 @@ def hold_to_keeper(keeper: socket.socket) -> None:
     raise StartError("the keeper died")
 
 
-def _begin(platform: Platform, report: confine.Report, keeper: socket.socket, *, is_confined: bool) -> Begun:
-    """Confine this process and start its platform.  Raises StartError, OSError."""
+def _confine(platform: Platform, report: confine.Report, *, is_confined: bool) -> HostNeeds:
+    """Give everything up but what the platform needs.  Raises OSError."""
     needs = platform.prepare()
     if is_confined:
         confine.empty_root(report)
@@ -150,6 +159,27 @@ def _begin(platform: Platform, report: confine.Report, keeper: socket.socket, *,
         if needs.proc_fd >= 0:
             allowed.append((needs.proc_fd, _READ_FILE))
         confine.deny_paths(report, allowed, may_signal=True)
+    return needs
+
+
+def _begin(
+    platform: Platform,
+    report: confine.Report,
+    keeper: socket.socket,
+    *,
+    is_confined: bool,
+    is_adopted: bool = True,
+) -> Begun:
+    """Confine this process and start its platform.  Raises StartError, OSError.
+
+    `is_adopted`: the keeper is known to be its parent. Otherwise the process before it ends meanwhile, which takes as
+    long as this does.
+    """
+    try:
+        needs = _confine(platform, report, is_confined=is_confined)
+    finally:
+        if not is_adopted and not await_keeper(keeper):
+            raise StartError("the keeper died")
     timing.mark("sentry: is confined")
     hold_to_keeper(keeper)
     platform.start()
@@ -162,11 +192,13 @@ def _begin(platform: Platform, report: confine.Report, keeper: socket.socket, *,
 def begin_ahead(
     report: confine.Report, keeper: socket.socket, facts: HostFacts, stubs: dict[str, int]
 ) -> Begun | str:
-    """Get ready for a usual sandbox before there is one. In case of a failure the text says why, for its monitor."""
+    """Get ready for a usual sandbox before there is one, and before `await_keeper`. In case of a failure the text says
+    why, for its monitor.
+    """
     usual = SandboxSpec([])
     try:
         platform = new_platform(usual.platform, usual.mm_mode, is_patching=usual.is_patching, stubs=stubs)
-        begun = _begin(platform, report, keeper, is_confined=True)
+        begun = _begin(platform, report, keeper, is_confined=True, is_adopted=False)
         begun.kernel = assemble(platform, facts)
         timing.mark("sentry: kernel is assembled")
         return begun
@@ -250,6 +282,9 @@ def _serve(
         if threads.failure:
             channel.fail(0, EXIT_INTERNAL, threads.failure)
         log_counters(kernel, spec.log_level)
+        for server in (gofer_sock, network_sock):
+            if server is not None:
+                server.close()  # they end while this process does, which takes longer
         channel.close()
         platform.shutdown()
         if sys.stderr is not None:  # None: closed when the interpreter started
