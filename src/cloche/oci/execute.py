@@ -11,7 +11,7 @@ from cloche.oci.create import check_terminal, open_terminal, own_streams, write_
 from cloche.oci.errors import OciError
 from cloche.oci.foreground import follow
 from cloche.oci.log import Log
-from cloche.oci.monitor import EXEC
+from cloche.oci.messages import EXEC
 from cloche.oci.options import Options
 from cloche.oci.records import PAUSED, STOPPED, Record, load
 from cloche.oci.spec import ProcessSpec

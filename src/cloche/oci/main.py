@@ -33,6 +33,9 @@ def _dispatch(verb: str, given: Options, options: Options, words: list[str]) -> 
 
         return (create_verb if verb == "create" else run_verb)(root, given, options, words)
     if verb == "exec":
+        from cloche.library import interpret
+
+        interpret()
         from cloche.oci.execute import exec_verb
 
         log = Log(given.text("log"), given.text("log-format", "text"))

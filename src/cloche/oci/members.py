@@ -24,11 +24,8 @@ from cloche.wire.protocol import Fields, Message, ProtocolError, take_bytes, tak
 if TYPE_CHECKING:
     from cloche.oci.trust import Trust
 
-__all__ = ["JOIN", "STATUS_KILLED", "Held", "Member", "Members"]
+__all__ = ["STATUS_KILLED", "Held", "Member", "Members"]
 
-# container, root (of its record), spec, groups, share, share_with, streams (numbers), pid (of the anchor); descriptors:
-# the streams, and the monitor's end of the anchor's socket  -> {}
-JOIN: Final = "oci-join"
 STATUS_KILLED: Final = 9  # wait status
 _STATUS: Final = struct.Struct("<i")
 _MAX_GROUPS: Final = 64

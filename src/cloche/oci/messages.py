@@ -1,11 +1,19 @@
-"""What `create` tells the monitor that it has forked: values with descriptors, by a socket between the two."""
+"""What `create` tells the monitor that it has forked: values with descriptors, by a socket between the two; and the
+names of later commands' requests beyond `wire.requests`.
+"""
 
 import marshal
 import socket
 from array import array
 from typing import Any, Final
 
-__all__ = ["hear", "say"]
+__all__ = ["EXEC", "JOIN", "PIDS", "hear", "say"]
+
+EXEC: Final = "oci-exec"  # an ExecRequest; its streams and the anchor's socket; pid (of the anchor)
+PIDS: Final = "oci-pids"  # -> pids: of every anchor
+# container, root (of its record), spec, groups, share, share_with, streams (numbers), pid (of the anchor); descriptors:
+# the streams, and the monitor's end of the anchor's socket  -> {}
+JOIN: Final = "oci-join"
 
 _LENGTH_BYTES: Final = 8
 _MAX_FDS: Final = 32

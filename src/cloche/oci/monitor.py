@@ -26,8 +26,8 @@ from cloche.boot.spec import EgressSpec, SandboxSpec, load
 from cloche.oci import cgroups, oom, userns
 from cloche.oci import quickjson as json
 from cloche.oci.egress import complete, unpacked
-from cloche.oci.members import JOIN, STATUS_KILLED, Held, Members
-from cloche.oci.messages import hear
+from cloche.oci.members import STATUS_KILLED, Held, Members
+from cloche.oci.messages import EXEC, JOIN, PIDS, hear
 from cloche.oci.records import Record
 from cloche.oci.uts import host_name
 from cloche.platform import hostsys
@@ -37,9 +37,6 @@ from cloche.wire.protocol import Fields, Message, ProtocolError, take_int
 if TYPE_CHECKING:
     from cloche.oci.trust import Trust
 
-# Requests beyond `wire.requests`, which the monitor answers itself or in part.
-EXEC: Final = "oci-exec"  # an ExecRequest; its streams and the anchor's socket; pid (of the anchor)
-PIDS: Final = "oci-pids"  # -> pids: of every anchor
 _OOM_EVERY_S: Final = 1.0  # at most so often is the engine told
 _START_MS: Final = 60_000  # without news, until the container is made
 

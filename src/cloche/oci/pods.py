@@ -17,6 +17,7 @@ from cloche.oci.anchor import Anchor, namespace_file
 from cloche.oci.begin import PLATFORM_ANNOTATION, POD_CONTAINER, POD_MARKS
 from cloche.oci.egress import ANNOTATION as EGRESS_ANNOTATION
 from cloche.oci.errors import OciError
+from cloche.oci.messages import JOIN
 from cloche.oci.records import CREATED, RUNNING, Record, load, names
 from cloche.oci.spec import Bundle
 from cloche.oci.userns import describe
@@ -123,8 +124,6 @@ def join(
 
     Raises OciError, ControlError.
     """
-    from cloche.oci.members import JOIN  # with all of the monitor
-
     other, kinds = _shared(record, sandbox, anchor.pid)
     if spec.uid_map:
         describe(spec, anchor.pid)

@@ -114,3 +114,15 @@ def test_create_imports_what_few_containers_need_only_for_them() -> None:
     spared = {"termios", "cloche.wire.control_client", "json", "re"}
     spared |= {f"cloche.oci.{name}" for name in ("hooks", "pods", "seccomp", "systemd")}
     assert not spared & set(modules)
+
+
+def test_exec_and_joining_import_nothing_of_the_monitor(tmp_path: Path) -> None:
+    """And of a compiled build source files alone."""
+    show = "print(*[m.__file__ for n, m in sys.modules.items() if n.startswith('cloche')], file=sys.stderr)"
+    code = f"from cloche.oci.main import main; main(sys.argv[1:]); import cloche.oci.pods; {show}"
+    paths = _run_launched(tmp_path, code, "exec", "none", "true")
+    assert [path for path in paths if path.endswith(("/oci/execute.py", "/oci/pods.py"))]
+    spared = ("/oci/monitor.py", "/oci/members.py", "/boot/launch.py", "/boot/control_server.py")
+    # The one extension is platform/_sys.
+    assert not [path for path in paths if path.endswith(spared) or "__mypyc" in path]
+    assert [path for path in paths if path.endswith("/wire/control_client.py")]
