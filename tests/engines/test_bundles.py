@@ -222,7 +222,7 @@ def test_hooks_in_order_with_state(cloche: Runtime, tmp_path: Path, root: Path) 
 def test_a_hook_that_fails_undoes_create(cloche: Runtime, tmp_path: Path, root: Path) -> None:
     hooks = {"createRuntime": [{"path": program("false")}]}
     done = cloche("create", "-b", str(make_bundle(tmp_path / "b", root, "true", hooks=hooks)), "bad")
-    assert done.status == 1 and "error running hook #0" in done.err
+    assert done.status == 1 and "error running createRuntime hook #0: " in done.err
     assert cloche("list", "-q").out == "" and not groups_named("bad")
 
 

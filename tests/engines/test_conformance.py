@@ -411,3 +411,23 @@ def test_an_empty_home(both: dict[str, Runtime], root: Path, given: list[str]) -
     process = {"env": ["PATH=/bin", *given]}
     done = alike(both, lambda at: make_bundle(at, root, "sh", "-c", "env | grep HOME", process=process))
     assert done.out == ("HOME=/last\n" if given[-1] != "HOME=" else "HOME=/root\n")
+
+
+def test_a_script_without_its_interpreter(both: dict[str, Runtime], root: Path, tmp_path: Path) -> None:
+    """The error is that of execve(2), not that of a file that is missing."""
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    (volume / "run.sh").write_text("#!/nowhere foo\n")
+    (volume / "run.sh").chmod(0o755)
+    mount = {"destination": "/tmp", "source": str(volume), "type": "bind", "options": ["bind"]}
+    for runtime in both.values():
+        bundle = make_bundle(runtime.folder / "b", root, *QUIET)
+        data = json.loads((bundle / "config.json").read_text())
+        data["mounts"].append(mount)
+        (bundle / "config.json").write_text(json.dumps(data))
+        try:
+            assert runtime("run", "-d", "-b", str(bundle), "c").status == 0
+            done = runtime("exec", "c", "/tmp/run.sh")
+            assert done.status and "exec /tmp/run.sh: no such file or directory" in done.err, done
+        finally:
+            runtime("delete", "-f", "c")

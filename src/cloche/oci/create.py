@@ -407,7 +407,9 @@ def explain_start(status: int, problem: str, name: str) -> str:
     """The error in the words by which engines recognize exit statuses 126 and 127."""
     quoted = json.dumps(name)
     if status == 127:
-        if "/" in name:
+        if "its interpreter" in problem:
+            text = f"exec {name}: no such file or directory ({problem})"
+        elif "/" in name:
             text = f"exec: {quoted}: stat {name}: no such file or directory"
         else:
             text = f"exec: {quoted}: executable file not found in $PATH"

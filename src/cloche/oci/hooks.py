@@ -21,7 +21,7 @@ def run_hooks(hooks: dict[str, Any], kind: str, state: dict[str, Any]) -> None:
     for index, hook in enumerate(hooks.get(kind) or []):
         problem = _run(hook, json.dumps(state).encode())
         if problem:
-            raise OciError(f"error running hook #{index} ({kind}): {problem}")
+            raise OciError(f"error running {kind} hook #{index}: {problem}")
 
 
 def _run(hook: dict[str, Any], state: bytes) -> str:
