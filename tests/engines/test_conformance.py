@@ -431,3 +431,27 @@ def test_a_script_without_its_interpreter(both: dict[str, Runtime], root: Path, 
             assert done.status and "exec /tmp/run.sh: no such file or directory" in done.err, done
         finally:
             runtime("delete", "-f", "c")
+
+
+def test_an_id_mapped_mount_without_a_user_namespace(
+    both: dict[str, Runtime], root: Path, tmp_path: Path
+) -> None:
+    """runc 1.1 does not know it; owners are shown as mount_setattr(2) says, and who has no id makes nothing."""
+    runtime = both["cloche"]
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    volume.chmod(0o777)
+    (volume / "file").write_text("")
+    rows = [{"containerID": 0, "hostID": 100000, "size": 10}]
+    mount = {"destination": "/tmp", "source": str(volume), "type": "bind", "options": ["bind"]}
+    bundle = make_bundle(
+        runtime.folder / "b", root, "sh", "-c", "stat -c %u:%g /tmp/file; touch /tmp/x 2>&1; stat /tmp/x"
+    )
+    data = json.loads((bundle / "config.json").read_text())
+    data["mounts"].append(mount | {"uidMappings": rows, "gidMappings": rows})
+    (bundle / "config.json").write_text(json.dumps(data))
+    done = runtime("run", "-b", str(bundle), "c")
+    if "MOUNT_ATTR_IDMAP" in done.err and "invalid argument" in done.err:
+        pytest.skip("the file system has no id-mapped mounts")
+    assert done.out.splitlines()[:1] == ["100000:100000"], done
+    assert "Value too large" in done.out and done.status == 1, done

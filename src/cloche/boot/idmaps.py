@@ -55,7 +55,7 @@ class Stand:
             try:
                 os.close(self._keep)
                 enter()
-                os.write(say, _READY)
+                os.write(say, _READY + os.fsencode(os.readlink("/proc/self")))
                 os.read(wait, 1)
             except OSError as error:
                 os.write(say, str(error.errno or EIO).encode())
@@ -65,7 +65,9 @@ class Stand:
         os.close(wait)
         answer = os.read(hear, 16)
         os.close(hear)
-        if answer != _READY:
+        # Its pid as /proc has it, which may be another's than the caller's pid namespace's.
+        self.shown_pid: int = int(answer[1:]) if answer.startswith(_READY) else 0
+        if not self.shown_pid:
             self.end()
             number = int(answer or str(EIO).encode())
             raise OSError(number, os.strerror(number))
@@ -81,12 +83,12 @@ def new_namespace(uids: Rows, gids: Rows) -> int:
     stand = Stand(_leave)
     try:
         for name, rows in (("uid_map", uids), ("gid_map", gids)):
-            fd = os.open(f"/proc/{stand.pid}/{name}", os.O_WRONLY | os.O_CLOEXEC)
+            fd = os.open(f"/proc/{stand.shown_pid}/{name}", os.O_WRONLY | os.O_CLOEXEC)
             try:
                 os.write(fd, map_text(rows))
             finally:
                 os.close(fd)
-        return os.open(f"/proc/{stand.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+        return os.open(f"/proc/{stand.shown_pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
     finally:
         stand.end()
 

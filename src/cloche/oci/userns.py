@@ -161,7 +161,7 @@ def maps_at(fd: int, path: str) -> IdMaps:
     except OSError as error:
         raise OciError(f"{where}setns {path} failed: {error.strerror}") from None
     try:
-        return maps_of(stand.pid)
+        return maps_of(stand.shown_pid)
     except OSError as refusal:
         raise OciError(f"{where}{refusal}") from None
     finally:
