@@ -388,6 +388,7 @@ def test_create_is_killed_while_it_makes_groups(cloche: Runtime, tmp_path: Path,
 HOSTILE: list[tuple[dict[str, Any], str]] = [
     ({"mounts": [{"destination": "/x/../../../y", "type": "tmpfs", "source": "t"}]}, "leads upwards"),
     ({"mounts": [{"destination": "/x", "type": "nofs", "source": "t"}]}, "not supported"),
+    ({"linux": {"netDevices": {"eth0": {}}}}, "linux.netDevices is not supported"),
     (
         {"mounts": [{"destination": "/x", "type": "bind", "source": "/no/where", "options": ["bind"]}]},
         "No such file",

@@ -372,7 +372,7 @@ def test_limits_of_a_device(both: dict[str, Runtime], root: Path) -> None:
 
 
 def test_capabilities_that_cannot_be(both: dict[str, Runtime], root: Path) -> None:
-    """They are left out, and warnings say so (those of ambient ones runc gives from 1.3 on)."""
+    """They are left out, and warnings say so (of ambient ones not by runc 1.1)."""
     caps = {name: ["CAP_KILL", "CAP_CHOWN", "CAP_NONE"] for name in ("bounding", "permitted", "effective")}
     caps |= {"inheritable": ["CAP_KILL"], "ambient": ["CAP_KILL", "CAP_CHOWN"]}
     found = []
@@ -388,7 +388,7 @@ def test_capabilities_that_cannot_be(both: dict[str, Runtime], root: Path) -> No
 
 
 def test_the_processors_of_the_caller(both: dict[str, Runtime], root: Path, tmp_path: Path) -> None:
-    """An engine that keeps to some of them does not keep its containers to these (as runc from 1.3 on)."""
+    """An engine that keeps to some of them does not keep its containers to these (as by runc 1.4)."""
     need("taskset")
     cloche = both["cloche"]
     online = sorted(os.sched_getaffinity(1))

@@ -265,6 +265,10 @@ class Bundle:
         self.devices: list[dict[str, Any]] = [
             _device(each) for each in take_objects(linux, "devices", "linux.")
         ]
+        if take(linux, "netDevices", dict, "linux.", {}):
+            raise OciError(
+                "linux.netDevices is not supported: the host's network devices stay where they are"
+            )
         self.sysctls: dict[str, str] = {}
         for key, value in take(linux, "sysctl", dict, "linux.", {}).items():
             if not isinstance(value, str) or not key or ".." in key or "\0" in key + value:
