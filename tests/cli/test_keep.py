@@ -209,6 +209,18 @@ def test_files_of_more_than_four_gibibytes(keeper: Keeper) -> None:
 COUNTER = "i=0; while :; do echo $i >>f; echo $i; i=$((i+1)); done"
 
 
+def test_what_was_written_last_is_kept(keeper: Keeper) -> None:
+    """Its files are made by the gofer when the sandbox is ending already."""
+    for name in ("k", "l", "m"):
+        sums = keeper.run(
+            "for each in $(seq 20); do head -c 20000 /dev/urandom >f$each; done; sha256sum f*",
+            "--name",
+            name,
+            "--keep",
+        )
+        assert keeper.run("sha256sum f*", "--from", name) == sums
+
+
 def test_a_file_of_the_host_with_holes_is_changed(keeper: Keeper) -> None:
     """What is copied into the layer has the holes, and needs no room for them."""
     size, middle = 5 << 30, (3 << 30) + 12345

@@ -282,10 +282,10 @@ def _serve(
         if threads.failure:
             channel.fail(0, EXIT_INTERNAL, threads.failure)
         log_counters(kernel, spec.log_level)
+        channel.close()  # by the gofer it writes the rest of kept layers
         for server in (gofer_sock, network_sock):
             if server is not None:
                 server.close()  # they end while this process does, which takes longer
-        channel.close()
         platform.shutdown()
         if sys.stderr is not None:  # None: closed when the interpreter started
             sys.stderr.flush()
