@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -173,3 +174,36 @@ def test_control_groups_below(runtime: Runtime, tmp_path: Path, root: Path) -> N
         for path in made:
             if path.exists():
                 path.rmdir()
+
+
+@pytest.mark.parametrize("runtime", ["cloche-oci"], indirect=True)
+def test_a_socket_for_the_process(runtime: Runtime, tmp_path: Path, root: Path) -> None:
+    """`--pidfd-socket`, of runc 1.2: it gets a pidfd of the process in the pid-file."""
+    name, path = own("pidfd"), str(tmp_path / "socket")
+    bundle = make_bundle(tmp_path / "b", root, "sleep", "100000")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+
+        def pid_of_received() -> int:
+            link, _name = listener.accept()
+            with link:
+                _data, fds, _flags, _from = socket.recv_fds(link, 4096, 1)
+            text = Path(f"/proc/self/fdinfo/{fds[0]}").read_text()
+            os.close(fds[0])
+            return int(text.partition("Pid:")[2].split()[0])
+
+        bad = runtime("create", "--pidfd-socket", path + "-not", "-b", str(bundle), name)
+        assert bad.status == 1 and "pidfd socket" in bad.err, bad
+        files = [str(tmp_path / each) for each in ("first", "second")]
+        script = 'exec "$0" "$@" >&- 2>&-'
+        words = ["create", "--pidfd-socket", path, "--pid-file", files[0], "-b", str(bundle), name]
+        call = [runtime.path, "--root", str(runtime.root)]
+        assert run(["sh", "-c", script, *call, *words]).status == 0
+        found = [pid_of_received()]
+        assert runtime("start", name).status == 0
+        words = ["exec", "-d", "--pidfd-socket", path, "--pid-file", files[1], name, "sleep", "100000"]
+        assert run(["sh", "-c", script, *call, *words]).status == 0
+        found.append(pid_of_received())
+        assert found == [int(Path(each).read_text()) for each in files]
+    runtime("delete", "--force", name)

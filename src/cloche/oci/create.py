@@ -189,6 +189,19 @@ def send_master(path: str, master: int, name: str) -> None:
         sock.close()
 
 
+def send_process(path: str, pid: int) -> None:
+    """Send a pidfd of an anchor there (`--pidfd-socket`). Raises OciError."""
+    fd = -1
+    try:
+        fd = os.pidfd_open(pid)
+        send_master(path, fd, "pidfd")
+    except OSError as error:
+        raise OciError(f"pidfd socket {path}: {error.strerror}") from None
+    finally:
+        if fd >= 0:
+            os.close(fd)
+
+
 def own_streams(streams: list[int], process: ProcessSpec, maps: IdMaps | None) -> None:
     """Give the standard streams to the program's user, who may then open them by /dev/stdout, as runc does: not
     /dev/null, and nothing of an owner or group without an id in the container's user namespace.
@@ -237,6 +250,7 @@ def create(
     *,
     console: str,
     pid_file: str,
+    pidfd_socket: str,
     platform: str,
     log: Log,
     activated: int = 0,
@@ -313,6 +327,8 @@ def create(
         anchor.begin(namespaces, record.groups, bundle, bundle.process.argv, terminal)
         record.pid, record.pid_start = anchor.pid, anchor.began()
         record.save()
+        if pidfd_socket:
+            send_process(pidfd_socket, anchor.pid)
         if scope is not None:
             scope.release()
             scope = None

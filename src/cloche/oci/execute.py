@@ -7,7 +7,7 @@ from typing import Any, Final
 from cloche.oci import cgroups
 from cloche.oci.anchor import Anchor, namespace_file
 from cloche.oci.config import read_json
-from cloche.oci.create import check_terminal, open_terminal, own_streams, write_pid_file
+from cloche.oci.create import check_terminal, open_terminal, own_streams, send_process, write_pid_file
 from cloche.oci.errors import OciError
 from cloche.oci.foreground import follow
 from cloche.oci.log import Log
@@ -125,6 +125,8 @@ def exec_verb(root: str, options: Options, words: list[str], log: Log) -> int:
         anchor.open()
         sock = anchor.sock.dup()
         anchor.begin(namespaces, record.groups, None, process.argv, terminal)
+        if options.text("pidfd-socket"):
+            send_process(options.text("pidfd-socket"), anchor.pid)
         anchor.go()
         _ask(record, anchor, sock, _request(process, streams, keeps_newlines=master >= 0), process, streams)
     except OciError:

@@ -45,6 +45,7 @@ def _make(
         begun,
         console=options.text("console-socket"),
         pid_file=options.text("pid-file"),
+        pidfd_socket=options.text("pidfd-socket"),
         platform=given.text("platform"),
         log=Log(given.text("log"), given.text("log-format", "text")),
         activated=activated,
