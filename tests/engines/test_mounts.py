@@ -3,7 +3,9 @@
 import json
 from pathlib import Path
 
-from tests.engines.harness import run
+import pytest
+
+from tests.engines.harness import program, run
 from tests.engines.test_bundles import Runtime, make_bundle
 from tests.engines.test_exec import own, runtime  # noqa: F401  (the fixture)
 
@@ -68,3 +70,15 @@ def test_what_the_file_system_is_told(runtime: Runtime, tmp_path: Path, root: Pa
     tmpfs = {"destination": "/mnt", "type": "tmpfs", "source": "t", "options": ["sync", "dirsync", "noexec"]}
     done = runtime("run", "-b", str(bundle_with(tmp_path / "x", root, tmpfs)), own("synced"))
     assert " /mnt rw,noexec,relatime - tmpfs t rw,sync,dirsync" in done.out, done
+
+
+@pytest.mark.parametrize("place", ["proc", "sys"])
+def test_a_file_system_at_a_link(runtime: Runtime, tmp_path: Path, root: Path, place: str) -> None:  # noqa: F811
+    """Where the image has a link for its /proc or /sys the container is refused."""
+    tree = tmp_path / "tree"
+    assert run([program("cp"), "-a", str(root), str(tree)]).status == 0
+    (tree / place).rmdir()
+    (tree / "other").mkdir()
+    (tree / place).symlink_to("/other")
+    done = runtime("run", "-b", str(make_bundle(tmp_path / "b", tree, "true")), own("link"))
+    assert done.status == 1 and "must be mounted on ordinary directory" in done.err, done

@@ -97,6 +97,14 @@ def parse_options(options: list[str]) -> tuple[int, list[str]]:
     return flags, data
 
 
+def _is_no_directory(path: str) -> bool:
+    """Whether there is something else, a link among it."""
+    try:
+        return not stat.S_ISDIR(os.lstat(path).st_mode)
+    except OSError:
+        return False
+
+
 def guest_mounts(bundle: Bundle) -> list[MountSpec]:
     """For the sentry.  Raises OciError."""
     found: list[MountSpec] = []
@@ -124,6 +132,8 @@ def guest_mounts(bundle: Bundle) -> list[MountSpec]:
                 raise OciError(
                     f"mount {mount.destination}: a file system of type {mount.kind[:64]!r} is not supported"
                 )
+            if mount.kind in ("proc", "sysfs") and _is_no_directory(bundle.rootfs + mount.destination):
+                raise OciError(f'filesystem "{mount.kind}" must be mounted on ordinary directory')
             made = MountSpec(destination, kind)
             if kind == TMPFS:
                 made.copies_up = "tmpcopyup" in data
