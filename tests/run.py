@@ -5,8 +5,7 @@
 Compiled by mypyc, or with CLOCHE_PURE=1 interpreted.  Needs Python 3.11, its headers and gcc; what a test needs
 beyond that it names when it skips.  The environment is .venv-tests/compiled or .venv-tests/pure, a report goes to
 reports/.  CLOCHE_SLOW=1 runs the long forms of some tests.  A first failure is a failure; only the tests that
-tests/quarantine.txt names do not decide.  With CLOCHE_UNSTABLE=N, as .ci/run says, at most N tests of a group may fail and
-then pass by themselves, and are named, to be mended.
+tests/quarantine.txt names do not decide.
 """
 
 import os
@@ -15,7 +14,6 @@ import subprocess
 import sys
 import venv
 from pathlib import Path
-from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parent.parent
 # These are the sentry themselves, and want a process without other threads: no workers (tests/conftest.py looks).  The
@@ -82,36 +80,7 @@ def run_beside(python: Path, name: str, groups: list[str], left_out: list[str]) 
     for group, (process, log) in zip(groups[1:], others, strict=True):
         results[group] = process.wait()
         print(log.read_text(errors="replace"), flush=True)
-    total = 0
-    for group, status in results.items():
-        if status == 1:
-            status = again(python, f"{name}-{group}", GROUPS[group], status)
-        total = status or total  # a signal's is negative
-    return total
-
-
-def again(python: Path, report: str, arguments: list[str], status: int) -> int:
-    """The status of a group of which tests have failed; see above for what may fail first."""
-    unstable = failures(ROOT / "reports" / f"{report}.xml")
-    if not 0 < len(unstable) <= int(os.environ.get("CLOCHE_UNSTABLE", "0")):
-        return status
-    print(f"failed at first, {len(unstable)}:", *unstable, sep="\n    ", flush=True)
-    plain = ["-p", "no:xdist", "--last-failed", *(word for word in arguments if word.startswith("tests/"))]
-    status = run_tests(python, f"{report}-again", plain)
-    print("UNSTABLE, to be mended or explained" if status == 0 else "failed again", flush=True)
-    return status
-
-
-def failures(report: Path) -> list[str]:
-    """The tests that a report says have failed."""
-    cases = ElementTree.parse(report).getroot().iter("testcase")
-    bad = [case for case in cases if case.find("failure") is not None or case.find("error") is not None]
-    return list(dict.fromkeys(f"{case.get('classname')}::{case.get('name')}" for case in bad))
-
-
-def cache(report: str) -> list[str]:
-    """A directory of its own for what has failed: groups run beside each other."""
-    return ["-o", f"cache_dir=.pytest_cache/{report.removesuffix('-again')}"]
+    return next((status for status in results.values() if status), 0)  # a signal's is negative
 
 
 def run_tests(python: Path, report: str, arguments: list[str]) -> int:
@@ -121,7 +90,16 @@ def run_tests(python: Path, report: str, arguments: list[str]) -> int:
 
 
 def command(python: Path, report: str, arguments: list[str]) -> list[str | Path]:
-    return [python, "-m", "pytest", "-ra", *cache(report), f"--junitxml=reports/{report}.xml", *arguments]
+    return [
+        python,
+        "-m",
+        "pytest",
+        "-ra",
+        "-o",
+        f"cache_dir=.pytest_cache/{report}",
+        f"--junitxml=reports/{report}.xml",
+        *arguments,
+    ]
 
 
 def environment() -> dict[str, str]:
