@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import venv
 from pathlib import Path
 
@@ -46,16 +47,25 @@ def main() -> int:
     )
     if built.returncode:
         return built.returncode
-    if sys.argv[1:]:
-        return run_tests(python, name, sys.argv[1:])
+    own = Path(tempfile.mkdtemp(prefix="cloche-"))
+    status = run_all(python, name, own, sys.argv[1:])
+    if status == 0:
+        shutil.rmtree(own, ignore_errors=True)
+    return status
+
+
+def run_all(python: Path, name: str, own: Path, arguments: list[str]) -> int:
+    """Test, with what tests write in the folder `own`; pytest's exit status."""
+    if arguments:
+        return run_tests(python, name, own, arguments)
     apart = quarantined()
     left_out = [word for test in apart for word in ("--deselect", test)]
     status = 0
     for groups in STEPS:
-        status = run_beside(python, name, groups, left_out) or status
+        status = run_beside(python, name, own, groups, left_out) or status
     if apart:
         print("apart, and not deciding: the tests of tests/quarantine.txt", flush=True)
-        run_tests(python, f"{name}-quarantine", apart)
+        run_tests(python, f"{name}-quarantine", own, apart)
     return status
 
 
@@ -65,41 +75,39 @@ def quarantined() -> list[str]:
     return [line.partition(": ")[0] for line in lines if line and not line.startswith("#")]
 
 
-def run_beside(python: Path, name: str, groups: list[str], left_out: list[str]) -> int:
+def run_beside(python: Path, name: str, own: Path, groups: list[str], left_out: list[str]) -> int:
     """These groups at once, the first one's output as it comes and the others' at the end; 0 if all of them passed."""
     others = []
     for group in groups[1:]:
         log = ROOT / "reports" / f"{name}-{group}.log"
         log.parent.mkdir(exist_ok=True)
         with log.open("wb") as file:
-            words = command(python, f"{name}-{group}", [*GROUPS[group], *left_out])
+            words = command(python, f"{name}-{group}", own, [*GROUPS[group], *left_out])
             others.append(
                 (subprocess.Popen(words, cwd=ROOT, env=environment(), stdout=file, stderr=file), log)
             )
-    results = {groups[0]: run_tests(python, f"{name}-{groups[0]}", [*GROUPS[groups[0]], *left_out])}
+    first = run_tests(python, f"{name}-{groups[0]}", own, [*GROUPS[groups[0]], *left_out])
+    results = {groups[0]: first}
     for group, (process, log) in zip(groups[1:], others, strict=True):
         results[group] = process.wait()
         print(log.read_text(errors="replace"), flush=True)
     return next((status for status in results.values() if status), 0)  # a signal's is negative
 
 
-def run_tests(python: Path, report: str, arguments: list[str]) -> int:
+def run_tests(python: Path, report: str, own: Path, arguments: list[str]) -> int:
     """One run of pytest; its exit status."""
-    words = command(python, report, arguments)
+    words = command(python, report, own, arguments)
     return subprocess.run(words, cwd=ROOT, env=environment(), check=False).returncode
 
 
-def command(python: Path, report: str, arguments: list[str]) -> list[str | Path]:
-    return [
-        python,
-        "-m",
-        "pytest",
-        "-ra",
-        "-o",
-        f"cache_dir=.pytest_cache/{report}",
-        f"--junitxml=reports/{report}.xml",
-        *arguments,
-    ]
+def command(python: Path, report: str, own: Path, arguments: list[str]) -> list[str | Path]:
+    """Pytest, with directories of its own.
+
+    In the one that all runs share by default, `/tmp/pytest-of-USER`, a run that begins shuts other users out, whom
+    another's test may just have let in.
+    """
+    folders = ["-o", f"cache_dir=.pytest_cache/{report}", f"--basetemp={own / report.rpartition('-')[2]}"]
+    return [python, "-m", "pytest", "-ra", *folders, f"--junitxml=reports/{report}.xml", *arguments]
 
 
 def environment() -> dict[str, str]:
