@@ -47,7 +47,7 @@ def main() -> int:
     )
     if built.returncode:
         return built.returncode
-    own = Path(tempfile.mkdtemp(prefix="cloche-"))
+    own = Path(tempfile.mkdtemp(prefix="pytest-"))
     status = run_all(python, name, own, sys.argv[1:])
     if status == 0:
         shutil.rmtree(own, ignore_errors=True)

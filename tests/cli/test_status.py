@@ -247,11 +247,10 @@ def open_descriptors(pid: int) -> int:
     return len(os.listdir(f"/proc/{pid}/fd"))
 
 
-def snapshot() -> tuple[set[str], set[str]]:
+def snapshot(home: Path) -> tuple[set[str], set[str]]:
     """Files in the usual places."""
     names = set(os.listdir("/tmp")) | set(os.listdir("/dev/shm"))
-    homes = set(os.listdir(Path("~").expanduser()))
-    return {name for name in names if "pytest" not in name}, homes
+    return {name for name in names if "pytest" not in name}, set(os.listdir(home))
 
 
 def mounts_but_of_other_tests(folder: Path) -> set[str]:
@@ -261,19 +260,20 @@ def mounts_but_of_other_tests(folder: Path) -> set[str]:
 
 
 @pytest.mark.timeout(3600 if os.environ.get("CLOCHE_SLOW") == "1" else 300)
-def test_in_a_row_nothing_is_left(tmp_path: Path) -> None:
+def test_in_a_row_nothing_is_left(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     count = 1000 if os.environ.get("CLOCHE_SLOW") == "1" else 50
     (tmp_path / "f").write_text("x")
-    shell("true", cwd=tmp_path)
-    before, before_fds = snapshot(), open_descriptors(os.getpid())
+    home = tmp_path_factory.mktemp("home")  # of its own: others may write in the user's meanwhile
+    shell("true", cwd=tmp_path, HOME=str(home))
+    before, before_fds = snapshot(home), open_descriptors(os.getpid())
     mounts = mounts_but_of_other_tests(tmp_path)
     mine = {pid for pid, (_parent, command) in processes().items() if "cloche.cli.main" in command}
     for index in range(count):
-        done = shell("cat f > g; sleep 100 & echo $((6 * 7))", cwd=tmp_path)
+        done = shell("cat f > g; sleep 100 & echo $((6 * 7))", cwd=tmp_path, HOME=str(home))
         assert done.status == 0 and done.out == "42\n", (index, done)
 
     def new_names() -> set[str]:  # (those of other tests, which may run meanwhile, go away)
-        new = snapshot()[0] - before[0]
+        new = snapshot(home)[0] - before[0]
         return {
             name
             for name in new
@@ -281,7 +281,7 @@ def test_in_a_row_nothing_is_left(tmp_path: Path) -> None:
         }
 
     wait_until(lambda: not new_names(), f"no new names: {new_names()}")
-    after = snapshot()
+    after = snapshot(home)
     assert after[1] - before[1] <= {".cache"}, after[1] - before[1]
     assert mounts_but_of_other_tests(tmp_path) == mounts
     assert os.listdir(tmp_path) == ["f"] and open_descriptors(os.getpid()) == before_fds

@@ -46,7 +46,13 @@ def test_podman(tmp_path: Path) -> None:
     (tmp_path / "storage.conf").write_text(
         f'[storage]\ndriver = "vfs"\ngraphroot = "{tmp_path}/graph"\nrunroot = "{tmp_path}/run"\n'
     )
-    settings = [f"CONTAINERS_CONF_OVERRIDE={config}", f"CONTAINERS_STORAGE_CONF={tmp_path}/storage.conf"]
+    # `reset` removes that, too, which is everybody's otherwise: other podmans then think that the machine has started anew.
+    (tmp_path / "engine.conf").write_text(f'[engine]\ntmp_dir = "{tmp_path}/tmp"\n')
+    settings = [
+        f"CONTAINERS_CONF={tmp_path}/engine.conf",
+        f"CONTAINERS_CONF_OVERRIDE={config}",
+        f"CONTAINERS_STORAGE_CONF={tmp_path}/storage.conf",
+    ]
     found = run(["env", *settings, CLOCHE, "doctor", "--engine", "podman", "--config", str(config)])
     assert found.status == 0 and "ok   a container runs" in found.out, found
     run(["env", *settings, program("podman"), "system", "reset", "--force"])

@@ -33,6 +33,7 @@ class Podman:
                 program("podman"),
             ),
             *("--root", str(self.folder / "root"), "--runroot", str(self.folder / "run")),
+            f"--tmpdir={self.folder / 'tmp'}",
             *(
                 "--storage-driver=overlay",
                 "--cgroup-manager=cgroupfs",
