@@ -199,3 +199,30 @@ def test_a_renamed_file_that_the_host_has_changed_is_copied_as_it_is(changed: Ap
     assert changed("apply", "box").status == 1
     changed.apply("--force")
     assert {name: (project / f"new-{name}").read_bytes() for name in now} == now
+
+
+def test_what_a_later_sandbox_removes_of_an_earlier_one_s_is_not_the_host_s(changed: Applied) -> None:
+    """What the host has made since by the same names stays; the host's own that both removed do not."""
+    project = changed.project
+    (project / "theirs").write_text("x\n")
+    changed.start()
+    changed.sh("echo mine >added; mkdir d; echo x >d/x; rm theirs; echo mine >theirs")
+    assert changed("stop", "-t", "0", "box").status == 0
+    (project / "added").write_text("host\n")
+    (project / "d").mkdir()
+    (project / "d" / "host").write_text("host\n")
+    assert [line for line in changed.kinds() if line.startswith("D")] == []
+    begin = ("run", "--keep", "--from")
+    try:
+        done = changed(*begin, "box", "--name", "later", "--", "sh", "-c", "rm -r added d theirs; ls")
+        assert done.status == 0 and "added" not in done.out, done
+        assert changed("diff", "--name-status", "later").out == f"D\t{project}/theirs\n"
+        done = changed(*begin, "later", "--name", "last", "--", "sh", "-c", "ls; echo more >added")
+        assert done.status == 0 and "added" not in done.out, done
+        refused = changed("apply", "last", str(project / "added"))
+        assert refused.status == 1 and "something of that name is on the host by now" in refused.err, refused
+        assert changed("apply", "later").out == f"D  {project}/theirs\n"
+    finally:
+        changed("discard", "later", "last")
+    assert contents(project)["added"] == contents(project)["d/host"] == b"host\n"
+    assert not (project / "theirs").exists()

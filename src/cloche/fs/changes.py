@@ -259,7 +259,7 @@ class Changes:
         if frame.is_in_place and isinstance(upper, OverlayDir):
             if not is_in_place and name in upper.removed:
                 below = yield from self._look(upper.lowers, name)
-                is_unseen = upper.unseen is not None and name in upper.unseen
+                is_unseen = is_unseen or (upper.unseen is not None and name in upper.unseen)
         else:
             below = yield from self._look(frame.below, name)
         if is_in_place and isinstance(above, TmpfsInode):

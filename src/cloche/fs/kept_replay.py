@@ -369,6 +369,20 @@ class Replay:
         inode = self.made.get(child)
         if inode is not None and inode is not self.fs.root_inode:
             self._put(directory, name, inode)
+            if (
+                isinstance(directory, OverlayDir)
+                and inode.is_from_before
+                and not self._was_below(directory, name)
+            ):
+                directory.hide_unseen(name)
+
+    def _was_below(self, directory: TmpfsDir, name: bytes) -> bool:
+        """Whether the host had something by this name when guests put theirs there."""
+        above = origin_of(directory, self.paths)
+        if above is None:
+            return False  # nor had it the directory
+        first = self.state.firsts.get(above + b"/" + name if above else name)
+        return first is not None and first.mode != 0
 
     def _put(self, directory: TmpfsDir, name: bytes, inode: TmpfsInode) -> None:
         """Make a name."""

@@ -627,8 +627,8 @@ class OverlayDir(TmpfsDir, Forgetful):
         told.remove(name)
         return False
 
-    def _hide(self, name: bytes) -> None:
-        """Let a removed name not come back by what is behind it."""
+    def hide_unseen(self, name: bytes) -> None:
+        """Let what is below by a name not be seen; guests had theirs before it was there."""
         self.removed.add(name)
         if self.unseen is None:
             self.unseen = set()
@@ -638,13 +638,13 @@ class OverlayDir(TmpfsDir, Forgetful):
         is_behind = self._is_behind(ctx, name)
         super().unlink(ctx, name, inode)
         if is_behind:
-            self._hide(name)
+            self.hide_unseen(name)
 
     def rmdir(self, ctx: Context, name: bytes, inode: Inode) -> None:
         is_behind = self._is_behind(ctx, name)
         super().rmdir(ctx, name, inode)
         if is_behind:
-            self._hide(name)
+            self.hide_unseen(name)
 
     def rename(
         self,
@@ -659,7 +659,7 @@ class OverlayDir(TmpfsDir, Forgetful):
         is_behind = flags & RENAME_EXCHANGE == 0 and self._is_behind(ctx, name)
         super().rename(ctx, name, inode, new_dir, new_name, target, flags)
         if is_behind:
-            self._hide(name)
+            self.hide_unseen(name)
 
     # -- what tmpfs's directory calls ----------------------------------------------------------------------
     def remove(self, ctx: Context, name: bytes) -> None:
