@@ -22,7 +22,7 @@ static int fsconf(int fd, int cmd, const char *k, const void *v, int aux) { retu
 static int tmp(unsigned attr) { int f = syscall(SYS_fsopen, "tmpfs", 0); fsconf(f, FSCONFIG_CMD_CREATE, 0, 0, 0); int m = syscall(SYS_fsmount, f, 0, attr); close(f); return m; }
 static void file(const char *p) { int fd = open(p, O_CREAT | O_RDWR, 0700); write(fd, "hello", 5); close(fd); }
 static void here(const char *w, const char *p) { printf("%s: %s %s\n", w, p, access(p, F_OK) ? strerrorname_np(errno) : "there"); }
-static int lines(const char *p) { char b[65536]; int fd = open(p, O_RDONLY), n = read(fd, b, sizeof b - 1), c = 0; close(fd); for (int i = 0; i < n; i++) c += b[i] == '\n'; return c; }
+static int lines(const char *p) { char b[65536]; int fd = open(p, O_RDONLY), n, c = 0; while ((n = read(fd, b, sizeof b)) > 0) for (int i = 0; i < n; i++) c += b[i] == '\n'; close(fd); return c; }
 static void flags(const char *p) { struct statfs s; if (statfs(p, &s)) { printf("%s: %s\n", p, strerrorname_np(errno)); return; } printf("%s:%s%s%s%s%s%s%s\n", p, s.f_flags & 1 ? " ro" : " rw", s.f_flags & 2 ? " nosuid" : "", s.f_flags & 4 ? " nodev" : "", s.f_flags & 8 ? " noexec" : "", s.f_flags & 1024 ? " noatime" : "", s.f_flags & 2048 ? " nodiratime" : "", s.f_flags & 4096 ? " relatime" : ""); }
 /* The values that fsconfig accepts, before anything is made. */
 static void options(void) {
