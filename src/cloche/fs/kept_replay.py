@@ -63,6 +63,10 @@ class Replay:
         self.stood: dict[bytes, TmpfsDir] = {}  # directories in place of those that the host has not any more
         self.places: list[tuple[TmpfsDir, bytes, TmpfsInode]] = []  # names of the lost, where they were
         self.lost_names: list[tuple[int, bytes, int]] = []  # directory, name, label
+        # where files of the host were that the layer has changed or renamed
+        self.origins: set[bytes] = {
+            bytes_at(row, 4) for row in state.files.values() if row[3] == ORIGIN_STARTED
+        }
 
     def run(self) -> None:
         """Restore everything. Raises LinuxError."""
@@ -381,8 +385,9 @@ class Replay:
         above = origin_of(directory, self.paths)
         if above is None:
             return False  # nor had it the directory
-        first = self.state.firsts.get(above + b"/" + name if above else name)
-        return first is not None and first.mode != 0
+        path = above + b"/" + name if above else name
+        first = self.state.firsts.get(path)
+        return path in self.origins or (first is not None and first.mode != 0)
 
     def _put(self, directory: TmpfsDir, name: bytes, inode: TmpfsInode) -> None:
         """Make a name."""
