@@ -19,7 +19,8 @@ SECONDS = (
     3600 if os.environ.get("CLOCHE_SLOW") == "1" else 60 if IS_EMULATED else 3
 )  # a worker makes 500 calls
 SEED = int(os.environ.get("CLOCHE_SEED", "1"))
-PROCESSES = 4
+PROCESSES = 2 if IS_EMULATED else 4
+SLOWER = 20 if IS_EMULATED else 1  # a signal each 5 ms would leave the workers no time
 # Numbers that may differ between two moments at rest: blanks in the pool, files opened ahead, free lists, fragments.
 SPARE_DESCRIPTORS = 40
 SPARE_MIB = 64
@@ -63,7 +64,7 @@ def test_calls_with_typed_arguments(folder: Path, tmp_path: Path, options: tuple
     shared.mkdir(mode=0o777)
     shared.chmod(0o777)
     # Copies: root's calls may change the very file that is run, or take its mode away.
-    typed = f"$3 $1 $2 {PROCESSES} /v </dev/null; echo status $?; /dev/shm/alive; read line"
+    typed = f"$3 $1 $2 {PROCESSES} /v {SLOWER} </dev/null; echo status $?; /dev/shm/alive; read line"
     runs = f"run {SEED} {max(SECONDS // 2, 1)} ./typed; run {SEED + 1000} {SECONDS} /dev/shm/second"
     script = f"cp typed /dev/shm/second; cp alive /dev/shm/alive; run() {{ {typed}; }}; {runs}"
     command = [*cloche_command(*options, "-v", f"{shared}:/v:rw"), "sh", "-c", script]

@@ -1,6 +1,8 @@
 /* A fuzzer that knows types: random system calls whose arguments are of the kind that each parameter wants.
 
-       typed SEED SECONDS PROCESSES [DIRECTORY]
+       typed SEED SECONDS PROCESSES [DIRECTORY [SLOWER]]
+
+   Where calls take about SLOWER times as long as on a processor, all that it waits for may take that much longer.
 
    Workers of one to three threads own a descriptor of every kind, memory with holes, children; each makes a few hundred
    calls and ends.  All of it happens in namespaces of its own, so that whatever signals it sends and objects it leaves stay
@@ -44,6 +46,7 @@ struct shared {
 static struct shared *shared;
 static char *arena, *read_only, *nowhere; /* `nowhere` is PROT_NONE */
 static pid_t children[4];
+static unsigned slower = 1;
 static int channel[2]; /* a pipe whose buffer is full of bytes */
 static __thread uint64_t state;
 static __thread long context; /* of asynchronous I/O */
@@ -204,7 +207,7 @@ static void *run(void *from)
 static void work(int worker, uint64_t from, const char *directory)
 {
     struct sigaction plain = {.sa_handler = SIG_DFL}, handled = {.sa_handler = on_signal}, ignored = {.sa_handler = SIG_IGN};
-    struct itimerval often = {{0, 5000}, {0, 5000}}; /* nothing is waited for longer */
+    struct itimerval often = {{0, 5000 * slower}, {0, 5000 * slower}}; /* nothing is waited for longer */
     struct thread threads[3];
     pthread_t ids[3];
     int count = one_in(3) ? 3 : one_in(2) ? 2 : 1;
@@ -292,7 +295,7 @@ static int direct(uint64_t from, int seconds, int processes, const char *directo
                 workers[i].pid = pid > 0 ? pid : 0;
                 workers[i].since = now_us();
                 started += pid > 0;
-            } else if (now_us() - workers[i].since > 1500000) {
+            } else if (now_us() - workers[i].since > 1500000UL * slower) {
                 kill(workers[i].pid, SIGKILL);
                 workers[i].since = now_us();
                 lost++;
@@ -342,6 +345,7 @@ int main(int argc, char **argv)
     }
     int processes = atoi(argv[3]), status;
     const char *directory = argc > 4 ? argv[4] : "/tmp/typed";
+    slower = argc > 5 ? atoi(argv[5]) : 1;
     shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     arena = mmap(NULL, (PAGES + 2) * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     munmap(arena + PAGES * PAGE, 2 * PAGE);
