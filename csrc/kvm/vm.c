@@ -302,6 +302,7 @@ long prepare(const struct boot *boot)
     long at = call6(__NR_mmap, LOOP_BASE, LOOP_SIZE, 3, 0x4032, -1, 0); /* private, fixed, anonymous, without reserve */
     if (at != (long)LOOP_BASE)
         return at;
+    call3(__NR_madvise, LOOP_BASE, LOOP_SIZE, MADV_NOHUGEPAGE); /* each process touches a few pages of each of its parts */
     LOOP->vm = -1;
     if (control(KVM_FD, KVM_GET_API_VERSION, 0) != KVM_API_VERSION)
         return -95; /* EOPNOTSUPP */
