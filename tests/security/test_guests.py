@@ -14,12 +14,11 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.guest.harness import cloche_command, strict
+from tests.guest.harness import IS_EMULATED, TIMEOUT_S, cloche_command, strict
 
 from cloche.platform import layout
 
 PROGRAMS = Path(__file__).parent / "programs"
-TIMEOUT_S = 150
 MIB = 1 << 20
 # The sentry at its largest: its own code and the memory that `cloche.mm.quota` lets guests use in it, with some slack
 # for errors of the estimates there.
@@ -440,7 +439,12 @@ def test_one_call_holds_nobody_for_long(folder: Path, kind: str) -> None:
     """One call holds no other program, and the meter allows 40 ms of processor time: each of these took more, or
     nearly so, in one piece.
     """
-    result = sandbox(folder, f"./holders {kind} && ./holders {kind}", strict_ms=40, timeout=110)
+    result = sandbox(
+        folder,
+        f"./holders {kind} && ./holders {kind}",
+        strict_ms=40,
+        timeout=TIMEOUT_S if IS_EMULATED else 110,
+    )
     assert result.status == 0, result
     assert "served meanwhile" in result.lines, result
 
