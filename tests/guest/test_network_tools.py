@@ -19,12 +19,15 @@ echo 0 > /proc/sys/net/ipv4/ip_forward  # the host's, which engines turn on, is 
 ip link set lo up
 for words in a '-4 addr' '-6 addr show lo' '-s link' '-d link show lo' 'link show eth0' route '-6 route' \\
     'route show table all' '-6 route show table local' 'route get 127.0.0.1' 'route get 127.0.0.5' 'route get 8.8.8.8' \\
-    '-6 route get ::1' rule '-6 rule' neigh '-j addr' '-o addr' maddr netconf 'link show type bridge' '-br link' \\
+    '-6 route get ::1' rule '-6 rule' neigh '-j addr' '-o addr' maddr 'link show type bridge' '-br link' \\
     '-br addr' nexthop; do
     echo "$ ip $words"
     ip $words 2>&1
     echo "= $?"
 done
+ip netconf >conf
+echo "= $?"
+sed '/^inet6/s/ mc_forwarding off//' conf  # a kernel without CONFIG_IPV6_MROUTE does not tell of it
 tc qdisc
 tc filter show dev lo
 bridge link
