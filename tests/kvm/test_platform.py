@@ -2,6 +2,7 @@
 
 import os
 import re
+from typing import Final
 
 import pytest
 
@@ -88,6 +89,37 @@ def test_busybox_and_a_static_program(kvm_machine: Machine) -> None:
         and done.stdout.startswith(b"HELLO\nhello 1 ")
         and done.stdout.endswith(b"direct\n3\n")
     ), done
+
+
+PROCESSES: Final = """
+import glob, os, statistics, subprocess
+sandbox = subprocess.Popen(
+    ["cloche", "run", "--platform", "kvm", "--", "bash", "-c", "for i in 1 2 3 4 5 6; do sleep 600 & done; echo up; wait"],
+    stdout=subprocess.PIPE,
+)
+assert sandbox.stdout.readline() == b"up\\n"
+private = []
+for path in glob.glob("/proc/[0-9]*"):
+    try:
+        links = {os.readlink(fd) for fd in glob.glob(path + "/fd/*")}
+        lines = open(path + "/smaps_rollup").read().splitlines()
+    except OSError:
+        continue
+    if "anon_inode:kvm-vm" in links:
+        private.append(sum(int(line.split()[1]) for line in lines if line.startswith("Private_")))
+sandbox.terminate()
+sandbox.wait()
+print(len(private), round(statistics.median(private)))
+"""
+
+
+@pytest.mark.timeout(SLOW_S + 120)
+def test_memory_of_a_process(kvm_machine: Machine) -> None:
+    """What a process of the host with a machine has for itself, though its table of virtual CPUs is a large one."""
+    done = kvm_machine.run(["python", "-c", PROCESSES], timeout_s=SLOW_S, cwd="/opt")
+    assert done.status == 0, done
+    count, private_kb = map(int, done.stdout.split())
+    assert count >= 6 and 0 < private_kb < 4096, done
 
 
 @pytest.mark.timeout(SLOW_S + 120)

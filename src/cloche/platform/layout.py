@@ -191,6 +191,7 @@ INFO_FD: Final = 5
 KVM_FD: Final = 6
 VM_FD: Final = 0
 FIRST_CPU_FD: Final = 64
+MAX_CPU_FDS: Final = 4096  # in one address space: one for each of its threads
 
 # Tags of the platform's own descriptors in epoll; smaller numbers are tokens of Platform.add_fd.
 TAG_LISTENER: Final = 1 << 40

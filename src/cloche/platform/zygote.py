@@ -59,12 +59,14 @@ from cloche.platform.layout import (
     DATA_OFFSET,
     END_ADDRESS,
     EV_PROCESS_DIED,
+    FIRST_CPU_FD,
     FPPTR_OFFSET,
     FRAME_MAX,
     INFO_BASE,
     INFO_SIZE,
     INTERRUPT_SIGNAL,
     KVM_FD,
+    MAX_CPU_FDS,
     MAX_FILTER,
     MAX_START_OPS,
     MIN_ADDRESS,
@@ -274,10 +276,11 @@ class _Start:
         if not 0 <= stack[1] < _STACK_BYTES:  # no limit is -1
             stack = _STACK_BYTES, _STACK_BYTES
         files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        wanted = FIRST_CPU_FD + MAX_CPU_FDS if self._has_kvm else _FILES
         for kind, limits in (
             (RLIMIT_CORE, (1, 1)),
             (RLIMIT_STACK, stack),
-            (RLIMIT_NOFILE, (min(files, _FILES) if files >= 0 else _FILES, files)),
+            (RLIMIT_NOFILE, (min(files, wanted) if files >= 0 else wanted, files)),
         ):
             self._call(0, SYS_prlimit64, 0, kind, self._point(struct.pack("<2q", *limits)), 0)
         self._call(3, SYS_close_range, 0, SOCK_FD - 1, 0)
