@@ -21,7 +21,7 @@ from tests.kvm.test_guest_programs import differences, forbidden_calls
 IS_SLOW: Final = os.environ.get("CLOCHE_SLOW") == "1"
 PAGE: Final = (ROOT / "docs" / "kvm.md").read_text()
 FAMILY_S: Final = 900
-FILE_S: Final = 3000
+FILE_S: Final = 4500
 slow = pytest.mark.skipif(not IS_SLOW, reason="the long run: CLOCHE_SLOW=1 (make kvm-all)")
 
 
