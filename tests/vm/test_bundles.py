@@ -43,7 +43,7 @@ def test_a_scope_and_its_limits(guest: Guest) -> None:
     $CLOCHE delete --force one
     gone test-one.scope; test ! -e $g; $CLOCHE list -q
     """
-    more, tasks = (64 + 256) << 20, 9 + 128
+    more, tasks = (64 + 256) << 20, 2 * 9 + 128
     again, many = (100 + 256) << 20, 20 + 128
     assert guest.lines(in_bundle(script)) == [
         "CPUQuotaPerSecUSec=500ms",
@@ -105,4 +105,4 @@ P
     """
     place, tasks = guest.lines(script, is_user=True)
     assert place == "0::/user.slice/user-1000.slice/user@1000.service/user.slice/test-one.scope"
-    assert tasks == f"TasksMax={9 + 128}"
+    assert tasks == f"TasksMax={2 * 9 + 128}"

@@ -16,7 +16,7 @@ def test_a_scope_and_its_limits(hybrid: Guest) -> None:
     $CLOCHE delete --force one
     gone test-one.scope; find /sys/fs/cgroup/ -name test-one.scope
     """
-    more, tasks = (64 + 256) << 20, 9 + 128
+    more, tasks = (64 + 256) << 20, 2 * 9 + 128
     assert hybrid.lines(in_bundle(script)) == [
         *(f"MemoryLimit={more}", "Slice=made.slice", f"TasksMax={tasks}"),
         *(str(more), str(tasks), "50000", str((100 + 256) << 20)),

@@ -149,6 +149,8 @@ class Monitor:
 
         spec = self.spec
         tasks = spec.max_tasks if spec.max_tasks < DEFAULT_TASKS else 0
+        if spec.platform == "kvm":
+            tasks *= 2  # the host's kernel has a thread for each machine, and each process has a machine
         self.group = create(Limits(max(spec.memory_bytes, 0), spec.cpus, tasks))
         if self.group is not None:
             spec.is_placed = True

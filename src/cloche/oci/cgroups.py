@@ -3,7 +3,7 @@ driver (`systemd.py`) the groups are a scope's, and what is here enters, limits 
 
 A container's anchor, its monitor and every part of its sandbox are in them, so the figures that engines read there
 are the container's. The sentry keeps the limits of the bundle exactly, for what the programs use; the host's limits
-here are those plus what the parts take themselves (`OVERHEAD_BYTES`, `OVERHEAD_TASKS`).
+here are those plus what the parts take themselves (`OVERHEAD_BYTES`, `host_tasks`).
 """
 
 import os
@@ -280,6 +280,15 @@ def weight(shares: int) -> int:
     return max(1, min(10000, 1 + (shares - 2) * 9999 // 262142))
 
 
+def host_tasks(limit: int) -> int:
+    """How many tasks of the host a container may take whose programs may have `limit`.
+
+    With the platform kvm, which a later `update` does not know of, the host's kernel has a thread for each machine
+    (kvm-nx-lpage-recovery), and each process has a machine.
+    """
+    return 2 * limit + OVERHEAD_TASKS
+
+
 def _rows(resources: dict[str, Any], *, is_v2: bool) -> list[tuple[str, str, str]]:
     """(controller, file, text) of what a bundle's `linux.resources` limits."""
     rows: list[tuple[str, str, str]] = []
@@ -296,7 +305,7 @@ def _rows(resources: dict[str, Any], *, is_v2: bool) -> list[tuple[str, str, str
         rows.append(("memory", "memory.low" if is_v2 else "memory.soft_limit_in_bytes", str(reservation)))
     pids = (resources.get("pids") or {}).get("limit")
     if pids:
-        rows.append(("pids", "pids.max", str(pids + OVERHEAD_TASKS) if pids > 0 else "max"))
+        rows.append(("pids", "pids.max", str(host_tasks(pids)) if pids > 0 else "max"))
     cpu = resources.get("cpu") or {}
     shares, quota, period = cpu.get("shares"), cpu.get("quota"), cpu.get("period")
     if cpu.get("idle") is not None:  # while it is, the kernel takes no other weight

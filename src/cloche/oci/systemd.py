@@ -94,7 +94,7 @@ def _limits(resources: dict[str, Any], *, is_v2: bool) -> list[tuple[str, Varian
         rows.append(("MemoryLow", ("t", reservation)))
     tasks = (resources.get("pids") or {}).get("limit")
     if tasks:
-        rows.append(("TasksMax", ("t", tasks + cgroups.OVERHEAD_TASKS if tasks > 0 else _INFINITY)))
+        rows.append(("TasksMax", ("t", cgroups.host_tasks(tasks) if tasks > 0 else _INFINITY)))
     cpu = resources.get("cpu") or {}
     shares, quota, period = cpu.get("shares"), cpu.get("quota"), cpu.get("period")
     if shares and shares > 0:

@@ -76,7 +76,7 @@ def test_limits_have_room_for_our_own(mount: Path) -> None:
     }
     cgroups.limit(made, resources, str(mount))
     written = [(mount / controller / "box" / name).read_text() for controller, name in rows]
-    assert written == [str((6 << 20) + cgroups.OVERHEAD_BYTES), str(2 + cgroups.OVERHEAD_TASKS), "7", "9"]
+    assert written == [str((6 << 20) + cgroups.OVERHEAD_BYTES), str(2 * 2 + cgroups.OVERHEAD_TASKS), "7", "9"]
 
 
 BLOCK_IO: dict[str, Any] = {

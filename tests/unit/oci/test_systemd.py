@@ -143,7 +143,7 @@ def test_limits_of_version_2() -> None:
     assert limits(resources) == {
         "MemoryMax": ("t", (6 << 20) + cgroups.OVERHEAD_BYTES),
         "MemoryLow": ("t", 4096),
-        "TasksMax": ("t", 2 + cgroups.OVERHEAD_TASKS),
+        "TasksMax": ("t", 2 * 2 + cgroups.OVERHEAD_TASKS),
         "CPUWeight": ("t", cgroups.weight(1024)),
         "CPUQuotaPeriodUSec": ("t", 100_000),
         "CPUQuotaPerSecUSec": ("t", 130_000),
@@ -274,7 +274,7 @@ def test_limits_change(manager: Manager, tmp_path: Path) -> None:
     record = Record(str(tmp_path), "x")
     record.unit, record.bus = "docker-x.scope", manager.path
     systemd.update(record, {"pids": {"limit": 5}})
-    rows = [("TasksMax", ("t", 5 + cgroups.OVERHEAD_TASKS))]
+    rows = [("TasksMax", ("t", 2 * 5 + cgroups.OVERHEAD_TASKS))]
     assert manager.called("SetUnitProperties") == [("docker-x.scope", True, rows)]
     manager.refusals["SetUnitProperties"] = [f"{NAME}.NoSuchUnit"]
     with pytest.raises(OciError, match="docker-x.scope: no SetUnitProperties"):
