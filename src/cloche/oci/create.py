@@ -395,13 +395,16 @@ def _start(begun: Begun, pid: int, spec: SandboxSpec, terminal: int) -> None:
     try:
         egress = None if spec.egress is None else packed(spec.egress)
         say(link, (pid, dump(spec), egress), [terminal] if terminal >= 0 else [])
+    except (BrokenPipeError, ConnectionResetError):
+        pass  # it has died; it may have said why
+    try:
         while True:
             data = link.recv(65536)
             if not data:
                 break
             text += data
-    except (BrokenPipeError, ConnectionResetError):
-        pass  # it has died
+    except ConnectionResetError:
+        pass
     begun.drop()
     status, problem = (
         json.loads(text.decode()) if text else (125, _last_line(begun.record) or "the monitor died")

@@ -24,7 +24,9 @@ def say(link: socket.socket, value: Any, fds: list[int]) -> None:
     data = marshal.dumps(value)
     text = len(data).to_bytes(_LENGTH_BYTES, "little") + data
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", fds))] if fds else []
-    link.sendall(text[link.sendmsg([text], rights) :])
+    sent = link.sendmsg([text], rights)
+    if sent < len(text):  # not even nothing is to be sent to one that has answered already, and gone
+        link.sendall(text[sent:])
 
 
 def hear(link: socket.socket) -> tuple[Any, list[int]]:
