@@ -506,6 +506,46 @@ def test_events_tell_of_what_memory_ended(tmp_path: Path, root: Path) -> None:
             listener.stdout.close()
 
 
+def test_events_tell_of_what_the_host_ended(cloche: Runtime, tmp_path: Path, root: Path) -> None:
+    """Of a program that the host's kernel has ended, for the group had no more memory: cloche itself has no limit here."""
+    bundle = make_bundle(tmp_path / "b", root, "sh", "-c", "tail /dev/zero; exec sleep 1000")
+    ident = f"host-oom-{os.getpid()}"
+    cloche.make(ident, bundle)
+    group = memory_group(cloche, ident)
+    is_unified = (group / "memory.max").exists()
+    used = int((group / ("memory.current" if is_unified else "memory.usage_in_bytes")).read_text())
+    limit = group / ("memory.max" if is_unified else "memory.limit_in_bytes")
+    limit.write_text(str(used + (64 << 20)))
+    words = [RUNTIME, "--root", str(cloche.root), "events", "--interval", "100ms", ident]
+    listener = subprocess.Popen([program("timeout"), str(WAIT_S), *words], stdout=subprocess.PIPE)
+    assert listener.stdout is not None
+    try:
+        kinds = [json.loads(listener.stdout.readline())["type"]]
+        assert cloche("start", ident).status == 0
+        while kinds[-1] != "oom":
+            kinds.append(json.loads(listener.stdout.readline())["type"])
+        assert cloche.state(ident)["status"] == "running"
+        assert int(limit.read_text()) == used + (64 << 20) & ~4095  # nobody was to be told
+    finally:
+        cloche("delete", "--force", ident)
+        listener.terminate()
+        listener.wait(WAIT_S)
+        listener.stdout.close()
+
+
+def memory_group(runtime: Runtime, ident: str) -> Path:
+    """Where the control group of a container is."""
+    rows = [
+        line.split(":", 2)
+        for line in Path(f"/proc/{runtime.state(ident)['pid']}/cgroup").read_text().splitlines()
+    ]
+    found = {name: path for _number, names, path in rows for name in names.split(",")}
+    mount = Path("/sys/fs/cgroup")
+    return (
+        mount / "memory" / found["memory"].lstrip("/") if "memory" in found else mount / found[""].lstrip("/")
+    )
+
+
 def test_systemd_s_driver_where_there_is_no_systemd(tmp_path: Path, root: Path) -> None:
     if Path("/run/systemd/system").is_dir():
         pytest.skip("systemd runs here")

@@ -159,7 +159,8 @@ class Control(Answers, FdWatcher):
         self.is_writing: bool = False
         self.shutdown_ident: int = -1  # the request for the end, which is answered last
         self.told_at_ns: int = 0  # when the monitor was last told that layers are being written
-        self.oom_kills: dict[str, int] = {}  # number of kills that were reported, by container
+        # number of kills that were reported, and of those of them that were the host's, by container
+        self.oom_kills: dict[str, tuple[int, int]] = {}
         kernel.hooks.container_ended = self.container_ended
         kernel.hooks.at_group_exit["news"] = self.group_exits
 
@@ -191,17 +192,18 @@ class Control(Answers, FdWatcher):
         """An event of a request."""
         self.send(protocol.event(ident, name, fields))
 
-    def tell(self, container: Container, name: str) -> None:
+    def tell(self, container: Container, name: str, *, by_host: bool = False) -> None:
         """Send an event of a container to every request for events."""
         for ident in self.listening:
-            self.event(ident, name, {"container": container.ident})
+            self.event(ident, name, {"container": container.ident, "by_host": by_host})
 
     def group_exits(self, group: ThreadGroup) -> None:
         """Tell of a process that was ended for want of memory."""
         container = group.container
-        if container.oom_kills > self.oom_kills.get(container.ident, 0):
-            self.oom_kills[container.ident] = container.oom_kills
-            self.tell(container, requests.OOM)
+        kills, by_host = self.oom_kills.get(container.ident, (0, 0))
+        if container.oom_kills > kills:
+            self.oom_kills[container.ident] = container.oom_kills, container.host_kills
+            self.tell(container, requests.OOM, by_host=container.host_kills > by_host)
 
     # -- in --------------------------------------------------------------------------------------------
     def fd_ready(self, token: int, events: int) -> None:
@@ -434,6 +436,8 @@ class Control(Answers, FdWatcher):
         """Finish a container that was made: prepare its streams for the start, and answer. Raises LinuxError,
         OSError.
         """
+        # After the hook that counts the host's kills in this container.
+        self.kernel.hooks.at_group_exit["news"] = self.kernel.hooks.at_group_exit.pop("news")
         roles = [requests.stream_role(number) for number in range(requests.MAX_STREAMS)]
         streams = Streams(container, spec, [_taken(given, role) for role in roles])
         container.stdio = streams.files

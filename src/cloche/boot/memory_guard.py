@@ -263,6 +263,7 @@ class HostKills:
             if group.end.fatal_status >= 0:
                 return  # it was to end anyway
             self.container.oom_kills += 1
+            self.container.host_kills += 1
             if not self.is_quiet:
                 name = group.leader.comm.decode(errors="replace") if group.leader is not None else "?"
                 sys.stderr.write(

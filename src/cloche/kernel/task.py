@@ -545,6 +545,7 @@ class Container:
         self.memory_limit: int = -1  # bytes; -1: none
         self.cpu_limit: float = 0.0  # processors; 0: no limit
         self.oom_kills: int = 0
+        self.host_kills: int = 0  # those of them that were the host's kernel's
         self.exit_status: int = -1  # wait status of the first program, once it is gone
         self.family: tuple[int, int] = (0, 0)  # of its processes: see `Platform.new_family`
         self.is_paused: bool = False

@@ -429,6 +429,17 @@ def limit(groups: list[str], resources: dict[str, Any], mount: str = MOUNT) -> N
             raise OciError(f"cannot write {text} to {name}: {error.strerror}") from None
 
 
+def open_kills(groups: list[str]) -> int:
+    """Open the file in which the host's kernel counts whom it has ended for want of memory; -1: there is none."""
+    group = group_of(groups, "memory")
+    for name in ("memory.events", "memory.oom_control"):
+        try:
+            return os.open(os.path.join(group, name), os.O_RDONLY | os.O_CLOEXEC) if group else -1
+        except OSError:
+            pass  # of the other version
+    return -1
+
+
 def group_of(groups: list[str], controller: str, mount: str = MOUNT) -> str:
     """The directory in a controller's hierarchy; empty if there is none."""
     if is_unified(mount):

@@ -232,6 +232,10 @@ class Members:
         member.roles, member.share = roles, share
         member.share_with = protocol.take_text(fields, "share_with")
         member.streams = [os.dup(fd) for fd in message.fds[:-1]]
+        kills = cgroups.open_kills(record.groups)
+        if kills >= 0:
+            member.streams.append(kills)
+            member.roles.append("oom")
         if spec.has_terminal and member.streams:
             held.terminal = os.dup(member.streams[0])
         self.by_name[name] = member

@@ -32,7 +32,7 @@ from cloche.oci.records import Record
 from cloche.oci.uts import host_name
 from cloche.platform import hostsys
 from cloche.wire import protocol, requests
-from cloche.wire.protocol import Fields, Message, ProtocolError, take_int
+from cloche.wire.protocol import Fields, Message, ProtocolError, take_bool, take_int
 
 if TYPE_CHECKING:
     from cloche.oci.trust import Trust
@@ -63,12 +63,16 @@ class OciMonitor:
         status = STATUS_KILLED
         if spec.egress is not None and spec.egress.needs_authority:
             self._believe(spec, spec.egress)
+        spec.oom_fd = cgroups.open_kills(self.record.groups)
         try:
             self.sandbox = launch(spec, streams, keeper=keeper)
         except (LaunchError, OSError) as failure:
             self._tell(125, str(failure))
             self.anchor.end(status)
             return
+        finally:
+            if spec.oom_fd >= 0:
+                os.close(spec.oom_fd)
         for fd in streams:
             if fd > 2 and fd != self.anchor.terminal:
                 os.close(fd)
@@ -207,6 +211,8 @@ class OciMonitor:
         if now < self.oom_told_s.get(name, 0.0) + _OOM_EVERY_S:
             return
         self.oom_told_s[name] = now
+        if take_bool(news.fields, "by_host"):
+            return  # the engine has seen it, too
         member = self.members.by_name.get(name)
         oom.report((member.record if member is not None else self.record).groups, self.record.groups)
 

@@ -33,7 +33,7 @@ def test_a_kill_by_the_host(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         ended.end.status = 9
         watch.group_exits(ended)
         watch.group_exits(group)  # an ordinary SIGKILL
-    assert container.oom_kills == 1
+    assert (container.oom_kills, container.host_kills) == (1, 1)
     assert capsys.readouterr().err.count("\n") == 1
 
 
