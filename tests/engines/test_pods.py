@@ -284,7 +284,9 @@ def test_memory(node: Node) -> None:
                 pod, name, "large", "bb:1", *command, memory=60 << 20, pid_mode=PID_CONTAINER
             )
             wait_until(lambda large=large: kubelet.exit_code(large) is not None)  # type: ignore[misc]
-            assert (kubelet.exit_code(large), kubelet.reason(large)) == (137, "OOMKilled"), runtime
+            # With runc containerd may see the end before it hears of the memory.
+            reasons = ("OOMKilled", "Error") if runtime == "runc" else ("OOMKilled",)
+            assert kubelet.exit_code(large) == 137 and kubelet.reason(large) in reasons, runtime
             assert kubelet.execute(other, "true")[0] == 0
         finally:
             kubelet.remove_pod(pod)
