@@ -1,5 +1,6 @@
 """Every C program in tests/guest/programs behaves in cloche as on the host."""
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,32 @@ def test_program(source: Path, built: Path, tmp_path: Path) -> None:
     compare(
         [f"./{program.name}"], tmp_path, files=(program,), status=status, options=options, own_network=own
     )
+
+
+def does_first_claim_decide() -> bool:
+    """Whether this host's kernel lets the newest socket of a UDP port decide whether it is shared (Linux 6.17 does)."""
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as alone,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as shared,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as new,
+    ):
+        alone.bind(("127.0.0.1", 0))
+        for each, address in ((shared, "127.0.0.2"), (new, "0.0.0.0")):
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            try:
+                each.bind((address, alone.getsockname()[1]))
+            except OSError:
+                return False
+    return True
+
+
+def test_udp_ports_of_which_some_are_shared(built: Path, tmp_path: Path) -> None:
+    if does_first_claim_decide():
+        pytest.skip(
+            "this kernel's UDP lets one socket of a port decide for all: tests/unit/net/test_ports.py only"
+        )
+    program = compile_program(PROGRAMS / "inet_bind_random.c", built)
+    compare([f"./{program.name}", "mixed"], tmp_path, files=(program,), own_network=True)
 
 
 def test_large_files_of_a_lower_layer(built: Path, tmp_path: Path) -> None:

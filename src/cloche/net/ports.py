@@ -37,7 +37,6 @@ class Hold:
         self.is_automatic: bool = False  # chosen by connect: shared with other connections
         self.ends_ns: int = 0  # of TIME_WAIT; 0: held by a socket
         self.bound_ifindex: int = 0
-        self.is_last: bool = False  # compared after the others (sk_add_node_rcu)
 
     def copy(self) -> "Hold":
         """A copy with the present address and owner."""
@@ -162,13 +161,14 @@ class PortTable:
         return other.addr == ANY6 or (other.addr == ANY4 and is_mapped)
 
     def _conflicts_udp(self, new: Hold, others: dict[Hold, None]) -> bool:
-        """udp_lib_lport_inuse: the first claim that overlaps decides, IPv6 ones with SO_REUSEPORT last."""
-        for is_last in (False, True):
-            for other in others if is_last else reversed(others):
-                if other.is_last is not is_last or other is new or not _may_meet(new, other):
-                    continue
-                if not (new.does_reuse and other.does_reuse) and overlap(new, other):
-                    return not (new.does_reuse_port and other.does_reuse_port and new.uid == other.uid)
+        """udp_lib_lport_inuse: every claim that overlaps must agree (until Linux 6.18 the first one decided)."""
+        for other in others:
+            if other is new or not _may_meet(new, other) or (new.does_reuse and other.does_reuse):
+                continue
+            if overlap(new, other) and not (
+                new.does_reuse_port and other.does_reuse_port and new.uid == other.uid
+            ):
+                return True
         return False
 
     def _is_taken(self, new: Hold) -> bool:
@@ -207,7 +207,6 @@ class PortTable:
         if at is None:
             at = {}
             self.holds[hold.port] = at
-        hold.is_last = hold.is_v6 and hold.does_reuse_port
         at[hold] = None
 
     def free_port(self, hold: Hold) -> int:

@@ -1,11 +1,12 @@
 /* Which binds and listens go together: random ones on two ports, of IPv4, IPv6 and mapped addresses, with and without
-   SO_REUSEADDR, SO_REUSEPORT, IPV6_V6ONLY, in a network of its own.  Then ports of the kernel's choice when they are few. */
+   SO_REUSEADDR, SO_REUSEPORT, IPV6_V6ONLY, in a network of its own.  Then ports of the kernel's choice when they are few.
+   With an argument some UDP sockets have SO_REUSEPORT and others of the same port have not: kernels differ there. */
 #include "inet_common.h"
 #include <net/if.h>
 static unsigned long rs;
 static unsigned rnd(unsigned n) { rs = rs * 6364136223846793005UL + 1442695040888963407UL; return (rs >> 33) % n; }
 static const char *addrs[] = {"0.0.0.0", "127.0.0.1", "127.0.0.2", "::", "::1", "::ffff:0.0.0.0", "::ffff:127.0.0.1"};
-int main(void) {
+int main(int argc, char **argv) {
     struct ifreq lo = {.ifr_name = "lo", .ifr_flags = IFF_UP};
     unshare(CLONE_NEWUSER | CLONE_NEWNET);
     SHOW(ioctl(socket(AF_INET, SOCK_DGRAM, 0), SIOCSIFFLAGS, &lo));
@@ -21,6 +22,7 @@ int main(void) {
                 fam[n] = ai < 3 ? AF_INET : AF_INET6;
                 s[n] = socket(fam[n], udp ? SOCK_DGRAM : SOCK_STREAM, 0);
                 int one = 1, r1 = rnd(2), r2 = (rnd(4) == 0) && (seed % 2 || udp), r3 = rnd(4) == 0, p = base + rnd(2), r;
+                if (udp && argc < 2) r2 = seed % 2;
                 if (r1) setsockopt(s[n], SOL_SOCKET, SO_REUSEADDR, &one, 4);
                 if (r2) setsockopt(s[n], SOL_SOCKET, SO_REUSEPORT, &one, 4);
                 if (r3 && fam[n] == AF_INET6) setsockopt(s[n], IPPROTO_IPV6, IPV6_V6ONLY, &one, 4);
@@ -30,7 +32,7 @@ int main(void) {
                 n++;
             } else if (op < 7 && n && !udp) { int i = rnd(n); int r = listen(s[i], 5); printf("%d.%d listen: %s\n", seed, i, err(r)); }
             else if (op == 10 && n) { int i = rnd(n); close(s[i]); printf("%d.%d close\n", seed, i); s[i] = s[n-1]; fam[i] = fam[n-1]; n--; }
-            else if (n) { int i = rnd(n), v = rnd(2), o = rnd(2) ? SO_REUSEADDR : SO_REUSEPORT; setsockopt(s[i], SOL_SOCKET, o, &v, 4); printf("%d.%d set %d %d\n", seed, i, o, v); }
+            else if (n) { int i = rnd(n), v = rnd(2), o = rnd(2) || (udp && argc < 2) ? SO_REUSEADDR : SO_REUSEPORT; setsockopt(s[i], SOL_SOCKET, o, &v, 4); printf("%d.%d set %d %d\n", seed, i, o, v); }
         }
         while (n) close(s[--n]);
     }

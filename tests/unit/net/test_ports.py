@@ -65,6 +65,15 @@ def test_reuse_port_is_for_one_user() -> None:
     assert table.conflicts(other)
 
 
+def test_every_udp_claim_must_agree() -> None:
+    """The newest, with which it could be shared, does not decide for the others."""
+    table = PortTable(is_tcp=False)
+    table.insert(hold(LOOPBACK4))
+    table.insert(hold(OTHER4, reuse_port=True))
+    assert not table.conflicts(hold(OTHER4, reuse_port=True))
+    assert table.conflicts(hold(ANY4, reuse_port=True))
+
+
 def test_ephemeral_ports_run_out() -> None:
     table = PortTable(is_tcp=True)
     table.low, table.high = 40000, 40003
