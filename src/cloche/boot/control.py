@@ -192,10 +192,13 @@ class Control(Answers, FdWatcher):
         """An event of a request."""
         self.send(protocol.event(ident, name, fields))
 
-    def tell(self, container: Container, name: str, *, by_host: bool = False) -> None:
+    def tell(self, container: Container, name: str) -> None:
         """Send an event of a container to every request for events."""
+        self._tell(name, {"container": container.ident})
+
+    def _tell(self, name: str, fields: Fields) -> None:
         for ident in self.listening:
-            self.event(ident, name, {"container": container.ident, "by_host": by_host})
+            self.event(ident, name, fields)
 
     def group_exits(self, group: ThreadGroup) -> None:
         """Tell of a process that was ended for want of memory."""
@@ -203,7 +206,8 @@ class Control(Answers, FdWatcher):
         kills, by_host = self.oom_kills.get(container.ident, (0, 0))
         if container.oom_kills > kills:
             self.oom_kills[container.ident] = container.oom_kills, container.host_kills
-            self.tell(container, requests.OOM, by_host=container.host_kills > by_host)
+            is_host_s = container.host_kills > by_host
+            self._tell(requests.OOM, {"container": container.ident, "by_host": is_host_s})
 
     # -- in --------------------------------------------------------------------------------------------
     def fd_ready(self, token: int, events: int) -> None:
