@@ -21,8 +21,8 @@ static struct state *me;
 
 static void on_rt(int signo, siginfo_t *info, void *context)
 {
-    __sync_fetch_and_add(&me->queued, 1);
     __sync_fetch_and_add(&me->sum, (long)info->si_value.sival_int);
+    __sync_fetch_and_add(&me->queued, 1); /* last: the parent reads the sum once it has seen all of them */
 }
 
 static void on_alarm(int signo)
