@@ -325,6 +325,9 @@ class Control(Answers, FdWatcher):
             self._find(fields).files.request(message)
         elif name == requests.UPDATE:
             self._update(ident, fields)
+        elif name == requests.TOLD:
+            self._find(fields).container.told_kills += take_int(fields, "kills", 0, 0, 1 << 31)
+            self.reply(ident, {})
         elif name == requests.DELETE:
             self._delete(ident, fields)
         elif name == requests.SHUTDOWN:

@@ -257,7 +257,7 @@ class HostKills:
         """A process has ended: count and report it if the host has killed it for want of memory."""
         if group.container is not self.container or group.end.status & 0x7F != SIGKILL:
             return
-        count = self._count()
+        count = self._count() - self.container.told_kills
         if count > self.seen:
             self.seen = count
             if group.end.fatal_status >= 0:

@@ -546,6 +546,7 @@ class Container:
         self.cpu_limit: float = 0.0  # processors; 0: no limit
         self.oom_kills: int = 0
         self.host_kills: int = 0  # those of them that were the host's kernel's
+        self.told_kills: int = 0  # ends by the host's kernel, not of guests, by which an engine was told
         self.exit_status: int = -1  # wait status of the first program, once it is gone
         self.family: tuple[int, int] = (0, 0)  # of its processes: see `Platform.new_family`
         self.is_paused: bool = False
@@ -570,9 +571,7 @@ class Container:
 
 
 class KernelContext(Context):
-    """The context of the kernel's own operations inside a container: root of its user namespace, with every
-    capability there.
-    """
+    """The context of the kernel's own operations inside a container: root of its user namespace, all capabilities."""
 
     def __init__(self, container: Container, fs: FsContext, mount_ns: MountNamespace) -> None:
         super().__init__(container.root_credentials(), fs, mount_ns)

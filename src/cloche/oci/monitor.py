@@ -214,7 +214,9 @@ class OciMonitor:
         if take_bool(news.fields, "by_host"):
             return  # the engine has seen it, too
         member = self.members.by_name.get(name)
-        oom.report((member.record if member is not None else self.record).groups, self.record.groups)
+        kills = oom.report((member.record if member is not None else self.record).groups)
+        if kills:
+            self.sandbox.ask(requests.QUIET, requests.TOLD, {"container": name, "kills": kills})
 
     # -- requests ----------------------------------------------------------------------------------------
     def _on_request(self, client: Client, message: Message) -> bool:

@@ -1,21 +1,22 @@
 """Tells the engine that a program was ended for want of memory, where the group's own notification does so.
 
 The sentry keeps a container's limit, so the host's kernel never runs out of memory in its group, whose limit is higher;
-but engines listen there to report OOMKilled. So the group is made to run out of memory once.
+but engines listen there to report OOMKilled: with version 1 by an eventfd of memory.oom_control, with version 2 they
+watch oom_kill in memory.events. So the group is made to run out of memory once, for which a helper process is ended. It
+has memory of its own and the highest oom_score_adj; the guests, which have that, too, have none meanwhile. Nothing else
+of the group is ended, nor waits for memory.
 
-Version 1, where they have an eventfd of memory.oom_control: the group's OOM killer is switched off, its limit is set to
-its usage, and a helper process asks for more. The helper blocks, the listeners are notified, and the old settings are
-restored. No other process of the group is ended, but those that ask for memory wait meanwhile.
+Version 1: the limit is set a little above the usage, which it follows down, and the helper asks for more. (With the
+group's OOM killer switched off all would be told as well, but calls of our processes would fail with ENOMEM.)
 
-Version 2, where they watch oom_kill in memory.events: that counts only ends. So the helper has memory of its own, and
-is what the kernel ends: it has the highest oom_score_adj, and the guests, which have that, too, have none meanwhile.
-Cached files are given up, and the limit is set a little below the usage, in steps, until the kernel finds no other way.
-A step is small, and the helper has no huge pages: when the kernel looks for what to end next, up to 10,000 pages of an
-ended process still count (mmu_gather), and the group must be below its limit all the same.
+Version 2: cached files are given up, and the limit is set a little below the usage, in steps, until the kernel finds no
+other way. A step is small, and the helper has no huge pages: when the kernel looks for what to end next, up to 10,000
+pages of an ended process still count (mmu_gather), and the group must be below its limit all the same.
 """
 
 import mmap
 import os
+import select
 import signal
 import time
 from typing import Final
@@ -25,49 +26,92 @@ from cloche.oci import cgroups
 __all__ = ["report"]
 
 _SPARE_BYTES: Final = 1 << 20
-_WANTED_BYTES: Final = 64 << 20
-_STEP_BYTES: Final = 256 << 10
+_HELD_BYTES: Final = 96 << 20
+_ASKED_BYTES: Final = 64 << 20
+_LOWERED_BYTES: Final = 4 << 20  # in one step
 _PAGE: Final = 4096
 _UNLIMITED: Final = 1 << 60
-_WAIT_S: Final = 0.5
-_WAIT_V2_S: Final = 2.0
-_WANTED_V2_BYTES: Final = 96 << 20
-_LOWERED_BYTES: Final = 4 << 20  # in one step
+_WAIT_S: Final = 2.0
+_ANSWER_MS: Final = 100  # so long the limit stays while the helper asks
 
 
-def report(groups: list[str], own: list[str], mount: str = cgroups.MOUNT) -> None:
-    """A program of the container in these groups was ended.
-
-    With version 1 the caller, whose groups are `own`, leaves them meanwhile, so that it cannot block on memory itself.
+def report(groups: list[str], mount: str = cgroups.MOUNT) -> int:
+    """A program of the container in these groups was ended. Returns for how many ends by the host's kernel this has
+    caused, which are none of the container's.
     """
     group = cgroups.group_of(groups, "memory", mount)
     if not group:
-        return
-    if cgroups.is_unified(mount):
-        _report_v2(group)
-        return
-    control, limit = os.path.join(group, "memory.oom_control"), os.path.join(group, "memory.limit_in_bytes")
-    before = cgroups.read(limit).strip()
-    if not before.isdigit() or int(before) >= _UNLIMITED:
-        return
-    child = 0
-    home = cgroups.group_of(own, "memory", mount)
-    try:
-        cgroups.enter([os.path.dirname(group)])
-        cgroups.write(control, "1")
-        child = _want(group)
-        _await(group, int(before), child)
-    except OSError:
-        pass  # the engine is not told
-    finally:
-        _restore(child, (limit, before), (control, "0"))
-        try:
-            cgroups.enter([home] if home else [])
-        except OSError:
-            pass
+        return 0
+    is_unified = cgroups.is_unified(mount)
+    counter = os.path.join(group, "memory.events" if is_unified else "memory.oom_control")
+    before = _kills(counter)
+    if is_unified:
+        _report_v2(group, counter)
+    else:
+        _report_v1(group, counter)
+    return max(_kills(counter) - before, 0)
 
 
-def _restore(child: int, *rows: tuple[str, str]) -> None:
+class Helper:
+    """A process in the group that has memory of its own, asks for more when it is told to, and is ended first."""
+
+    def __init__(self, group: str) -> None:
+        """Fork it, and wait until it has its memory."""
+        hears, self.orders = os.pipe2(os.O_CLOEXEC)
+        self.answers, says = os.pipe2(os.O_CLOEXEC)
+        self.pid: int = os.fork()
+        if not self.pid:
+            try:
+                os.close(self.orders)  # else it would not notice this process's end
+                _help(group, hears, says)
+            finally:
+                os._exit(0)
+        os.close(hears)
+        os.close(says)
+        os.read(self.answers, 1)
+
+    def ask(self) -> None:
+        """Have it ask for more, and wait until it has that, or has ended, but not for long."""
+        os.write(self.orders, b"+")
+        poller = select.poll()
+        poller.register(self.answers, select.POLLIN)
+        if poller.poll(_ANSWER_MS):
+            os.read(self.answers, 1)
+
+    def has_ended(self) -> bool:
+        """Whether something has ended it."""
+        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+    def end(self) -> None:
+        """End it, and wait for that."""
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+        os.close(self.orders)
+        os.close(self.answers)
+
+
+def _help(group: str, hears: int, says: int) -> None:
+    """What the helper does, until nobody orders any more."""
+    cgroups.write("/proc/self/oom_score_adj", "1000")
+    cgroups.enter([group])
+    held = _fill(_HELD_BYTES)
+    os.write(says, b"+")
+    while os.read(hears, 1):
+        _fill(_ASKED_BYTES).close()
+        os.write(says, b"+")
+    held.close()
+
+
+def _fill(size: int) -> mmap.mmap:
+    # Private: what is shared would not be given back before the process is gone, and others be ended for it.
+    memory = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory.madvise(mmap.MADV_NOHUGEPAGE)
+    for page in range(0, size, _PAGE):
+        memory[page] = 1
+    return memory
+
+
+def _restore(group: str, helper: Helper | None, scores: dict[int, str], *rows: tuple[str, str]) -> None:
     """Write settings as they were (empty: there was none), and end the helper."""
     for path, text in rows:
         try:
@@ -75,97 +119,107 @@ def _restore(child: int, *rows: tuple[str, str]) -> None:
                 cgroups.write(path, text)
         except OSError:
             pass
-    if child:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+    if helper is not None:
+        helper.end()
+    restore_scores(group, scores)
 
 
-def _want(group: str) -> int:
-    """Fork the helper, a process in the group that asks for more memory than there is; returns its pid."""
-    pid = os.fork()
-    if pid:
-        return pid
+def _kills(counter: str) -> int:
+    """How many processes of the group the kernel has ended for want of memory."""
+    for line in cgroups.read(counter).splitlines():
+        words = line.split()
+        if len(words) == 2 and words[0] == "oom_kill" and words[1].isdigit():
+            return int(words[1])
+    return 0
+
+
+def _cached_bytes(group: str) -> int:
+    """What of the group's memory is caches of files, which the kernel gives up if it must."""
+    rows = [line.split() for line in cgroups.read(os.path.join(group, "memory.stat")).splitlines()]
+    return sum(int(row[1]) for row in rows if len(row) == 2 and row[0] in ("active_file", "inactive_file"))
+
+
+def _number(path: str) -> int:
+    text = cgroups.read(path).strip()
+    return int(text) if text.isdigit() else -1
+
+
+# -- version 1 -------------------------------------------------------------------------------------------------
+def _report_v1(group: str, counter: str) -> None:
+    limit, swappiness = os.path.join(group, "memory.limit_in_bytes"), os.path.join(group, "memory.swappiness")
+    usage = os.path.join(group, "memory.usage_in_bytes")
+    before = _number(limit)
+    if not 0 <= before < _UNLIMITED:
+        return
+    swappiness_before = cgroups.read(swappiness).strip()
+    scores: dict[int, str] = {}
+    helper: Helper | None = None
     try:
-        cgroups.enter([group])
-        memory = mmap.mmap(-1, _WANTED_BYTES)
-        for at in range(0, _WANTED_BYTES, _STEP_BYTES):
-            for page in range(at, at + _STEP_BYTES, _PAGE):
-                memory[page] = 1
-            time.sleep(0.001)
-    finally:
-        os._exit(0)
-
-
-def _await(group: str, limit_bytes: int, child: int) -> None:
-    """Wait until the group has run out of memory, or give up.
-
-    Processes that were ended may still give memory back: the limit follows the usage.
-    """
-    deadline = time.monotonic() + _WAIT_S
-    while "under_oom 1" not in cgroups.read(os.path.join(group, "memory.oom_control")):
-        used = cgroups.read(os.path.join(group, "memory.usage_in_bytes")).strip()
-        if used.isdigit() and int(used) + _SPARE_BYTES < limit_bytes:
-            limit_bytes = int(used) + _SPARE_BYTES
-            try:
-                cgroups.write(os.path.join(group, "memory.limit_in_bytes"), str(limit_bytes))
-            except OSError:
-                pass  # the usage has grown meanwhile
-        has_ended = os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-        if has_ended or time.monotonic() > deadline:
+        if not lower_scores(group, scores):
             return
-        time.sleep(0.001)
+        helper = Helper(group)
+        if swappiness_before:
+            cgroups.write(swappiness, "0")  # the helper's memory is not to go there
+        deadline = time.monotonic() + _WAIT_S
+        kills, now = _kills(counter), before
+        cached = _cached_bytes(group)
+        while time.monotonic() < deadline and _kills(counter) == kills and not helper.has_ended():
+            used = _number(usage)
+            if used < 0 or not lower_scores(group, scores, helper.pid):
+                break
+            wanted = used - cached + _SPARE_BYTES
+            cached = 0
+            if wanted < now:
+                try:
+                    cgroups.write(limit, str(wanted))  # which gives up cached files
+                    now = wanted
+                except OSError:
+                    pass  # the usage has grown meanwhile
+            helper.ask()
+    except OSError:
+        pass  # the engine is not told
+    finally:
+        _restore(group, helper, scores, (limit, str(before)), (swappiness, swappiness_before))
 
 
 # -- version 2 -------------------------------------------------------------------------------------------------
-def _report_v2(group: str) -> None:
+def _report_v2(group: str, counter: str) -> None:
     limit, swap = os.path.join(group, "memory.max"), os.path.join(group, "memory.swap.max")
     before, swap_before = cgroups.read(limit).strip(), cgroups.read(swap).strip()
     if not before.isdigit():
         return
     scores: dict[int, str] = {}
-    child = 0
+    helper: Helper | None = None
     try:
         if not lower_scores(group, scores):
             return
-        child = _want_v2(group)
+        helper = Helper(group)
         if swap_before:
             cgroups.write(swap, "0")  # the helper's memory is not to go there
         _drop_files(group)
-        deadline = time.monotonic() + _WAIT_V2_S
-        ends = _ends(group)
+        deadline = time.monotonic() + _WAIT_S
+        kills = _kills(counter)
         # The counter, not the helper's death, which may come much later: another step would end a guest.
-        while time.monotonic() < deadline and _ends(group) == ends and not _has_ended(child):
-            used = cgroups.read(os.path.join(group, "memory.current")).strip()
-            if not used.isdigit() or not lower_scores(group, scores, child):
+        while time.monotonic() < deadline and _kills(counter) == kills and not helper.has_ended():
+            used = _number(os.path.join(group, "memory.current"))
+            if used < 0 or not lower_scores(group, scores, helper.pid):
                 break
-            wanted = max(int(used) - _LOWERED_BYTES, _PAGE)
+            wanted = max(used - _LOWERED_BYTES, _PAGE)
             cgroups.write(limit, str(wanted))  # returns when the kernel has done it
     except OSError:
         pass  # the engine is not told
     finally:
-        _restore(child, (limit, before), (swap, swap_before))
-        restore_scores(group, scores)
+        _restore(group, helper, scores, (limit, before), (swap, swap_before))
 
 
 def _drop_files(group: str) -> None:
     """Have the kernel give up what it has cached of files: then one step may do."""
-    rows = [line.split() for line in cgroups.read(os.path.join(group, "memory.stat")).splitlines()]
-    cached = sum(int(row[1]) for row in rows if len(row) == 2 and row[0] in ("active_file", "inactive_file"))
+    cached = _cached_bytes(group)
     try:
         if cached > _LOWERED_BYTES:
             cgroups.write(os.path.join(group, "memory.reclaim"), str(cached))
     except OSError:
         pass  # not all of it, or Linux before 5.19
-
-
-def _ends(group: str) -> str:
-    """How many processes of the group the kernel has ended for want of memory."""
-    lines = cgroups.read(os.path.join(group, "memory.events")).splitlines()
-    return next((line for line in lines if line.startswith("oom_kill ")), "")
-
-
-def _has_ended(child: int) -> bool:
-    return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def _score(pid: int, text: str) -> bool:
@@ -202,26 +256,3 @@ def restore_scores(group: str, scores: dict[int, str]) -> None:
         if pid not in scores and parent in scores:
             scores[pid] = scores[parent]
             _score(pid, scores[pid])
-
-
-def _want_v2(group: str) -> int:
-    """Fork the helper, and wait until it has its memory; returns its pid."""
-    hear, say = os.pipe2(os.O_CLOEXEC)
-    pid = os.fork()
-    if pid:
-        os.close(say)
-        os.read(hear, 1)
-        os.close(hear)
-        return pid
-    try:
-        cgroups.write("/proc/self/oom_score_adj", "1000")
-        cgroups.enter([group])
-        # Private: what is shared would not be given back before the process is gone, and others be ended for it.
-        memory = mmap.mmap(-1, _WANTED_V2_BYTES, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        memory.madvise(mmap.MADV_NOHUGEPAGE)
-        for page in range(0, _WANTED_V2_BYTES, _PAGE):
-            memory[page] = 1
-        os.write(say, b"+")
-        signal.pause()
-    finally:
-        os._exit(0)

@@ -20,6 +20,7 @@ A monitor and its sentry answer to the same names.  Containers are named by thei
     events                                                   -> events "started", "paused", "resumed", "oom",
                                                                 "ended" (container), for ever
     update   container, memory_bytes, max_tasks, cpus_thousandths (each if it is there)   -> {}
+    told     container, kills: so many ends by the host's kernel were caused to tell the engine of one   -> {}
     ping                                                     -> {}
     file_…   what `wire.files` describes
     shutdown                                                 -> events "writing" as long as layers are being written,
@@ -73,6 +74,7 @@ STOP: Final = "stop"
 TIME: Final = "time"
 NET: Final = "net"
 UPDATE: Final = "update"
+TOLD: Final = "told"
 
 # Ids of a monitor's own requests to its sentry lie below those that it hands on.
 QUIET: Final = 5  # for requests whose answers are ignored

@@ -42,3 +42,23 @@ def test_version_1(tmp_path: Path) -> None:
     control.write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 3\n")
     with control.open("rb") as file:
         assert HostKills(Container(Kernel(FakePlatform(), 1), "test"), file.fileno(), is_quiet=True).seen == 3
+
+
+def test_ends_by_which_an_engine_was_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They are not of guests: an ordinary SIGKILL after one is none of the host's, and the next of the host's is."""
+    control = tmp_path / "memory.oom_control"
+    control.write_text("oom_kill 3\n")
+    container = Container(Kernel(FakePlatform(), 1), "test")
+    with control.open("rb") as file:
+        watch = HostKills(container, file.fileno(), is_quiet=False)
+        group = ThreadGroup(container, 7, SignalHandlers())
+        group.end.status = 9
+        control.write_text("oom_kill 4\n")
+        container.told_kills += 1
+        watch.group_exits(group)
+        assert container.host_kills == 0
+        control.write_text("oom_kill 5\n")
+        watch.group_exits(group)
+        watch.group_exits(group)
+    assert (container.oom_kills, container.host_kills) == (1, 1)
+    assert capsys.readouterr().err.count("\n") == 1
