@@ -25,7 +25,7 @@ from cloche.kernel.accounting import (
 from cloche.kernel.creds import securebits as securebits
 from cloche.kernel.init import INIT_NAME
 from cloche.kernel.pid_namespace import PidNamespace, pid_in, pids_below
-from cloche.kernel.sched import is_realtime, policy_of
+from cloche.kernel.sched import policy_of, priority_of
 from cloche.kernel.seccomp_filter import filters_of
 from cloche.kernel.task import Session, Task, ThreadGroup
 from cloche.kernel.usage import IoCounts
@@ -117,7 +117,6 @@ def stat_text(reader: Task, task: Task, *, is_thread: bool) -> bytes:
     ignored, caught = signal_masks(task)
     tty_number, foreground = _tty_of(group.session())
     policy = policy_of(task)
-    priority = -1 - task.sched.priority if is_realtime(policy) else task.sched.nice
     threads = thread_count(group)
     flags = _PF_RANDOMIZE | (0 if group.exe.has_execed else _PF_FORKNOEXEC)
     vsize = rss = 0
@@ -155,7 +154,7 @@ def stat_text(reader: Task, task: Task, *, is_thread: bool) -> bytes:
         system // NS_PER_TICK,
         group.spent.children_user_ns // NS_PER_TICK,
         group.spent.children_system_ns // NS_PER_TICK,
-        priority if is_realtime(policy) else 20 + priority,
+        priority_of(task) - 100,
         task.sched.nice,
         threads,
         0,
@@ -669,7 +668,6 @@ def sched_text(reader: Task, task: Task) -> bytes:
     user, system = task_cpu_ns(task)
     runtime = (user + system) / 1e6
     policy = policy_of(task)
-    priority = 99 - task.sched.priority if is_realtime(policy) else 120 + task.sched.nice
     title = task.comm.decode("utf-8", "surrogateescape")
     lines = [
         f"{title} ({pid_in(reader.proc_view, task.tid)}, #threads: {thread_count(task.group)})",
@@ -677,7 +675,7 @@ def sched_text(reader: Task, task: Task) -> bytes:
         f"{'se.sum_exec_runtime':<45}:{runtime:21.6f}",
         f"{'nr_switches':<45}:{0:21d}",
         f"{'policy':<45}:{policy:21d}",
-        f"{'prio':<45}:{priority:21d}",
+        f"{'prio':<45}:{priority_of(task):21d}",
     ]
     return ("\n".join(lines) + "\n").encode("utf-8", "surrogateescape")
 
