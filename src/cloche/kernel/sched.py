@@ -24,6 +24,7 @@ from cloche.abi.sched import (
     SCHED_DEADLINE,
     SCHED_FIFO,
     SCHED_FLAG_ALL,
+    SCHED_FLAG_KEEP_PARAMS,
     SCHED_FLAG_RESET_ON_FORK,
     SCHED_FLAG_UTIL_CLAMP,
     SCHED_IDLE,
@@ -168,7 +169,7 @@ def check_attributes(creds: Credentials, current: Scheduling, attr: Attributes, 
                 raise LinuxError(EPERM)
         elif policy == SCHED_DEADLINE:
             raise LinuxError(EPERM)
-        elif attr.nice < current.nice and not limits.allow_nice(attr.nice):
+        elif policy != SCHED_IDLE and attr.nice < current.nice and not limits.allow_nice(attr.nice):
             raise LinuxError(EPERM)
         if old == SCHED_IDLE and policy != SCHED_IDLE and not limits.allow_nice(current.nice):
             raise LinuxError(EPERM)
@@ -206,20 +207,23 @@ def set_attributes(caller: Task, target: Task, attr: Attributes) -> None:
         raise LinuxError(EPERM)
     if attr.policy == SCHED_DEADLINE:
         check_deadline(caller.kernel, target.sched, attr)
-    give_attributes(target, attr)
+    give_attributes(target.sched, attr)
 
 
-def give_attributes(target: Task, attr: Attributes) -> None:
+def give_attributes(new: Scheduling, attr: Attributes) -> None:
     """Set attributes that have been checked (__setscheduler_params)."""
-    new = target.sched
-    new.policy = attr.policy | (SCHED_RESET_ON_FORK if attr.flags & SCHED_FLAG_RESET_ON_FORK else 0)
+    reset = SCHED_RESET_ON_FORK if attr.flags & SCHED_FLAG_RESET_ON_FORK else 0
+    if attr.flags & SCHED_FLAG_KEEP_PARAMS:  # and then the policy stays, too
+        new.policy = new.policy & ~SCHED_RESET_ON_FORK | reset
+        return
+    new.policy = attr.policy | reset
     new.priority = attr.priority
     new.runtime_ns = new.deadline_ns = new.period_ns = new.deadline_flags = 0
     if attr.policy == SCHED_DEADLINE:
         new.runtime_ns, new.deadline_ns = attr.runtime_ns, attr.deadline_ns
         new.period_ns = attr.period_ns or attr.deadline_ns
         new.deadline_flags = attr.flags & DEADLINE_FLAGS
-    elif not is_realtime(attr.policy):
+    elif attr.policy == SCHED_NORMAL or attr.policy == SCHED_BATCH:
         new.nice = attr.nice
 
 

@@ -2,7 +2,17 @@
 
 from typing import Final
 
-from cloche.abi.sched import SCHED_DEADLINE, SCHED_FIFO, SCHED_FLAG_DL_OVERRUN, SCHED_FLAG_RECLAIM, SCHED_RR
+from cloche.abi.sched import (
+    SCHED_DEADLINE,
+    SCHED_FIFO,
+    SCHED_FLAG_DL_OVERRUN,
+    SCHED_FLAG_KEEP_PARAMS,
+    SCHED_FLAG_KEEP_POLICY,
+    SCHED_FLAG_RECLAIM,
+    SCHED_FLAG_RESET_ON_FORK,
+    SCHED_RESET_ON_FORK,
+    SCHED_RR,
+)
 
 DEADLINE_FLAGS: Final = SCHED_FLAG_RECLAIM | SCHED_FLAG_DL_OVERRUN  # SCHED_DL_FLAGS
 
@@ -47,6 +57,17 @@ class Attributes:
         self.runtime_ns: int = 0
         self.deadline_ns: int = 0
         self.period_ns: int = 0
+
+    def keep(self, current: Scheduling) -> None:
+        """Obey the flags by which a policy, or its parameters, stay as they are."""
+        old = current.policy & ~SCHED_RESET_ON_FORK
+        if self.flags & SCHED_FLAG_KEEP_POLICY:
+            self.policy = old
+            self.flags &= ~SCHED_FLAG_RESET_ON_FORK
+            if current.policy & SCHED_RESET_ON_FORK:
+                self.flags |= SCHED_FLAG_RESET_ON_FORK
+        if self.flags & SCHED_FLAG_KEEP_PARAMS:
+            self.take(current, old)
 
     def take(self, current: Scheduling, policy: int) -> None:
         """Take the parameters that a policy has now (get_params)."""

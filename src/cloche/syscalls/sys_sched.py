@@ -13,8 +13,6 @@ from cloche.abi.sched import (
     SCHED_DEADLINE,
     SCHED_EXT,
     SCHED_FIFO,
-    SCHED_FLAG_KEEP_PARAMS,
-    SCHED_FLAG_KEEP_POLICY,
     SCHED_FLAG_RESET_ON_FORK,
     SCHED_FLAG_UTIL_CLAMP,
     SCHED_IDLE,
@@ -162,12 +160,9 @@ def sys_sched_setattr(task: Task, args: Args) -> int:
     if policy > 0x7FFFFFFF:
         return -EINVAL
     target = _require(task, pid)
-    if flags & SCHED_FLAG_KEEP_POLICY:
-        policy = sched.policy_of(target)
     attr = Attributes(policy, min(max(nice, -20), 19), priority, flags)
     attr.runtime_ns, attr.deadline_ns, attr.period_ns = runtime, deadline, period
-    if flags & SCHED_FLAG_KEEP_PARAMS:
-        attr.take(target.sched, sched.policy_of(target))
+    attr.keep(target.sched)
     sched.set_attributes(task, target, attr)
     return 0
 
