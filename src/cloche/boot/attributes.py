@@ -52,7 +52,7 @@ class StartAttributes:
             step = "failed to set io priority"
             if self.io_priority >= 0:
                 sched.check_ioprio(container.root_credentials(), self.io_priority)
-                own.io_priority = self.io_priority
+                own.io_priority = self.io_priority & 0xFFFF
             step = "set_mempolicy"
             if self.memory_policy:
                 own.memory_policy = _memory_policy(self.memory_policy)

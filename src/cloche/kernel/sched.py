@@ -267,7 +267,7 @@ def set_ioprio(caller: Task, target: Task, ioprio: int) -> None:
         target.creds.user_ns, CAP_SYS_NICE
     ):
         raise LinuxError(EPERM)
-    target.sched.io_priority = ioprio
+    target.sched.io_priority = ioprio & 0xFFFF
 
 
 def effective_ioprio(task: Task) -> int:
