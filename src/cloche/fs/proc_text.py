@@ -24,6 +24,7 @@ from cloche.kernel.accounting import (
 )
 from cloche.kernel.creds import securebits as securebits
 from cloche.kernel.init import INIT_NAME
+from cloche.kernel.mempolicy import policy_text
 from cloche.kernel.pid_namespace import PidNamespace, pid_in, pids_below
 from cloche.kernel.sched import policy_of, priority_of
 from cloche.kernel.seccomp_filter import filters_of
@@ -449,6 +450,41 @@ def maps_piece(reader: Task, task: Task, cursor: int) -> tuple[bytes, int]:
 def maps_text(reader: Task, task: Task) -> bytes:
     """/proc/PID/maps."""
     return _whole(maps_piece, reader, task)
+
+
+def _mangled(name: bytes) -> bytes:
+    """A path in a line of words (seq_file_path with these characters)."""
+    for each in b"\n\t= ":
+        name = name.replace(bytes([each]), b"\\%03o" % each)
+    return name
+
+
+def numa_piece(reader: Task, task: Task, cursor: int) -> tuple[bytes, int]:
+    """/proc/PID/numa_maps, as `maps_piece`; the resident pages are those of smaps, all on node 0."""
+    space = space_of(task)
+    if space is None:
+        return b"", -1
+    rss, total = space_rss_bytes(space), max(space.total_bytes, 1)
+    parts: list[bytes] = []
+    areas, following = _areas_from(space, cursor, _MAPS_STEP)
+    for area in areas:
+        line = f"{area.start:08x} {policy_text(area.policy or task.sched.memory_policy)}".encode()
+        name = area_name(space, area, reader.fs.root)
+        if area.backing is not None:
+            line += b" file=" + _mangled(name)
+        elif name in (b"[heap]", b"[stack]"):
+            line += b" " + name[1:-1]
+        pages = (area.end - area.start) * rss // total // PAGE if area.prot else 0
+        if pages:
+            kind = f"mapped={pages}" if area.backing is not None else f"anon={pages} dirty={pages}"
+            line += f" {kind} N0={pages} kernelpagesize_kB=4".encode()
+        parts.append(line + b"\n")
+    return b"".join(parts), following
+
+
+def numa_text(reader: Task, task: Task) -> bytes:
+    """/proc/PID/numa_maps."""
+    return _whole(numa_piece, reader, task)
 
 
 def _whole(piece: TaskPiece, reader: Task, task: Task) -> bytes:

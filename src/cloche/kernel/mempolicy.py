@@ -20,6 +20,22 @@ from cloche.abi.mman import (
 )
 
 NODE_SHIFT: Final = 16  # a policy is its mode, with flags, and its nodes from this bit on
+_NAMES: Final = ("default", "prefer", "bind", "interleave", "local", "prefer (many)", "weighted interleave")
+
+
+def policy_text(policy: int) -> str:
+    """A policy as /proc/PID/numa_maps shows it (mpol_to_str)."""
+    text = _NAMES[policy & 0xFF]
+    flags = []
+    if policy & MPOL_F_STATIC_NODES:
+        flags.append("static")
+    elif policy & MPOL_F_RELATIVE_NODES:
+        flags.append("relative")
+    if policy & MPOL_F_NUMA_BALANCING:
+        flags.append("balancing")
+    if flags:
+        text += "=" + "|".join(flags)
+    return text + (":0" if policy >> NODE_SHIFT else "")
 
 
 def check_mode(mode: int) -> None:

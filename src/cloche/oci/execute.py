@@ -31,6 +31,11 @@ def _process_data(record: Record, options: Options, words: list[str]) -> dict[st
     if path:
         found = read_json(path)
         inherit(found, record.process)
+        if found.get("capabilities") is None:
+            found["capabilities"] = record.process.get("capabilities")
+        user, umask = found.get("user") or {}, (record.process.get("user") or {}).get("umask")
+        if isinstance(user, dict) and user.get("umask") is None:
+            found["user"] = {**user, "umask": umask}
         return found
     if not words:
         raise OciError("process args cannot be empty")
