@@ -381,3 +381,26 @@ def test_features(runtimes: list[Runtime]) -> None:
     found = [json.loads(runtime("features").out)["linux"]["memoryPolicy"] for runtime in runtimes]
     assert "MPOL_BIND" in found[0]["modes"] and "MPOL_F_STATIC_NODES" in found[0]["flags"]
     assert all(each == found[0] for each in found)
+
+
+def test_capabilities_of_an_exec(runtimes: list[Runtime], tree: Path) -> None:
+    """The container's, unless its own file says which; and so is the umask."""
+    words = ["/bin/sh", "-c", "grep -E 'Cap(Prm|Bnd)' /proc/self/status; umask"]
+    process = {"user": {"uid": 0, "gid": 0, "umask": 7}}
+    some = {"bounding": ["CAP_KILL"], "permitted": ["CAP_KILL"], "effective": ["CAP_KILL"]}
+    for runtime in runtimes:
+        runtime.make(ident(runtime), bundle(runtime, tree, process, {}, "sleep", "100000"))
+        for own, mask in (({}, 0x20000420), ({"capabilities": {}}, 0), ({"capabilities": some}, 1 << 5)):
+            file = runtime.folder / "process.json"
+            file.write_text(json.dumps({"args": words, "cwd": "/", **own}))
+            done = normal(runtime("exec", "--process", str(file), ident(runtime)))
+            assert done == (0, f"CapPrm:\t{mask:016x}\nCapBnd:\t{mask:016x}\n0007\n", ""), runtime.path
+
+
+def test_numa_maps(runtimes: list[Runtime], tree: Path) -> None:
+    linux = {"memoryPolicy": {"mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_STATIC_NODES"]}}
+    script = "head -n 1 /proc/self/numa_maps | busybox cut -d ' ' -f 2-3"
+    for runtime in runtimes:
+        made = bundle(runtime, tree, {}, linux, "sh", "-c", script)
+        done = runtime("run", "-b", str(made), ident(runtime))
+        assert done.out == "bind=static:0 file=/bin/busybox\n", done
