@@ -13,6 +13,7 @@ from cloche.abi.errno import LinuxError
 from cloche.abi.poll import POLLERR, POLLHUP
 from cloche.abi.signal import SIGKILL
 from cloche.abi.termios import ONLCR
+from cloche.boot.attributes import StartAttributes
 from cloche.boot.passed import describe_passed
 from cloche.boot.spec import SandboxSpec
 from cloche.boot.start import (
@@ -256,6 +257,13 @@ class ExecTable:
                 request.rlimits,
                 request.cap_sets,
                 request.oom_score_adj,
+                StartAttributes(
+                    request.scheduler,
+                    request.io_priority,
+                    spec.personality,
+                    spec.memory_policy,
+                    request.processors,
+                ),
                 no_new_privileges=request.no_new_privileges,
             )
         settings.apply_to_credentials(creds)
@@ -281,11 +289,12 @@ class ExecTable:
             entry.bridge.tty.adopt(task.group)
         env = self._environment(request)
         try:
-            settings.apply(task, spec)
+            problem = settings.apply(task, spec)
         except LinuxError as error:
             do_group_exit(task.group, 0)
             return Failure(f"its limits: {explain(error.errno)}", EXIT_INTERNAL)
-        problem = enter_and_exec(task, request.cwd or spec.cwd, request.argv, env)
+        if problem is None:
+            problem = enter_and_exec(task, request.cwd or spec.cwd, request.argv, env)
         if problem is not None:
             do_group_exit(task.group, 0)
         return problem

@@ -186,6 +186,12 @@ class SandboxSpec:
         self.cap_sets: list[int] = []
         self.no_new_privileges: bool = False
         self.oom_score_adj: int = 0
+        # What a program starts with (`boot.attributes`).  Policy, nice value, priority, flags, runtime, deadline,
+        # period in ns; empty: the defaults
+        self.scheduler: list[int] = []
+        self.io_priority: int = -1  # of ioprio_set(2); -1: the default
+        self.personality: int = 0
+        self.memory_policy: list[int] = []  # mode with flags, and its nodes
         self.filter: bytes = b""  # a seccomp program (struct sock_filter) for every program of the container
         self.devices: list[tuple[bytes, int, int, int, int, int]] = []  # (path, mode, major, minor, uid, gid)
         self.masked_paths: list[bytes] = []  # paths that are hidden
@@ -238,7 +244,8 @@ _PLAIN_FIELDS: Final = (
     "has_terminal", "is_interactive", "is_attached", "platform", "mm_mode", "is_patching", "log_level", "nofile_limit",
     "allows_suid", "capabilities", "is_timed", "has_init", "is_idle", "is_confined", "is_reachable",
     "root_mode", "root_is_shared", "root_is_private", "umask", "rlimits",
-    "cap_sets", "no_new_privileges", "oom_score_adj", "filter", "devices", "masked_paths", "read_only_paths", "sysctls",
+    "cap_sets", "no_new_privileges", "oom_score_adj", "scheduler", "io_priority", "personality", "memory_policy",
+    "filter", "devices", "masked_paths", "read_only_paths", "sysctls",
     "shown_folder", "shown_files", "covered_files",
     "domainname", "checks_program",
     "net_address", "net_address6", "net_resolver", "has_network",
@@ -258,6 +265,8 @@ _ITEMS: Final[dict[str, tuple[type, ...]]] = {
     "files": (bytes, bytes, int),
     "rlimits": (int, int, int),
     "cap_sets": (int,),
+    "scheduler": (int,),
+    "memory_policy": (int,),
     "devices": (bytes, int, int, int, int, int),
     "masked_paths": (bytes,),
     "read_only_paths": (bytes,),

@@ -13,6 +13,7 @@ from cloche.abi.errno import EACCES, EINVAL, EISDIR, ENOENT, ENOTDIR, EPERM, Lin
 from cloche.abi.errno import name as errno_name
 from cloche.abi.resource import RLIMIT_FSIZE
 from cloche.abi.termios import ONLCR
+from cloche.boot.attributes import StartAttributes
 from cloche.boot.passed import describe_passed
 from cloche.boot.spec import SandboxSpec
 from cloche.fs.host_tty import TerminalBridge, bridge_terminal
@@ -75,6 +76,7 @@ class ProcessSettings:
         rlimits: list[tuple[int, int, int]],
         cap_sets: list[int],
         oom_score_adj: int,
+        attributes: StartAttributes,
         *,
         no_new_privileges: bool,
     ) -> None:
@@ -82,6 +84,7 @@ class ProcessSettings:
         self.rlimits: list[tuple[int, int, int]] = rlimits
         self.cap_sets: list[int] = cap_sets
         self.oom_score_adj: int = oom_score_adj
+        self.attributes: StartAttributes = attributes
         self.no_new_privileges: bool = no_new_privileges
 
     def apply_to_credentials(self, creds: Credentials) -> None:
@@ -91,10 +94,11 @@ class ProcessSettings:
             creds.cap_ambient, creds.cap_bounding = self.cap_sets[3:]
         creds.no_new_privs = self.no_new_privileges
 
-    def apply(self, task: Task, spec: SandboxSpec) -> None:
+    def apply(self, task: Task, spec: SandboxSpec) -> Failure | None:
         """Apply all other settings, before the program is executed; the container's seccomp filter comes last.
 
-        Raises LinuxError for a limit or a filter that Linux would refuse.
+        Returns which attribute the program cannot have, or None. Raises LinuxError for a limit or a filter that Linux
+        would refuse.
         """
         group = task.group
         task.fs.umask = self.umask
@@ -105,8 +109,17 @@ class ProcessSettings:
             if number == RLIMIT_FSIZE:
                 task.file_size_limit = soft
         group.oom_score.begin(self.oom_score_adj)
+        problem = self.attributes.apply(task)
+        if problem:
+            return Failure(problem, 125)
         if spec.filter:
             install(task, Filter(checked_program(spec.filter), None))
+        return None
+
+
+def attributes_of(spec: SandboxSpec) -> StartAttributes:
+    """Those of the first program."""
+    return StartAttributes(spec.scheduler, spec.io_priority, spec.personality, spec.memory_policy, [])
 
 
 def settings_of(spec: SandboxSpec) -> ProcessSettings:
@@ -116,6 +129,7 @@ def settings_of(spec: SandboxSpec) -> ProcessSettings:
         spec.rlimits,
         spec.cap_sets,
         spec.oom_score_adj,
+        attributes_of(spec),
         no_new_privileges=spec.no_new_privileges,
     )
 
@@ -218,8 +232,9 @@ def start_program(container: Container, spec: SandboxSpec) -> Failure | None:
         container.init = group
     if container.console is not None:
         container.console.adopt(group)
-    settings.apply(task, spec)
-    failure = enter_and_exec(task, spec.cwd, spec.argv, spec.env)
+    failure = settings.apply(task, spec)
+    if failure is None:
+        failure = enter_and_exec(task, spec.cwd, spec.argv, spec.env)
     if failure is None:
         container.state = ENTERED
     return failure
@@ -231,7 +246,11 @@ def check_program(container: Container, spec: SandboxSpec) -> Failure | None:
     assert root is not None
     who = KernelContext(container, root.fs, root.mount_ns)
     who.creds = user_credentials(container, spec, spec.uid, spec.gid, spec.groups)
-    settings_of(spec).apply_to_credentials(who.creds)
+    settings = settings_of(spec)
+    settings.apply_to_credentials(who.creds)
+    problem = settings.attributes.problem(container)
+    if problem:
+        return Failure(problem, 125)
     name = spec.argv[0]
     shown = name.decode(errors="replace")
     if not name:

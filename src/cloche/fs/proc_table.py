@@ -69,6 +69,10 @@ def _maps(reader: Task, task: Task) -> bytes:
     return proc_text.maps_text(reader, task)
 
 
+def _numa_maps(reader: Task, task: Task) -> bytes:
+    return proc_text.numa_text(reader, task)
+
+
 def _smaps(reader: Task, task: Task) -> bytes:
     return proc_text.smaps_text(reader, task)
 
@@ -259,6 +263,7 @@ _TABLE: Final = [
     FileRow(b"statm", 0o444, _statm),
     FileRow(b"maps", 0o444, _maps, is_guarded=True),
     FileRow(b"children", 0o444, _children, where=2),
+    FileRow(b"numa_maps", 0o444, _numa_maps, is_guarded=True),
     FileRow(b"mounts", 0o444, _mounts),
     FileRow(b"mountinfo", 0o444, _mountinfo),
     FileRow(b"mountstats", 0o400, _mountstats, where=1),
@@ -298,6 +303,7 @@ MOUNT_FILES: Final = [_mounts, _mountinfo, _mountstats]  # they have a read_iter
 # Files that are made piece by piece, because they can be long.
 PIECES: Final[dict[TaskText, proc_text.TaskPiece]] = {
     _maps: proc_text.maps_piece,
+    _numa_maps: proc_text.numa_piece,
     _smaps: proc_text.smaps_piece,
 }
 MOUNT_LINES: Final[dict[TaskText, Callable[[Path, Mount], bytes]]] = {

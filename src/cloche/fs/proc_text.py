@@ -24,8 +24,9 @@ from cloche.kernel.accounting import (
 )
 from cloche.kernel.creds import securebits as securebits
 from cloche.kernel.init import INIT_NAME
+from cloche.kernel.mempolicy import policy_text
 from cloche.kernel.pid_namespace import PidNamespace, pid_in, pids_below
-from cloche.kernel.sched import is_realtime, policy_of
+from cloche.kernel.sched import policy_of, priority_of
 from cloche.kernel.seccomp_filter import filters_of
 from cloche.kernel.task import Session, Task, ThreadGroup
 from cloche.kernel.usage import IoCounts
@@ -117,7 +118,6 @@ def stat_text(reader: Task, task: Task, *, is_thread: bool) -> bytes:
     ignored, caught = signal_masks(task)
     tty_number, foreground = _tty_of(group.session())
     policy = policy_of(task)
-    priority = -1 - task.sched.priority if is_realtime(policy) else task.sched.nice
     threads = thread_count(group)
     flags = _PF_RANDOMIZE | (0 if group.exe.has_execed else _PF_FORKNOEXEC)
     vsize = rss = 0
@@ -155,7 +155,7 @@ def stat_text(reader: Task, task: Task, *, is_thread: bool) -> bytes:
         system // NS_PER_TICK,
         group.spent.children_user_ns // NS_PER_TICK,
         group.spent.children_system_ns // NS_PER_TICK,
-        priority if is_realtime(policy) else 20 + priority,
+        priority_of(task) - 100,
         task.sched.nice,
         threads,
         0,
@@ -452,6 +452,41 @@ def maps_text(reader: Task, task: Task) -> bytes:
     return _whole(maps_piece, reader, task)
 
 
+def _mangled(name: bytes) -> bytes:
+    """A path in a line of words (seq_file_path with these characters)."""
+    for each in b"\n\t= ":
+        name = name.replace(bytes([each]), b"\\%03o" % each)
+    return name
+
+
+def numa_piece(reader: Task, task: Task, cursor: int) -> tuple[bytes, int]:
+    """/proc/PID/numa_maps, as `maps_piece`; the resident pages are those of smaps, all on node 0."""
+    space = space_of(task)
+    if space is None:
+        return b"", -1
+    rss, total = space_rss_bytes(space), max(space.total_bytes, 1)
+    parts: list[bytes] = []
+    areas, following = _areas_from(space, cursor, _MAPS_STEP)
+    for area in areas:
+        line = f"{area.start:08x} {policy_text(area.policy or task.sched.memory_policy)}".encode()
+        name = area_name(space, area, reader.fs.root)
+        if area.backing is not None:
+            line += b" file=" + _mangled(name)
+        elif name in (b"[heap]", b"[stack]"):
+            line += b" " + name[1:-1]
+        pages = (area.end - area.start) * rss // total // PAGE if area.prot else 0
+        if pages:
+            kind = f"mapped={pages}" if area.backing is not None else f"anon={pages} dirty={pages}"
+            line += f" {kind} N0={pages} kernelpagesize_kB=4".encode()
+        parts.append(line + b"\n")
+    return b"".join(parts), following
+
+
+def numa_text(reader: Task, task: Task) -> bytes:
+    """/proc/PID/numa_maps."""
+    return _whole(numa_piece, reader, task)
+
+
 def _whole(piece: TaskPiece, reader: Task, task: Task) -> bytes:
     parts: list[bytes] = []
     cursor = 0
@@ -669,7 +704,6 @@ def sched_text(reader: Task, task: Task) -> bytes:
     user, system = task_cpu_ns(task)
     runtime = (user + system) / 1e6
     policy = policy_of(task)
-    priority = 99 - task.sched.priority if is_realtime(policy) else 120 + task.sched.nice
     title = task.comm.decode("utf-8", "surrogateescape")
     lines = [
         f"{title} ({pid_in(reader.proc_view, task.tid)}, #threads: {thread_count(task.group)})",
@@ -677,7 +711,7 @@ def sched_text(reader: Task, task: Task) -> bytes:
         f"{'se.sum_exec_runtime':<45}:{runtime:21.6f}",
         f"{'nr_switches':<45}:{0:21d}",
         f"{'policy':<45}:{policy:21d}",
-        f"{'prio':<45}:{priority:21d}",
+        f"{'prio':<45}:{priority_of(task):21d}",
     ]
     return ("\n".join(lines) + "\n").encode("utf-8", "surrogateescape")
 

@@ -20,7 +20,7 @@ from cloche.abi.limits import TASK_SIZE_MAX
 from cloche.abi.mman import PROT_WRITE
 from cloche.kernel.blocking import BLOCKED, Blocked, TaskBase, block_on_time
 from cloche.kernel.parts import FutexWaiters
-from cloche.kernel.sched import is_realtime, policy_of
+from cloche.kernel.sched import priority_of
 from cloche.kernel.task import Kernel, Task
 
 Key = int  # see futex_key: one number, as it is looked up for each call
@@ -59,7 +59,7 @@ class FutexEntry:
         self.index: int = index  # what futex_waitv returns
         self.key: Key = key
         self.bitset: int = bitset
-        self.priority: int = priority_of(op.task)
+        self.priority: int = wake_order(op.task)
         self.pi: PiState | None = None  # of the lock that it waits for
         self.requeue_key: Key | None = None  # of FUTEX_WAIT_REQUEUE_PI
 
@@ -68,9 +68,9 @@ class FutexEntry:
         return self.pi is None and self.requeue_key is None
 
 
-def priority_of(task: Task) -> int:
-    """The order of wake-ups: real-time tasks by their priority, then all others in the order of their arrival."""
-    return 99 - task.sched.priority if is_realtime(policy_of(task)) else _FAIR
+def wake_order(task: Task) -> int:
+    """Tasks of SCHED_DEADLINE, real-time tasks by their priority, then all others in the order of their arrival."""
+    return min(priority_of(task), _FAIR)
 
 
 class FutexTable(FutexWaiters):

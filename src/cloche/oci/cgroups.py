@@ -448,6 +448,35 @@ def group_of(groups: list[str], controller: str, mount: str = MOUNT) -> str:
     return next((path for path in groups if path.startswith(top)), "")
 
 
+def processors(groups: list[str], mount: str = MOUNT) -> list[int]:
+    """The host's processors that tasks in these groups may have, as the kernel says; without groups all."""
+    at = group_of(groups, "cpuset", mount)
+    while at.startswith(mount + "/"):
+        text = read(os.path.join(at, "cpuset.effective_cpus")) or read(
+            os.path.join(at, "cpuset.cpus.effective")
+        )
+        if text.strip():  # with version 2 a group may be without the controller, and has its parent's
+            return _numbers(text)
+        at = os.path.dirname(at)
+    return _numbers(read("/sys/devices/system/cpu/online"))
+
+
+def own_processors(mount: str = MOUNT) -> list[int]:
+    """The same for the caller's own group."""
+    unified = is_unified(mount)
+    top = mount if unified else os.path.join(mount, "cpuset")
+    return processors([os.path.join(top, _own("" if unified else "cpuset").lstrip("/"))], mount)
+
+
+def _numbers(text: str) -> list[int]:
+    found: list[int] = []
+    for part in text.strip().split(","):
+        first, _dash, last = part.partition("-")
+        if first.isdigit():
+            found += range(int(first), int(last or first) + 1)
+    return found
+
+
 # -- figures ---------------------------------------------------------------------------------------------------
 def _number(path: str) -> int:
     text = read(path).strip()

@@ -30,6 +30,7 @@ from cloche.oci.mounts import guest_mounts
 from cloche.oci.propagation import describe_mounts
 from cloche.oci.records import CREATING, Record
 from cloche.oci.rootless import is_rootless
+from cloche.oci.scheduling import check_deadline, explain_attributes
 from cloche.oci.spec import Bundle, ProcessSpec, encode
 from cloche.oci.userns import IdMaps
 from cloche.oci.users import add_home
@@ -81,6 +82,8 @@ def sandbox_spec(bundle: Bundle) -> SandboxSpec:
     spec.uid, spec.gid, spec.groups = process.uid, process.gid, process.groups
     spec.umask, spec.rlimits, spec.cap_sets = process.umask, process.rlimits, process.cap_sets
     spec.no_new_privileges, spec.oom_score_adj = process.no_new_privileges, process.oom_score_adj
+    spec.scheduler, spec.io_priority = process.scheduler, process.io_priority
+    spec.personality, spec.memory_policy = bundle.personality, bundle.memory_policy
     spec.has_terminal = process.has_terminal
     spec.is_attached = False
     spec.capabilities = ALL_CAPS  # the capability sets decide
@@ -310,6 +313,8 @@ def create(
         if begun.has_company and not is_systemd:  # whose scope has a process of ours
             log.warning("container's cgroup is not empty")
         cgroups.limit(record.groups, bundle.resources)
+        cpus = (bundle.resources.get("cpu") or {}).get("cpus") or ""
+        check_deadline(bundle.process.scheduler, record.groups, cpus)
         if (bundle.resources.get("memory") or {}).get("disableOOMKiller") and not cgroups.is_unified():
             # Version 2 has no such thing, and runc says nothing there.
             log.warning("memory.disableOOMKiller has no effect: the sentry ends a process at the limit")
@@ -439,7 +444,9 @@ def explain_start(status: int, problem: str, name: str) -> str:
         elif "EACCES" in problem:
             text = f"exec: {quoted}: permission denied"
     else:
-        return problem
+        return (
+            "runc create failed: " + explain_attributes(problem) if explain_attributes(problem) else problem
+        )
     return f"runc create failed: unable to start container process: {text}"
 
 

@@ -14,6 +14,7 @@ from cloche.oci.log import Log
 from cloche.oci.messages import EXEC
 from cloche.oci.options import Options
 from cloche.oci.records import PAUSED, STOPPED, Record, load
+from cloche.oci.scheduling import check_deadline, inherit, settle_processors
 from cloche.oci.spec import ProcessSpec
 from cloche.oci.streams import passed_streams
 from cloche.oci.userns import IdMaps, maps_of
@@ -28,7 +29,14 @@ def _process_data(record: Record, options: Options, words: list[str]) -> dict[st
     """The process as data: of a file, or the container's with what the options say.  Raises OciError."""
     path = options.text("process")
     if path:
-        return read_json(path)
+        found = read_json(path)
+        inherit(found, record.process)
+        if found.get("capabilities") is None:
+            found["capabilities"] = record.process.get("capabilities")
+        user, umask = found.get("user") or {}, (record.process.get("user") or {}).get("umask")
+        if isinstance(user, dict) and user.get("umask") is None:
+            found["user"] = {**user, "umask": umask}
+        return found
     if not words:
         raise OciError("process args cannot be empty")
     data = dict(record.process)
@@ -69,6 +77,7 @@ def _request(process: ProcessSpec, streams: list[int], *, keeps_newlines: bool) 
     request.is_whole = True
     request.umask, request.rlimits, request.cap_sets = process.umask, process.rlimits, process.cap_sets
     request.oom_score_adj, request.no_new_privileges = process.oom_score_adj, process.no_new_privileges
+    request.scheduler, request.io_priority = process.scheduler, process.io_priority
     request.streams = [number for number, fd in enumerate(streams) if fd >= 0]
     return request
 
@@ -99,7 +108,15 @@ def exec_verb(root: str, options: Options, words: list[str], log: Log) -> int:
     if status == PAUSED and not options.has("ignore-paused"):
         raise OciError("cannot exec in a paused container (use --ignore-paused to override)")
     cgroups.check_below(record.groups, options.all("cgroup"))
-    process = ProcessSpec(_process_data(record, options, words[1:]), "")
+    data = _process_data(record, options, words[1:])
+    try:
+        process = ProcessSpec(data, "", is_init=False)
+        sandbox = load(root, record.sandbox) if record.sandbox else record
+        check_deadline(process.scheduler, record.groups, "")
+        first, last = process.first_processors, process.processors
+        processors = settle_processors(first, last, record.groups, sandbox.groups)
+    except OciError as refusal:
+        raise OciError(f"exec failed: {_without_init(str(refusal))}") from None
     for text in process.warnings:
         log.warning(text)
     namespaces = _namespaces(record)
@@ -128,7 +145,9 @@ def exec_verb(root: str, options: Options, words: list[str], log: Log) -> int:
         if options.text("pidfd-socket"):
             send_process(options.text("pidfd-socket"), anchor.pid)
         anchor.go()
-        _ask(record, anchor, sock, _request(process, streams, keeps_newlines=master >= 0), process, streams)
+        request = _request(process, streams, keeps_newlines=master >= 0)
+        request.processors = processors
+        _ask(record, anchor, sock, request, process, streams)
     except OciError:
         if anchor.pid:
             anchor.end()
@@ -171,6 +190,8 @@ def explain_exec(refusal: ControlError, process: ProcessSpec) -> str:
     from cloche.oci.create import explain_start
 
     text = explain_start(refusal.status, str(refusal), process.argv[0].decode(errors="replace"))
-    return text.removeprefix("runc create failed: ").replace(
-        "unable to start container process", "unable to start container process"
-    )
+    return _without_init(text.removeprefix("runc create failed: "))
+
+
+def _without_init(text: str) -> str:
+    return text.replace("error during container init: ", "", 1)

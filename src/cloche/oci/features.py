@@ -5,6 +5,7 @@ from typing import Any, Final
 from cloche.abi.capability import CAP_NAMES
 from cloche.arch.machine import MACHINE
 from cloche.oci.cgroups import is_unified
+from cloche.oci.scheduling import MODE_FLAGS, MODES
 from cloche.oci.spec import HOOKS, MAX_VERSION, NAMESPACES
 
 _SUPPORTED: Final = [kind for kind in NAMESPACES if kind != "time"]
@@ -35,6 +36,7 @@ def features() -> dict[str, Any]:
             "apparmor": {"enabled": False},
             "selinux": {"enabled": False},
             "intelRdt": {"enabled": False},
+            "memoryPolicy": {"modes": sorted(MODES), "flags": sorted(MODE_FLAGS)},
             "mountExtensions": {"idmap": {"enabled": True}},
         },
         "annotations": {

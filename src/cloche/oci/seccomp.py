@@ -18,7 +18,7 @@ from cloche.abi.errno import ENOSYS, EPERM
 from cloche.arch.machine import AUDIT_ARCH
 from cloche.arch.syscalls import NAMES
 from cloche.oci.errors import OciError
-from cloche.oci.spec import take_int, take_objects, take_strings, take_text
+from cloche.oci.fields import take_int, take_objects, take_strings, take_text
 
 _ACTIONS: Final = {
     "SCMP_ACT_KILL": bpf.SECCOMP_RET_KILL_THREAD,

@@ -13,10 +13,18 @@ from cloche.boot.idmaps import Rows
 from cloche.oci.cgroups import THROTTLES
 from cloche.oci.config import read_json
 from cloche.oci.errors import OciError
+from cloche.oci.fields import take, take_int, take_objects, take_strings, take_text
+from cloche.oci.scheduling import (
+    affinity_of,
+    check_clocks,
+    io_priority_of,
+    memory_policy_of,
+    personality_of,
+    scheduler_of,
+)
 from cloche.oci.userns import IdMaps, id_maps, maps_at
 from cloche.platform import hostsys
 
-MAX_ITEMS: Final = 1 << 16
 MAX_VERSION: Final = "1.3.0"
 _RLIMITS: Final = (
     *("CPU", "FSIZE", "DATA", "STACK", "CORE", "RSS", "NPROC", "NOFILE", "MEMLOCK", "AS", "LOCKS"),
@@ -33,63 +41,12 @@ NAMESPACES: Final = ("mount", "network", "uts", "ipc", "pid", "cgroup", "user", 
 CAP_SETS: Final = ("effective", "permitted", "inheritable", "ambient", "bounding")
 
 
-# -- checked access --------------------------------------------------------------------------------------------
-def take(data: dict[str, Any], name: str, kind: type, where: str, default: Any = None) -> Any:
-    """A field of a type; the default if it is missing or null.  Raises OciError."""
-    value: Any = data.get(name)
-    if value is None:
-        return default
-    wrong: bool = not isinstance(value, kind) or (kind is int and isinstance(value, bool))
-    if wrong:
-        names = {str: "a string", int: "a number", bool: "true or false", list: "a list", dict: "an object"}
-        raise OciError(f"config.json: {where}{name} is not {names[kind]}")
-    if kind is str and "\0" in value:
-        raise OciError(f"config.json: {where}{name} has a NUL in it")
-    if kind is list and len(value) > MAX_ITEMS:
-        raise OciError(f"config.json: {where}{name} has more than {MAX_ITEMS} items")
-    return value
-
-
-def take_text(data: dict[str, Any], name: str, where: str) -> str:
-    """A string; empty if it is missing."""
-    value: str = take(data, name, str, where, "")
-    return value
-
-
-def take_int(data: dict[str, Any], name: str, where: str, default: int, low: int, high: int) -> int:
-    """A number in a range."""
-    value: int = take(data, name, int, where, default)
-    if not low <= value <= high:
-        raise OciError(f"config.json: {where}{name} is out of range")
-    return value
-
-
-def take_objects(data: dict[str, Any], name: str, where: str) -> list[dict[str, Any]]:
-    """A list of objects."""
-    found: list[dict[str, Any]] = []
-    for value in take(data, name, list, where, []):
-        if not isinstance(value, dict):
-            raise OciError(f"config.json: {where}{name} has something that is not an object")
-        found.append(value)
-    return found
-
-
-def take_strings(data: dict[str, Any], name: str, where: str) -> list[str]:
-    """A list of strings."""
-    found: list[str] = []
-    for value in take(data, name, list, where, []):
-        if not isinstance(value, str) or "\0" in value:
-            raise OciError(f"config.json: {where}{name} has something that is not a string")
-        found.append(value)
-    return found
-
-
 # -- processes -------------------------------------------------------------------------------------------------
 class ProcessSpec:
     """`process`, of a bundle or of `exec`."""
 
-    def __init__(self, data: dict[str, Any], where: str = "process.") -> None:
-        """Raises OciError."""
+    def __init__(self, data: dict[str, Any], where: str = "process.", *, is_init: bool = True) -> None:
+        """Raises OciError. Some fields are checked more strictly for the first program of a container."""
         self.argv: list[bytes] = [encode(word) for word in take_strings(data, "args", where)]
         if not self.argv:
             raise OciError(f"config.json: {where}args must not be empty")
@@ -120,6 +77,11 @@ class ProcessSpec:
         self.cap_sets: list[int] = _capabilities(capabilities, where, self.warnings)
         self.no_new_privileges: bool = take(data, "noNewPrivileges", bool, where, False)
         self.oom_score_adj: int = take_int(data, "oomScoreAdj", where, 0, -1000, 1000)
+        # As the sentry takes them (`SandboxSpec`)
+        self.scheduler: list[int] = scheduler_of(data, where, is_init=is_init)
+        self.io_priority: int = io_priority_of(data, where, is_init=is_init)
+        # Processors of the host on which `exec` begins, and those of the program; empty: not said
+        self.first_processors, self.processors = affinity_of(data, where)
 
 
 def encode(text: str) -> bytes:
@@ -275,6 +237,9 @@ class Bundle:
                 raise OciError("config.json: linux.sysctl has something that is no parameter")
             _check_parameter(key, self.namespaces)
             self.sysctls[key] = value
+        check_clocks(linux, self.namespaces)
+        self.personality: int = personality_of(linux, self.process.warnings)
+        self.memory_policy: list[int] = memory_policy_of(linux)
         self.seccomp: dict[str, Any] | None = take(linux, "seccomp", dict, "linux.")
         # The maps of its user namespace; that of a path is read later (`read_namespace`).  None: the caller's
         self.maps: IdMaps | None = None

@@ -11,21 +11,17 @@ from cloche.abi.mman import (
     MPOL_BIND,
     MPOL_DEFAULT,
     MPOL_INTERLEAVE,
-    MPOL_LOCAL,
-    MPOL_PREFERRED,
+    MPOL_MODE_FLAGS,
     MPOL_PREFERRED_MANY,
     MPOL_WEIGHTED_INTERLEAVE,
 )
 from cloche.kernel.access import find_task, may_access
 from cloche.kernel.args import Args, to_i32, to_u32, to_u64
+from cloche.kernel.mempolicy import NODE_SHIFT, check_mode, make_policy
 from cloche.kernel.task import Task
 from cloche.mm.area import Area, AreaChange, page_up
 from cloche.syscalls.long_mm import Changes
 
-_STATIC: Final = 1 << 15
-_RELATIVE: Final = 1 << 14
-_BALANCING: Final = 1 << 13
-_MODE_FLAGS: Final = _STATIC | _RELATIVE | _BALANCING
 _MF_STRICT: Final = 1
 _MF_MOVE: Final = 2
 _MF_MOVE_ALL: Final = 4
@@ -36,7 +32,6 @@ _MAX_NODES: Final = 1024
 _PAGE: Final = 4096
 _WORD: Final = (1 << 64) - 1
 _MOVE_LIMIT: Final = 1 << 20  # pages that one move_pages looks at
-_NODE_SHIFT: Final = 16  # a policy is its mode, with flags, and its nodes from this bit on
 
 
 def _read_nodes(task: Task, addr: int, count: int) -> int:
@@ -53,41 +48,10 @@ def _read_nodes(task: Task, addr: int, count: int) -> int:
     return mask
 
 
-def _check_mode(mode: int) -> None:
-    """sanitize_mpol_flags: before the nodes are read.  Raises LinuxError(EINVAL)."""
-    flags = mode & _MODE_FLAGS
-    mode &= ~_MODE_FLAGS
-    if not 0 <= mode <= MPOL_WEIGHTED_INTERLEAVE or flags & _STATIC and flags & _RELATIVE:
-        raise LinuxError(EINVAL)
-    if flags & _BALANCING and mode not in (MPOL_BIND, MPOL_PREFERRED_MANY):
-        raise LinuxError(EINVAL)
-
-
-def _make_policy(mode: int, nodes: int) -> int:
-    """mpol_new and mpol_set_nodemask.  Raises LinuxError(EINVAL)."""
-    flags = mode & _MODE_FLAGS
-    mode &= ~_MODE_FLAGS
-    is_fixed = flags & (_STATIC | _RELATIVE) != 0
-    if mode == MPOL_DEFAULT:
-        if nodes:
-            raise LinuxError(EINVAL)
-        return 0
-    if mode == MPOL_PREFERRED and not nodes:
-        mode = MPOL_LOCAL
-    if mode == MPOL_LOCAL:
-        if nodes or is_fixed:
-            raise LinuxError(EINVAL)
-        return MPOL_LOCAL | flags
-    allowed = 1 if nodes and flags & _RELATIVE else nodes & 1
-    if not allowed:
-        raise LinuxError(EINVAL)
-    return mode | flags | (nodes if is_fixed else allowed) << _NODE_SHIFT
-
-
 def sys_set_mempolicy(task: Task, args: Args) -> int:
     """set_mempolicy(2)."""
-    _check_mode(to_i32(args.a0))
-    task.sched.memory_policy = _make_policy(
+    check_mode(to_i32(args.a0))
+    task.sched.memory_policy = make_policy(
         to_i32(args.a0), _read_nodes(task, to_u64(args.a1), to_u64(args.a2))
     )
     return 0
@@ -106,7 +70,7 @@ class SetPolicy(AreaChange):
 def sys_mbind(task: Task, args: Args) -> int:
     """mbind(2)."""
     start, length, mode, flags = to_u64(args.a0), to_u64(args.a1), to_i32(args.a2), to_u32(args.a5)
-    _check_mode(mode)
+    check_mode(mode)
     nodes = _read_nodes(task, to_u64(args.a3), to_u64(args.a4))
     if flags & ~(_MF_STRICT | _MF_MOVE | _MF_MOVE_ALL):
         return -EINVAL
@@ -121,7 +85,7 @@ def sys_mbind(task: Task, args: Args) -> int:
         return -EINVAL
     if end == start:
         return 0
-    policy = _make_policy(mode, nodes)
+    policy = make_policy(mode, nodes)
     mm = task.mm
     end = min(end, mm.max_address)
     # The default may be restored over holes (MPOL_MF_DISCONTIG_OK).
@@ -174,9 +138,9 @@ def sys_get_mempolicy(task: Task, args: Args) -> int:
             policy = area.policy if area.policy else policy
         elif addr:
             return -EINVAL
-        shown, nodes = policy & 0xFFFF, policy >> _NODE_SHIFT
+        shown, nodes = policy & 0xFFFF, policy >> NODE_SHIFT
         if flags & _F_NODE:
-            if not flags & _F_ADDR and shown & ~_MODE_FLAGS not in (
+            if not flags & _F_ADDR and shown & ~MPOL_MODE_FLAGS not in (
                 MPOL_INTERLEAVE,
                 MPOL_WEIGHTED_INTERLEAVE,
             ):

@@ -3,7 +3,7 @@
 from struct import Struct
 from typing import Final
 
-from cloche.abi.errno import E2BIG, EINVAL, EOPNOTSUPP, ESRCH, LinuxError
+from cloche.abi.errno import E2BIG, EINVAL, ESRCH, LinuxError
 from cloche.abi.resource import PRIO_PGRP, PRIO_PROCESS, PRIO_USER
 from cloche.abi.sched import (
     IOPRIO_WHO_PGRP,
@@ -13,9 +13,6 @@ from cloche.abi.sched import (
     SCHED_DEADLINE,
     SCHED_EXT,
     SCHED_FIFO,
-    SCHED_FLAG_ALL,
-    SCHED_FLAG_KEEP_PARAMS,
-    SCHED_FLAG_KEEP_POLICY,
     SCHED_FLAG_RESET_ON_FORK,
     SCHED_FLAG_UTIL_CLAMP,
     SCHED_IDLE,
@@ -28,6 +25,7 @@ from cloche.kernel import sched
 from cloche.kernel.access import find_task, threads_of
 from cloche.kernel.args import Args, to_i32, to_u32, to_u64
 from cloche.kernel.pid_namespace import pid_from, pid_in
+from cloche.kernel.scheduling import Attributes
 from cloche.kernel.task import Task
 from cloche.vfs.userns import map_uid
 
@@ -88,10 +86,9 @@ def _set_scheduler(task: Task, pid: int, policy: int, param: int) -> int:
     target = _require(task, pid)
     if policy < 0:
         policy = target.sched.policy
-    reset = policy & SCHED_RESET_ON_FORK != 0
-    sched.set_scheduler(
-        task, target, policy & ~SCHED_RESET_ON_FORK, priority, target.sched.nice, reset_on_fork=reset
-    )
+    flags = SCHED_FLAG_RESET_ON_FORK if policy & SCHED_RESET_ON_FORK else 0
+    attr = Attributes(policy & ~SCHED_RESET_ON_FORK, target.sched.nice, priority, flags)
+    sched.set_attributes(task, target, attr)
     return 0
 
 
@@ -163,21 +160,10 @@ def sys_sched_setattr(task: Task, args: Args) -> int:
     if policy > 0x7FFFFFFF:
         return -EINVAL
     target = _require(task, pid)
-    if flags & SCHED_FLAG_KEEP_POLICY:
-        policy = sched.policy_of(target)
-    if flags & SCHED_FLAG_KEEP_PARAMS:
-        priority, nice = target.sched.priority, target.sched.nice
-    if flags & ~SCHED_FLAG_ALL:
-        return -EINVAL
-    if flags & SCHED_FLAG_UTIL_CLAMP:
-        return -EOPNOTSUPP  # as without CONFIG_UCLAMP_TASK
-    if policy == SCHED_DEADLINE and not (1024 <= runtime <= deadline <= (period if period else deadline)):
-        return -EINVAL
-    if priority > sched.RT_PRIORITY_MAX:
-        return -EINVAL
-    nice = min(max(nice, -20), 19)
-    reset = flags & SCHED_FLAG_RESET_ON_FORK != 0
-    sched.set_scheduler(task, target, policy, priority, nice, reset_on_fork=reset)
+    attr = Attributes(policy, min(max(nice, -20), 19), priority, flags)
+    attr.runtime_ns, attr.deadline_ns, attr.period_ns = runtime, deadline, period
+    attr.keep(target.sched)
+    sched.set_attributes(task, target, attr)
     return 0
 
 
@@ -190,10 +176,12 @@ def sys_sched_getattr(task: Task, args: Args) -> int:
     policy = sched.policy_of(target)
     size = min(size, _ATTR_SIZE)
     flags = SCHED_FLAG_RESET_ON_FORK if target.sched.policy & SCHED_RESET_ON_FORK else 0
-    is_realtime = sched.is_realtime(policy)
-    nice = 0 if is_realtime else target.sched.nice
-    runtime = 0 if is_realtime else sched.fair_slice_ns(task.kernel.cpu_count)
-    packed = _SCHED_ATTR.pack(size, policy, flags, nice, target.sched.priority, runtime, 0, 0, 0, 0)
+    shown = Attributes(policy, 0, 0, flags)
+    shown.take(target.sched, policy)
+    if policy != SCHED_DEADLINE and not sched.is_realtime(policy):
+        shown.runtime_ns = sched.fair_slice_ns(task.kernel.cpu_count)
+    times = (shown.runtime_ns, shown.deadline_ns, shown.period_ns)
+    packed = _SCHED_ATTR.pack(size, policy, shown.flags, shown.nice, shown.priority, *times, 0, 0)
     task.user_memory().write(address, packed[:size])
     return 0
 

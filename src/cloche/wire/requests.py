@@ -106,6 +106,8 @@ _NO_ID: Final = -1
 _MAX_CONTAINER_ID: Final = 1024
 _CAP_SETS: Final = 5
 _RLIMITS: Final = 16  # RLIM_NLIMITS
+_ATTRIBUTES: Final = 7  # policy, nice value, priority, flags, runtime, deadline, period
+_PROCESSORS: Final = 1024
 
 
 class ExecRequest:
@@ -134,6 +136,9 @@ class ExecRequest:
         self.cap_sets: list[int] = []
         self.oom_score_adj: int = 0
         self.no_new_privileges: bool = False
+        self.scheduler: list[int] = []  # as `SandboxSpec` has it, and the priority
+        self.io_priority: int = -1
+        self.processors: list[int] = []  # on which it may run; empty: all
 
     def to_fields(self) -> Fields:
         """As data."""
@@ -158,6 +163,9 @@ class ExecRequest:
             "cap_sets": self.cap_sets,
             "oom_score_adj": self.oom_score_adj,
             "no_new_privileges": self.no_new_privileges,
+            "scheduler": self.scheduler,
+            "io_priority": self.io_priority,
+            "processors": self.processors,
         }
 
 
@@ -216,6 +224,11 @@ def _take_settings(request: ExecRequest, fields: Fields) -> None:
         raise ProtocolError("capability sets are missing")
     request.oom_score_adj = take_int(fields, "oom_score_adj", 0, -1000, 1000)
     request.no_new_privileges = take_bool(fields, "no_new_privileges")
+    request.scheduler = _take_numbers(fields, "scheduler", _ATTRIBUTES, -(1 << 31), (1 << 64) - 1)
+    if len(request.scheduler) not in (0, _ATTRIBUTES):
+        raise ProtocolError("scheduling attributes are missing")
+    request.io_priority = take_int(fields, "io_priority", -1, -1, 0x7FFFFFFF)
+    request.processors = _take_numbers(fields, "processors", _PROCESSORS, 0, _PROCESSORS - 1)
     for limit in take_list(fields, "rlimits", _RLIMITS):
         if not isinstance(limit, list) or len(limit) != 3:
             raise ProtocolError("a limit that is none")

@@ -24,6 +24,12 @@ static void set(const char *what) {
     printf("%s %ld %d\n", what, r, r < 0 ? errno : 0);
 }
 
+static void show(void) {
+    struct attr b;
+    syscall(SYS_sched_getattr, 0, &b, 56, 0);
+    printf("policy %u flags %lu nice %d priority %u\n", b.policy, b.flags, b.nice, b.priority);
+}
+
 int main(void) {
     if (geteuid() == 0) setresuid(1000, 1000, 1000);
     a.size = 56;
@@ -65,5 +71,18 @@ int main(void) {
     errno = 0;
     printf("%ld", syscall(SYS_sched_setattr, 0, NULL, 0));
     printf(" %d\n", errno);
+    memset(&a, 0, sizeof a);
+    a.size = 56;
+    a.policy = 3, a.nice = 9, a.flags = 0x11;
+    set("batch, keep parameters");
+    show();
+    a.policy = 1, a.flags = 0x8;
+    set("keep policy");
+    show();
+    a.flags = 0x18;
+    set("keep all");
+    a.policy = 5, a.nice = 3, a.flags = 1;
+    set("idle");
+    show();
     return 0;
 }

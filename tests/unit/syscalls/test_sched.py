@@ -5,7 +5,7 @@ import struct
 import pytest
 
 from cloche.abi import sched as abi
-from cloche.abi.errno import E2BIG, EACCES, EBUSY, EINVAL, EPERM, ESRCH
+from cloche.abi.errno import E2BIG, EACCES, EAGAIN, EBUSY, EINVAL, EPERM, ESRCH, LinuxError
 from cloche.kernel import sched
 from cloche.syscalls import sys_sched
 from cloche.vfs.credentials import Credentials
@@ -131,10 +131,34 @@ def test_setattr(guest: Guest) -> None:
     assert guest.call(call, 0, guest.put(attr(flags=1 << 40)), 0) == -EINVAL
     assert guest.call(call, 0, guest.put(attr(policy=6)), 0) == -EINVAL
     deadline = guest.put(attr(56, 6, 0, 0, 0, 10_000_000, 20_000_000, 30_000_000))
-    assert guest.call(call, 0, deadline, 0) == -EBUSY
+    assert guest.call(call, 0, deadline, 0) == 0
     unprivileged(guest)
     assert guest.call(call, 0, deadline, 0) == -EPERM
     assert guest.call(call, 0, 0, 0) == -EINVAL
+
+
+def test_deadlines(guest: Guest) -> None:
+    """All that are there may have 95 % of the four processors, and have no children."""
+    call = sys_sched.sys_sched_setattr
+    half = guest.put(attr(56, 6, 4, 0, 0, 500_000, 1_000_000, 0))
+    assert guest.call(call, 0, half, 0) == 0
+    out = guest.put(bytes(56))
+    assert guest.call(sys_sched.sys_sched_getattr, 0, out, 56, 0) == 0
+    assert ATTR.unpack(guest.get(out, 56))[:8] == (56, 6, 4, 0, 0, 500_000, 1_000_000, 1_000_000)
+    others = [guest.add_task(number) for number in range(7, 14)]
+    for other in others[:6]:
+        assert guest.call(call, other.tid, half, 0) == 0
+    assert guest.call(call, others[6].tid, half, 0) == -EBUSY
+    most = guest.put(attr(56, 6, 0, 0, 0, 300_000, 1_000_000, 1_000_000))
+    assert guest.call(call, others[6].tid, most, 0) == 0
+    one = guest.put((1).to_bytes(8, "little"))
+    assert guest.call(sys_sched.sys_sched_setaffinity, 0, 8, one) == -EBUSY
+    with pytest.raises(LinuxError) as refused:
+        sched.inherit(guest.task, others[0])
+    assert refused.value.errno == EAGAIN
+    assert guest.call(call, 0, guest.put(attr()), 0) == 0
+    assert guest.call(sys_sched.sys_sched_setaffinity, 0, 8, one) == 0
+    assert guest.call(call, 0, half, 0) == -EPERM
 
 
 def test_priority(guest: Guest) -> None:

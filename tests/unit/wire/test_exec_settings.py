@@ -18,6 +18,9 @@ def request() -> ExecRequest:
     made.oom_score_adj = -5
     made.no_new_privileges = True
     made.keeps_newlines = True
+    made.scheduler = [6, -20, 0, 1, 1, 2, (1 << 64) - 1]
+    made.io_priority = 0x4003
+    made.processors = [0, 1023]
     return made
 
 
@@ -33,6 +36,9 @@ def test_it_is_carried_whole() -> None:
         "oom_score_adj",
         "no_new_privileges",
         "keeps_newlines",
+        "scheduler",
+        "io_priority",
+        "processors",
     ):
         assert getattr(found, name) == getattr(made, name), name
 
@@ -54,6 +60,10 @@ def test_it_is_carried_whole() -> None:
         ("oom_score_adj", 1001),
         ("no_new_privileges", 1),
         ("keeps_newlines", 1),
+        ("scheduler", [0, 0, 0]),
+        ("scheduler", [0, 0, 0, 0, 0, 0, 1 << 64]),
+        ("io_priority", -2),
+        ("processors", [1024]),
     ],
 )
 def test_what_is_out_of_range_is_refused(name: str, value: Any) -> None:
