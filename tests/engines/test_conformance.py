@@ -305,7 +305,9 @@ def test_newlines_of_a_terminal_in_the_foreground(
 ) -> None:
     """Programs see that their terminal leaves them as they are; the caller's own makes of them what it makes of all."""
     need("script")
-    command = "echo a; stty -a 2>/dev/null | grep -o '.onlcr'; printf 'b\\r\\nc\\n'"
+    # runc sets the terminal when the program runs already.
+    wait = "until stty -a 2>/dev/null | grep -q -- -onlcr; do sleep 0.05; done"
+    command = f"{wait}; echo a; stty -a 2>/dev/null | grep -o '.onlcr'; printf 'b\\r\\nc\\n'"
     found = []
     for name, runtime in both.items():
         bundle = make_bundle(runtime.folder / "b", root, "sh", "-c", command, process={"terminal": True})

@@ -388,7 +388,9 @@ def test_who_goes_first(folder: Path) -> None:
 def test_few_descriptors_on_the_host(folder: Path, bomb: str) -> None:
     """The sentry's own RLIMIT_NOFILE is what runs out: a call fails, nothing else."""
     env = strict()
-    script = f"setsid ./bombs {bomb} & wait $!; kill -9 -$! 2>/dev/null; sleep 0.2; ./alive"
+    # While the killed ones still die on the host, a program cannot be started: the shell itself must pass the time.
+    pause = "i=0; while [ $i -lt 400000 ]; do i=$((i + 1)); done"
+    script = f"setsid ./bombs {bomb} & wait $!; kill -9 -$! 2>/dev/null; {pause}; ./alive"
     command = [*cloche_command("-u", "0"), "sh", "-c", script]
     limited = ["sh", "-c", 'ulimit -n 256; exec "$@"', "sh", *command]
     done = subprocess.run(limited, cwd=folder, env=env, capture_output=True, timeout=TIMEOUT_S, check=False)
