@@ -136,7 +136,7 @@ class ExecRequest:
         self.cap_sets: list[int] = []
         self.oom_score_adj: int = 0
         self.no_new_privileges: bool = False
-        self.scheduler: list[int] = []  # as `SandboxSpec` has it, and the priority
+        self.scheduler: list[int] = []  # as `SandboxSpec` has it, like the next
         self.io_priority: int = -1
         self.processors: list[int] = []  # on which it may run; empty: all
 
